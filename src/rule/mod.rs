@@ -1,0 +1,1 @@
+//! Evaluation of rules: SQL, plan, kernels.
