@@ -6,6 +6,7 @@
 
 pub mod catalog;
 pub mod clock;
+pub mod user;
 pub mod rule;
 pub mod store;
 pub mod dimension;

@@ -1,0 +1,453 @@
+//! How one event of a stream is kept in a user's state: a row of a few 64-bit words.
+//!
+//! In: a checked catalogue. Out: for each stream the filters, values and partials that its features
+//! need, and where each stands in the row.
+//!
+//! A row is:
+//!
+//! | word | content |
+//! |---|---|
+//! | 0 | event time, epoch ms, in the upper 56 bits (signed); stream index in the lower 8 |
+//! | 1 | day of the event in the lower 24 bits (signed); 40 bits of flags above |
+//! | 2.. | further words of flags, 64 each, where 40 are not enough |
+//! | then | the event id (64-bit hash), for streams that dedupe |
+//! | then | values of 8 bytes |
+//! | then | values of 4 bytes, two a word |
+//!
+//! Flags are: for each value "it is NULL", then for each filter "it is true".
+//! Invariant: no clock, no I/O; the same catalogue gives the same layout.
+
+use std::collections::BTreeMap;
+
+use arrow::datatypes::DataType;
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::model::{Aggregate, Catalog, ColumnType, Span, TypedExpr};
+use crate::clock::Day;
+
+/// Bits of flags that fit beside the day.
+const FLAGS_BESIDE_DAY: usize = 40;
+
+/// How a value is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ValueKind {
+    /// Signed integer.
+    Int,
+    /// Unsigned integer.
+    U64,
+    /// Floating point, `-0` stored as `0`.
+    Float,
+    /// The mantissa of a decimal(precision, scale), precision at most 18.
+    Decimal(u8, i8),
+    /// Epoch milliseconds.
+    Timestamp,
+    /// 64-bit hash of a text that is only counted.
+    Hash,
+    /// Code of an interned text.
+    Text,
+    /// Days since 1970-01-01.
+    Date,
+    /// 0 or 1.
+    Bool,
+}
+
+impl ValueKind {
+    fn of(data_type: &DataType, only_counted: bool) -> Option<Self> {
+        Some(match data_type {
+            DataType::Int64 => Self::Int,
+            DataType::UInt64 => Self::U64,
+            DataType::Float64 => Self::Float,
+            DataType::Decimal128(p, s) if *p <= 18 => Self::Decimal(*p, *s),
+            DataType::Timestamp(_, _) => Self::Timestamp,
+            DataType::Utf8 if only_counted => Self::Hash,
+            DataType::Utf8 => Self::Text,
+            DataType::Date32 => Self::Date,
+            DataType::Boolean => Self::Bool,
+            _ => return None,
+        })
+    }
+
+    /// Whether the value takes half a word.
+    pub fn is_half(self) -> bool {
+        matches!(self, Self::Text | Self::Date | Self::Bool)
+    }
+
+    /// Maps a stored word to one whose unsigned order is the value's order (not for `Text`).
+    pub fn order_key(self, word: u64) -> u64 {
+        const SIGN: u64 = 1 << 63;
+        match self {
+            Self::Int | Self::Decimal(..) | Self::Timestamp => word ^ SIGN,
+            Self::Float if word & SIGN != 0 => !word,
+            Self::Float => word | SIGN,
+            Self::Date => u64::from(low32(word) ^ (1 << 31)),
+            Self::U64 | Self::Hash | Self::Text | Self::Bool => word,
+        }
+    }
+
+    /// The inverse of [`ValueKind::order_key`].
+    pub fn from_order_key(self, key: u64) -> u64 {
+        const SIGN: u64 = 1 << 63;
+        match self {
+            Self::Float if key & SIGN != 0 => key & !SIGN,
+            Self::Float => !key,
+            _ => self.order_key(key),
+        }
+    }
+}
+
+/// The lower half of a word.
+#[expect(clippy::cast_possible_truncation, reason = "the mask before the cast keeps 32 bits")]
+pub fn low32(word: u64) -> u32 {
+    (word & 0xffff_ffff) as u32
+}
+
+/// What an event contributes to, over one value and one filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum PartialKind {
+    /// Number of events.
+    Count,
+    /// Exact sum.
+    Sum,
+    /// Least value.
+    Min,
+    /// Greatest value.
+    Max,
+    /// Value with the least (event time, value).
+    First,
+    /// Value with the greatest (event time, value).
+    Last,
+    /// Number of distinct values.
+    CountDistinct,
+    /// Least event time.
+    FirstTime,
+    /// Greatest event time.
+    LastTime,
+}
+
+/// A mergeable aggregate of one value under one filter; features that differ only in span share it.
+#[derive(Debug, Clone)]
+pub struct Partial {
+    /// What is aggregated.
+    pub kind: PartialKind,
+    /// Index into [`StreamLayout::values`].
+    pub value: Option<usize>,
+    /// Index into [`StreamLayout::filters`].
+    pub filter: Option<usize>,
+    /// (feature index in the catalogue, its span).
+    pub features: Vec<(usize, Span)>,
+    /// Whether a feature over everything needs it.
+    pub lifetime: bool,
+    /// Hash of what it aggregates; equal across catalogues that mean the same.
+    pub fingerprint: u64,
+}
+
+/// A value that rows hold.
+#[derive(Debug, Clone)]
+pub struct Value {
+    /// The row expression.
+    pub expr: TypedExpr,
+    /// How it is kept.
+    pub kind: ValueKind,
+    /// Index of the word that holds it.
+    pub word: usize,
+    /// For half words: whether it is the upper half.
+    pub upper: bool,
+    /// Flag bit that says it is NULL.
+    pub null_flag: usize,
+    /// Hash of the expression and kind.
+    pub fingerprint: u64,
+}
+
+/// A filter whose truth rows hold.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    /// The row expression.
+    pub expr: TypedExpr,
+    /// Flag bit that says it is true.
+    pub flag: usize,
+    /// Hash of the expression.
+    pub fingerprint: u64,
+}
+
+/// How events of one stream are kept.
+#[derive(Debug, Clone)]
+pub struct StreamLayout {
+    /// Index into `Catalog::streams`.
+    pub stream: u8,
+    /// The stream's name.
+    pub name: String,
+    /// Words a row takes.
+    pub width: usize,
+    /// Index of the word with the event id.
+    pub id_word: Option<usize>,
+    /// Values, 8-byte ones first.
+    pub values: Vec<Value>,
+    /// Distinct filters.
+    pub filters: Vec<Filter>,
+    /// Distinct partials.
+    pub partials: Vec<Partial>,
+}
+
+/// How the whole state is kept, and what the calendar means to it.
+#[derive(Debug, Clone)]
+pub struct StateLayout {
+    /// One for each stream, by index.
+    pub streams: Vec<StreamLayout>,
+    /// Tiles older than this many days are rolled up.
+    pub horizon_days: u32,
+    /// Number of features.
+    pub features: usize,
+}
+
+/// A catalogue whose state cannot be laid out.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// More streams than a row can name.
+    #[error("{0} streams; at most 255 are supported: split the catalogue")]
+    Streams(usize),
+    /// A value of a type that state cannot hold.
+    #[error("feature `{feature}`: values of type {data_type} cannot be kept; CAST it to int, decimal(18,s), float, string, date or timestamp")]
+    Type {
+        /// Feature's name.
+        feature: String,
+        /// What its value is.
+        data_type: DataType,
+    },
+}
+
+/// Fixed-seed 64-bit hash (XXH3) of bytes: the same on every machine and in every run.
+pub fn hash64(bytes: &[u8]) -> u64 {
+    twox_hash::XxHash3_64::oneshot(bytes)
+}
+
+impl StateLayout {
+    /// Lays out the state that a catalogue's features need.
+    pub fn new(catalog: &Catalog) -> Result<Self, LayoutError> {
+        if catalog.streams.len() > 255 {
+            return Err(LayoutError::Streams(catalog.streams.len()));
+        }
+        let streams = (0..catalog.streams.len())
+            .map(|at| StreamLayout::new(catalog, at))
+            .collect::<Result<Vec<_>, _>>()?;
+        let longest = catalog.features.iter().filter_map(|f| match f.span {
+            Span::Days { days, offset } => Some(days + offset),
+            Span::Lifetime => None,
+        });
+        let lateness_days = catalog.allowed_lateness_ms.div_euclid(86_400_000)
+            + i64::from(catalog.allowed_lateness_ms % 86_400_000 != 0);
+        let horizon_days =
+            longest.max().unwrap_or(0) + u32::try_from(lateness_days).unwrap_or(u32::MAX / 2);
+        Ok(Self { streams, horizon_days, features: catalog.features.len() })
+    }
+}
+
+impl StreamLayout {
+    fn new(catalog: &Catalog, at: usize) -> Result<Self, LayoutError> {
+        let stream = &catalog.streams[at];
+        let features = || catalog.features.iter().enumerate().filter(|(_, f)| f.stream == at);
+        let mut exprs: BTreeMap<&str, (&TypedExpr, bool, &str)> = BTreeMap::new();
+        for (_, feature) in features() {
+            if let Some(value) = feature.aggregate.value() {
+                let counted = matches!(feature.aggregate, Aggregate::CountDistinct(_));
+                let entry = exprs.entry(&value.sql).or_insert((value, true, &feature.name));
+                entry.1 &= counted;
+            }
+        }
+        let mut kinds = Vec::with_capacity(exprs.len());
+        for (expr, only_counted, feature) in exprs.into_values() {
+            let kind = ValueKind::of(&expr.data_type, only_counted).ok_or_else(|| {
+                LayoutError::Type { feature: feature.into(), data_type: expr.data_type.clone() }
+            })?;
+            kinds.push((expr.clone(), kind));
+        }
+        kinds.sort_by_key(|(_, kind)| kind.is_half());
+        let mut filters: BTreeMap<&str, &TypedExpr> = BTreeMap::new();
+        for (_, feature) in features() {
+            if let Some(filter) = &feature.filter {
+                filters.insert(&filter.sql, filter);
+            }
+        }
+        let mut layout = Self {
+            stream: u8::try_from(at).unwrap_or(u8::MAX),
+            name: stream.name.clone(),
+            width: 0,
+            id_word: None,
+            values: Vec::new(),
+            filters: Vec::new(),
+            partials: Vec::new(),
+        };
+        layout.place(kinds, filters.into_values().cloned().collect(), stream.dedupe.is_some());
+        for (index, feature) in features() {
+            let value = feature.aggregate.value();
+            layout.add_feature(index, &feature.aggregate, value, feature.filter.as_ref(), feature.span);
+        }
+        Ok(layout)
+    }
+
+    fn place(&mut self, values: Vec<(TypedExpr, ValueKind)>, filters: Vec<TypedExpr>, ids: bool) {
+        let flags = values.len() + filters.len();
+        let mut word = 2 + flags.saturating_sub(FLAGS_BESIDE_DAY).div_ceil(64);
+        if ids {
+            self.id_word = Some(word);
+            word += 1;
+        }
+        let mut upper = false;
+        for (null_flag, (expr, kind)) in values.into_iter().enumerate() {
+            let fingerprint = hash64(format!("{}|{:?}|{:?}", expr.sql, expr.data_type, kind).as_bytes());
+            self.values.push(Value { expr, kind, word, upper, null_flag, fingerprint });
+            if !kind.is_half() || upper {
+                word += 1;
+            }
+            upper = kind.is_half() && !upper;
+        }
+        self.width = word + usize::from(upper);
+        let first = self.values.len();
+        self.filters = filters
+            .into_iter()
+            .enumerate()
+            .map(|(at, expr)| Filter {
+                flag: first + at,
+                fingerprint: hash64(expr.sql.as_bytes()),
+                expr,
+            })
+            .collect();
+    }
+
+    fn add_feature(
+        &mut self,
+        index: usize,
+        aggregate: &Aggregate,
+        value: Option<&TypedExpr>,
+        filter: Option<&TypedExpr>,
+        span: Span,
+    ) {
+        let kind = match aggregate {
+            Aggregate::Count => PartialKind::Count,
+            Aggregate::Sum(_) => PartialKind::Sum,
+            Aggregate::Min(_) => PartialKind::Min,
+            Aggregate::Max(_) => PartialKind::Max,
+            Aggregate::First(_) => PartialKind::First,
+            Aggregate::Last(_) => PartialKind::Last,
+            Aggregate::CountDistinct(_) => PartialKind::CountDistinct,
+            Aggregate::FirstTime => PartialKind::FirstTime,
+            Aggregate::LastTime => PartialKind::LastTime,
+        };
+        let value = value.and_then(|v| self.values.iter().position(|have| have.expr.sql == v.sql));
+        let filter = filter.and_then(|f| self.filters.iter().position(|have| have.expr.sql == f.sql));
+        let found = self
+            .partials
+            .iter()
+            .position(|p| p.kind == kind && p.value == value && p.filter == filter);
+        let at = found.unwrap_or_else(|| {
+            let value_print = value.map(|v| self.values[v].fingerprint);
+            let filter_print = filter.map(|f| self.filters[f].fingerprint);
+            let what = format!("{}|{kind:?}|{value_print:?}|{filter_print:?}", self.name);
+            let fingerprint = hash64(what.as_bytes());
+            let features = Vec::new();
+            self.partials.push(Partial { kind, value, filter, features, lifetime: false, fingerprint });
+            self.partials.len() - 1
+        });
+        self.partials[at].features.push((index, span));
+        self.partials[at].lifetime |= span == Span::Lifetime;
+    }
+
+    /// Whether a text column is used only where its hash does (`count(distinct c)` or the event id).
+    pub fn only_hashed(catalog: &Catalog, stream: usize, column: &str) -> bool {
+        let s = &catalog.streams[stream];
+        let reads = |e: &TypedExpr| e.columns.iter().any(|c| c == column);
+        let column_kind = s.columns.iter().find(|c| c.name == column).map(|c| &c.kind);
+        if column_kind != Some(&ColumnType::String) || s.columns[s.uid].name == column {
+            return false;
+        }
+        let elsewhere = s.derive.iter().any(|d| reads(&d.expr))
+            || s.filter.as_ref().is_some_and(reads)
+            || catalog.features.iter().filter(|f| f.stream == stream).any(|f| {
+                let value = f.aggregate.value().is_some_and(|v| {
+                    let counted = matches!(f.aggregate, Aggregate::CountDistinct(_));
+                    reads(v) && !(counted && v.sql == column)
+                });
+                value || f.filter.as_ref().is_some_and(reads)
+            });
+        !elsewhere
+    }
+}
+
+/// Packs time and stream into word 0. Times beyond 55 bits (a million years) are cut off by decode.
+pub fn pack_time(time_ms: i64, stream: u8) -> u64 {
+    (time_ms.cast_unsigned() << 8) | u64::from(stream)
+}
+
+/// Event time of a row's word 0, epoch milliseconds.
+pub fn row_time(word0: u64) -> i64 {
+    word0.cast_signed() >> 8
+}
+
+/// Stream of a row's word 0.
+pub fn row_stream(word0: u64) -> usize {
+    (word0 & 0xff) as usize
+}
+
+/// Packs the day into word 1, all flags clear.
+pub fn pack_day(day: Day) -> u64 {
+    u64::from(day.cast_unsigned()) & 0xff_ffff
+}
+
+/// Day of a row's word 1.
+pub fn row_day(word1: u64) -> Day {
+    (low32(word1) << 8).cast_signed() >> 8
+}
+
+/// Word and bit of a flag.
+pub fn flag_at(flag: usize) -> (usize, u32) {
+    let bit = if flag < FLAGS_BESIDE_DAY { flag + 24 } else { (flag - FLAGS_BESIDE_DAY) % 64 };
+    let word = if flag < FLAGS_BESIDE_DAY { 1 } else { 2 + (flag - FLAGS_BESIDE_DAY) / 64 };
+    (word, u32::try_from(bit).unwrap_or(0))
+}
+
+/// Whether a row's flag is set.
+pub fn flag_set(row: &[u64], flag: usize) -> bool {
+    let (word, bit) = flag_at(flag);
+    row[word] >> bit & 1 == 1
+}
+
+/// Reads a value's word (upper half shifted down).
+pub fn value_word(row: &[u64], value: &Value) -> u64 {
+    let word = row[value.word];
+    match (value.kind.is_half(), value.upper) {
+        (false, _) => word,
+        (true, false) => word & 0xffff_ffff,
+        (true, true) => word >> 32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_give_back_what_was_packed() {
+        for time in [0, -1, 1_774_958_400_000, -62_135_596_800_000] {
+            assert_eq!(row_time(pack_time(time, 7)), time);
+            assert_eq!(row_stream(pack_time(time, 7)), 7);
+        }
+        for day in [0, -1, 20_000, -719_162] {
+            assert_eq!(row_day(pack_day(day) | 0xffff_ffff << 24), day);
+        }
+    }
+
+    #[test]
+    fn order_keys_sort_like_values() {
+        let check = |kind: ValueKind, ascending: &[u64]| {
+            let keys: Vec<u64> = ascending.iter().map(|w| kind.order_key(*w)).collect();
+            assert!(keys.windows(2).all(|k| k[0] < k[1]), "{kind:?} {keys:?}");
+            let back: Vec<u64> = keys.iter().map(|k| kind.from_order_key(*k)).collect();
+            assert_eq!(back, ascending);
+        };
+        check(ValueKind::Int, &[i64::MIN, -1, 0, 1, i64::MAX].map(i64::cast_unsigned));
+        check(
+            ValueKind::Float,
+            &[f64::NEG_INFINITY, -1.5, 0.0, 1e-300, f64::INFINITY, f64::NAN].map(f64::to_bits),
+        );
+        check(ValueKind::Date, &[-5i32, 0, 20_000].map(|d| u64::from(d.cast_unsigned())));
+    }
+}

@@ -1,0 +1,12 @@
+//! One user's state: rows of events, settled tiles, and the features computed from them.
+//!
+//! In: rows as `layout` describes them. Out: feature columns for a batch of users, snapshots.
+//! Invariant: no clock, no I/O, no async; a result never depends on the order of events.
+
+pub mod features;
+pub mod layout;
+mod program;
+pub mod settled;
+pub mod snapshot;
+pub mod state;
+pub mod texts;

@@ -1,0 +1,190 @@
+//! Settled tiles: partial aggregates of days whose rows are gone.
+//!
+//! In: rows, or other tiles. Out: cells, one for each partial that saw an event. Merging is exact
+//! and does not depend on order.
+//! Invariant: no clock, no I/O.
+
+use super::layout::{
+    Partial, PartialKind, StateLayout, StreamLayout, ValueKind, flag_set, low32, row_time,
+    value_word,
+};
+use super::texts::TextsView;
+use crate::clock::Day;
+
+/// One partial's aggregate over one tile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cell {
+    /// Events, a sum, or a key whose order is the value's: see [`Cell::of`].
+    Number(i128),
+    /// Distinct values, sorted.
+    Set(Vec<u64>),
+}
+
+/// One stream's partials over one day, or over everything before the horizon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tile {
+    /// Stream index.
+    pub stream: u8,
+    /// The day, or [`Settled::LIFETIME`].
+    pub day: Day,
+    /// (partial index, aggregate), sorted by index; partials without an event are absent.
+    pub cells: Vec<(u16, Cell)>,
+}
+
+/// All settled tiles of a user, sorted by stream and day.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Sorted by (stream, day).
+    pub tiles: Vec<Tile>,
+    /// Days up to this one have lost their event ids before the horizon did it.
+    pub ids_forgotten_until: Option<Day>,
+}
+
+impl Cell {
+    /// What one row gives a partial; `None` where the filter is not true or the value is NULL.
+    ///
+    /// Count: 1. Sum: the value. Min, max: the order key. First, last: time in the upper, order key
+    /// in the lower 64 bits. First and last time: the time.
+    pub fn of(row: &[u64], stream: &StreamLayout, partial: &Partial) -> Option<Self> {
+        if partial.filter.is_some_and(|f| !flag_set(row, stream.filters[f].flag)) {
+            return None;
+        }
+        let time = i128::from(row_time(row[0]));
+        let Some(value) = partial.value.map(|v| &stream.values[v]) else {
+            return Some(Self::Number(match partial.kind {
+                PartialKind::Count => 1,
+                _ => time,
+            }));
+        };
+        if flag_set(row, value.null_flag) {
+            return None;
+        }
+        let word = value_word(row, value);
+        let key = i128::from(value.kind.order_key(word));
+        Some(match partial.kind {
+            PartialKind::Sum if value.kind == ValueKind::U64 => Self::Number(i128::from(word)),
+            PartialKind::Sum => Self::Number(i128::from(word.cast_signed())),
+            PartialKind::First | PartialKind::Last => Self::Number(time << 64 | key),
+            PartialKind::CountDistinct => Self::Set(vec![word]),
+            _ => Self::Number(key),
+        })
+    }
+
+    /// Merges another aggregate of the same partial into this one.
+    pub fn merge(&mut self, other: Self, partial: &Partial, stream: &StreamLayout, texts: &TextsView<'_>) {
+        match (self, other) {
+            (Self::Number(have), Self::Number(new)) => {
+                let text = partial.value.is_some_and(|v| stream.values[v].kind == ValueKind::Text);
+                *have = merge_numbers(partial.kind, text, *have, new, texts);
+            }
+            (Self::Set(have), Self::Set(new)) => {
+                have.extend(new);
+                have.sort_unstable();
+                have.dedup();
+            }
+            // One partial has one kind of cell; a snapshot that mixes them is refused on load.
+            (Self::Number(_), Self::Set(_)) | (Self::Set(_), Self::Number(_)) => {}
+        }
+    }
+}
+
+/// Merges two numbers of a partial.
+pub fn merge_numbers(kind: PartialKind, text: bool, a: i128, b: i128, texts: &TextsView<'_>) -> i128 {
+    match kind {
+        PartialKind::Count | PartialKind::Sum => a + b,
+        PartialKind::Min | PartialKind::First if text => earlier_text(a, b, texts),
+        PartialKind::Max | PartialKind::Last if text => {
+            if earlier_text(a, b, texts) == a { b } else { a }
+        }
+        PartialKind::Min | PartialKind::First | PartialKind::FirstTime => a.min(b),
+        _ => a.max(b),
+    }
+}
+
+/// The lesser by (time, text).
+fn earlier_text(a: i128, b: i128, texts: &TextsView<'_>) -> i128 {
+    match (a >> 64).cmp(&(b >> 64)) {
+        std::cmp::Ordering::Less => a,
+        std::cmp::Ordering::Greater => b,
+        std::cmp::Ordering::Equal => {
+            if texts.get(text_code(a)).as_bytes() <= texts.get(text_code(b)).as_bytes() { a } else { b }
+        }
+    }
+}
+
+/// The code in a text partial's number.
+#[expect(clippy::cast_possible_truncation, reason = "the mask before the cast keeps 64 bits")]
+pub fn text_code(number: i128) -> u32 {
+    low32((number & i128::from(u64::MAX)) as u64)
+}
+
+impl Settled {
+    /// The tile of everything before the horizon.
+    pub const LIFETIME: Day = Day::MIN;
+
+    /// Adds a row to a tile.
+    pub fn add(&mut self, day: Day, row: &[u64], stream: &StreamLayout, texts: &TextsView<'_>) {
+        let tile = self.tile(stream.stream, day);
+        for (at, partial) in stream.partials.iter().enumerate() {
+            if day == Self::LIFETIME && !partial.lifetime {
+                continue;
+            }
+            if let Some(cell) = Cell::of(row, stream, partial) {
+                tile.add(at, cell, stream, texts);
+            }
+        }
+    }
+
+    fn tile(&mut self, stream: u8, day: Day) -> &mut Tile {
+        let at = self.tiles.binary_search_by_key(&(stream, day), |t| (t.stream, t.day));
+        let at = at.unwrap_or_else(|at| {
+            self.tiles.insert(at, Tile { stream, day, cells: Vec::new() });
+            at
+        });
+        &mut self.tiles[at]
+    }
+
+    /// Merges day tiles before `oldest` into lifetime. Returns whether there were any.
+    pub fn roll_up(&mut self, oldest: Day, layout: &StateLayout, texts: &TextsView<'_>) -> bool {
+        let due = |t: &Tile| t.day != Self::LIFETIME && t.day < oldest;
+        if !self.tiles.iter().any(due) {
+            return false;
+        }
+        let (old, kept) = std::mem::take(&mut self.tiles).into_iter().partition(due);
+        self.tiles = kept;
+        for tile in old {
+            let stream = &layout.streams[usize::from(tile.stream)];
+            let lifetime = self.tile(tile.stream, Self::LIFETIME);
+            for (at, cell) in tile.cells {
+                if stream.partials[usize::from(at)].lifetime {
+                    lifetime.add(usize::from(at), cell, stream, texts);
+                }
+            }
+        }
+        true
+    }
+
+    /// Notes that ids of days up to `day` are gone.
+    pub fn ids_forgotten_until(&mut self, day: Day) {
+        self.ids_forgotten_until = self.ids_forgotten_until.max(Some(day));
+    }
+
+    /// Memory behind this, without the struct itself.
+    pub fn heap_bytes(&self) -> usize {
+        let cells = self.tiles.iter().flat_map(|t| &t.cells).map(|(_, cell)| match cell {
+            Cell::Number(_) => size_of::<(u16, Cell)>(),
+            Cell::Set(values) => size_of::<(u16, Cell)>() + values.capacity() * 8,
+        });
+        self.tiles.capacity() * size_of::<Tile>() + cells.sum::<usize>()
+    }
+}
+
+impl Tile {
+    fn add(&mut self, partial: usize, cell: Cell, stream: &StreamLayout, texts: &TextsView<'_>) {
+        let index = u16::try_from(partial).unwrap_or(u16::MAX);
+        match self.cells.binary_search_by_key(&index, |c| c.0) {
+            Ok(at) => self.cells[at].1.merge(cell, &stream.partials[partial], stream, texts),
+            Err(at) => self.cells.insert(at, (index, cell)),
+        }
+    }
+}

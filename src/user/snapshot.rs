@@ -1,0 +1,479 @@
+//! A user's profile as bytes.
+//!
+//! In: codes, open values, state. Out: one packed record, and back.
+//!
+//! The record is postcard (<https://postcard.jamesmunns.com/wire-format>): a format byte, then
+//! [`Record`]. Texts are written once for each profile, and rows hold their index in that list, so a
+//! record does not depend on the process that wrote it. `schema` names the [`Schema`] by which
+//! codes and rows are to be read.
+//! Invariant: no clock, no I/O.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use super::layout::{
+    StateLayout, StreamLayout, Value, ValueKind, flag_at, flag_set, hash64, row_stream, value_word,
+};
+use super::settled::{Cell, Settled, Tile, text_code};
+use super::state::UserState;
+use super::texts::{Texts, TextsView};
+use crate::clock::Day;
+
+/// First byte of every record.
+pub const FORMAT: u8 = 1;
+
+/// What stands before a user's codes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Names the [`Schema`].
+    pub schema: u64,
+    /// The instant the codes are true at, epoch ms.
+    pub as_of_ms: i64,
+    /// The instant from which the codes may be wrong without an event, epoch ms.
+    pub due_ms: Option<i64>,
+    /// Grows with every write of this user.
+    pub version: u64,
+    /// The user's state or a rule panicked: events are rejects until a fix.
+    pub quarantined: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Record<'a> {
+    head: Head,
+    codes: &'a [u8],
+    open: &'a [u8],
+    state: &'a [u8],
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StateRecord<'a> {
+    #[serde(borrow)]
+    texts: Vec<&'a str>,
+    rows: Vec<u64>,
+    tiles: Vec<(u8, Day, Vec<(u16, CellRecord)>)>,
+    ids_forgotten_until: Option<Day>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum CellRecord {
+    Number(i128),
+    Set(Vec<u64>),
+}
+
+/// A profile without its state: what readers of tags need.
+#[derive(Debug, Clone, Copy)]
+pub struct TagsOnly<'a> {
+    /// Version, instants, schema.
+    pub head: Head,
+    /// One code for each closed tag of the schema.
+    pub codes: &'a [u8],
+    /// Values of the open tags, as [`crate::write::open`] packs them.
+    pub open: &'a [u8],
+    state: &'a [u8],
+}
+
+/// A record that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// Written by a newer tagloom.
+    #[error("profile format {0} is newer than this tagloom reads ({FORMAT}); upgrade tagloom")]
+    Newer(u8),
+    /// Not what was written.
+    #[error("profile is damaged ({0}); restore the store from a snapshot")]
+    Damaged(String),
+    /// The schema it names is not in the store.
+    #[error("profile was written with schema {0:016x}, which this store does not hold")]
+    UnknownSchema(u64),
+}
+
+impl From<postcard::Error> for SnapshotError {
+    fn from(error: postcard::Error) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+/// How rows and codes of a record are to be read: kept in the store under its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schema {
+    /// Ids of the closed tags, in the order of codes.
+    pub closed: Vec<String>,
+    /// Ids of the open tags, in the order of open values.
+    pub open: Vec<String>,
+    /// How rows are laid out, by stream index.
+    pub streams: Vec<StreamSchema>,
+}
+
+/// A stream's part of a [`Schema`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamSchema {
+    /// The stream's name.
+    pub name: String,
+    /// Words a row takes.
+    pub width: usize,
+    /// The word with the event id.
+    pub id_word: Option<usize>,
+    /// Values.
+    pub values: Vec<ValueSchema>,
+    /// (fingerprint, flag) of each filter.
+    pub filters: Vec<(u64, usize)>,
+    /// Fingerprint of each partial.
+    pub partials: Vec<u64>,
+}
+
+/// A value's part of a [`StreamSchema`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValueSchema {
+    /// Fingerprint of the expression.
+    pub fingerprint: u64,
+    /// How it is kept.
+    pub kind: ValueKind,
+    /// Its word.
+    pub word: usize,
+    /// Whether it is the upper half.
+    pub upper: bool,
+    /// Its NULL flag.
+    pub null_flag: usize,
+}
+
+impl Schema {
+    /// The schema that a layout and the catalogue's tag ids make.
+    pub fn new(layout: &StateLayout, closed: Vec<String>, open: Vec<String>) -> Self {
+        let value = |v: &Value| ValueSchema {
+            fingerprint: v.fingerprint,
+            kind: v.kind,
+            word: v.word,
+            upper: v.upper,
+            null_flag: v.null_flag,
+        };
+        let stream = |s: &StreamLayout| StreamSchema {
+            name: s.name.clone(),
+            width: s.width,
+            id_word: s.id_word,
+            values: s.values.iter().map(value).collect(),
+            filters: s.filters.iter().map(|f| (f.fingerprint, f.flag)).collect(),
+            partials: s.partials.iter().map(|p| p.fingerprint).collect(),
+        };
+        Self { closed, open, streams: layout.streams.iter().map(stream).collect() }
+    }
+
+    /// Its id: a hash of its content.
+    pub fn id(&self) -> u64 {
+        hash64(&serde_json::to_vec(self).unwrap_or_default())
+    }
+}
+
+/// Packs a profile into `out` (cleared first).
+pub fn encode(
+    head: Head,
+    codes: &[u8],
+    open: &[u8],
+    state: &UserState,
+    layout: &StateLayout,
+    texts: &TextsView<'_>,
+    out: &mut Vec<u8>,
+) {
+    let state = encode_state(state, layout, texts);
+    out.clear();
+    out.push(FORMAT);
+    let record = Record { head, codes, open, state: &state };
+    *out = postcard::to_extend(&record, std::mem::take(out))
+        .expect("plain data into a growing buffer always fits");
+}
+
+fn encode_state(state: &UserState, layout: &StateLayout, texts: &TextsView<'_>) -> Vec<u8> {
+    let mut local = Local { by_code: HashMap::new(), codes: Vec::new() };
+    let mut rows = state.words().to_vec();
+    let mut at = 0;
+    while at < rows.len() {
+        let stream = &layout.streams[row_stream(rows[at])];
+        let row = &mut rows[at..at + stream.width];
+        for value in stream.values.iter().filter(|v| v.kind == ValueKind::Text) {
+            if !flag_set(row, value.null_flag) {
+                let code = super::layout::low32(value_word(row, value));
+                set_value(row, value.word, value.upper, true, u64::from(local.index(code)));
+            }
+        }
+        at += stream.width;
+    }
+    let tiles = state.settled().map_or(&[][..], |s| &s.tiles);
+    let tiles = tiles.iter().map(|t| encode_tile(t, layout, &mut local)).collect();
+    let record = StateRecord {
+        texts: local.codes.iter().map(|c| texts.get(*c)).collect(),
+        rows,
+        tiles,
+        ids_forgotten_until: state.settled().and_then(|s| s.ids_forgotten_until),
+    };
+    postcard::to_stdvec(&record).expect("plain data into a growing buffer always fits")
+}
+
+struct Local {
+    by_code: HashMap<u32, u32>,
+    codes: Vec<u32>,
+}
+
+impl Local {
+    fn index(&mut self, code: u32) -> u32 {
+        *self.by_code.entry(code).or_insert_with(|| {
+            self.codes.push(code);
+            u32::try_from(self.codes.len() - 1).unwrap_or(u32::MAX)
+        })
+    }
+}
+
+fn encode_tile(
+    tile: &Tile,
+    layout: &StateLayout,
+    local: &mut Local,
+) -> (u8, Day, Vec<(u16, CellRecord)>) {
+    let stream = &layout.streams[usize::from(tile.stream)];
+    let cells = tile.cells.iter().map(|(at, cell)| {
+        let text = is_text(stream, usize::from(*at));
+        let cell = match cell {
+            Cell::Number(n) if text => CellRecord::Number(retext(*n, |c| local.index(c))),
+            Cell::Number(n) => CellRecord::Number(*n),
+            Cell::Set(codes) if text => {
+                CellRecord::Set(codes.iter().map(|c| remap(*c, |c| local.index(c))).collect())
+            }
+            Cell::Set(values) => CellRecord::Set(values.clone()),
+        };
+        (*at, cell)
+    });
+    (tile.stream, tile.day, cells.collect())
+}
+
+fn is_text(stream: &StreamLayout, partial: usize) -> bool {
+    stream.partials[partial].value.is_some_and(|v| stream.values[v].kind == ValueKind::Text)
+}
+
+fn retext(number: i128, map: impl FnOnce(u32) -> u32) -> i128 {
+    (number >> 64 << 64) | i128::from(map(text_code(number)))
+}
+
+fn remap(code: u64, map: impl FnOnce(u32) -> u32) -> u64 {
+    u64::from(map(super::layout::low32(code)))
+}
+
+fn set_value(row: &mut [u64], word: usize, upper: bool, half: bool, value: u64) {
+    row[word] = match (half, upper) {
+        (false, _) => value,
+        (true, false) => (row[word] & !0xffff_ffff) | (value & 0xffff_ffff),
+        (true, true) => (row[word] & 0xffff_ffff) | (value << 32),
+    };
+}
+
+/// Reads everything but the state.
+pub fn decode_tags(bytes: &[u8]) -> Result<TagsOnly<'_>, SnapshotError> {
+    let (format, rest) =
+        bytes.split_first().ok_or_else(|| SnapshotError::Damaged("empty record".into()))?;
+    if *format > FORMAT {
+        return Err(SnapshotError::Newer(*format));
+    }
+    let Record { head, codes, open, state } = postcard::from_bytes(rest)?;
+    Ok(TagsOnly { head, codes, open, state })
+}
+
+impl TagsOnly<'_> {
+    /// Reads the state: rows of the schema `stored`, brought to the present `layout`.
+    pub fn state(
+        &self,
+        stored: &StoredLayout,
+        layout: &Arc<StateLayout>,
+        texts: &Texts,
+    ) -> Result<UserState, SnapshotError> {
+        let record: StateRecord<'_> = postcard::from_bytes(self.state)?;
+        let codes: Vec<u32> = record.texts.iter().map(|t| texts.intern(t)).collect();
+        let code = |index: u64| {
+            usize::try_from(index)
+                .ok()
+                .and_then(|i| codes.get(i))
+                .copied()
+                .ok_or_else(|| SnapshotError::Damaged("text index out of range".into()))
+        };
+        let mut rows = Vec::with_capacity(record.rows.len());
+        let mut rest = record.rows.as_slice();
+        while let Some(first) = rest.first() {
+            let from = stored
+                .streams
+                .get(row_stream(*first))
+                .filter(|s| s.width <= rest.len())
+                .ok_or_else(|| SnapshotError::Damaged("row of an unknown stream".into()))?;
+            let (row, tail) = rest.split_at(from.width);
+            rest = tail;
+            from.bring(row, layout, &code, &mut rows)?;
+        }
+        let settled = self.settled(record.tiles, record.ids_forgotten_until, stored, layout, &code)?;
+        Ok(UserState::from_parts(rows, settled, layout))
+    }
+
+    fn settled(
+        &self,
+        tiles: Vec<(u8, Day, Vec<(u16, CellRecord)>)>,
+        ids_forgotten_until: Option<Day>,
+        stored: &StoredLayout,
+        layout: &StateLayout,
+        code: &impl Fn(u64) -> Result<u32, SnapshotError>,
+    ) -> Result<Option<Settled>, SnapshotError> {
+        let mut settled = Settled { tiles: Vec::new(), ids_forgotten_until };
+        for (stream, day, cells) in tiles {
+            let Some(from) = stored.streams.get(usize::from(stream)) else { continue };
+            let Some(to) = from.to else { continue };
+            let mut kept = Vec::new();
+            for (at, cell) in cells {
+                let Some(Some(partial)) = from.partials.get(usize::from(at)).copied() else {
+                    continue;
+                };
+                let text = is_text(&layout.streams[to], partial);
+                let cell = match cell {
+                    CellRecord::Number(n) if text => {
+                        let index = u64::from(text_code(n));
+                        Cell::Number((n >> 64 << 64) | i128::from(code(index)?))
+                    }
+                    CellRecord::Number(n) => Cell::Number(n),
+                    CellRecord::Set(v) if text => {
+                        let mut codes =
+                            v.into_iter().map(|i| code(i).map(u64::from)).collect::<Result<Vec<_>, _>>()?;
+                        codes.sort_unstable();
+                        Cell::Set(codes)
+                    }
+                    CellRecord::Set(v) => Cell::Set(v),
+                };
+                kept.push((u16::try_from(partial).unwrap_or(u16::MAX), cell));
+            }
+            kept.sort_by_key(|c| c.0);
+            settled.tiles.push(Tile { stream: layout.streams[to].stream, day, cells: kept });
+        }
+        settled.tiles.sort_by_key(|t| (t.stream, t.day));
+        let empty = settled.tiles.is_empty() && settled.ids_forgotten_until.is_none();
+        Ok((!empty).then_some(settled))
+    }
+}
+
+/// A stored schema, resolved against the present layout.
+#[derive(Debug)]
+pub struct StoredLayout {
+    streams: Vec<StoredStream>,
+    /// Whether rows can be used as they are.
+    same: bool,
+}
+
+#[derive(Debug)]
+struct StoredStream {
+    width: usize,
+    id_word: Option<usize>,
+    /// The present stream of this name.
+    to: Option<usize>,
+    /// (stored value, index of the present value).
+    values: Vec<(ValueSchema, Option<usize>)>,
+    /// (stored flag, present flag).
+    filters: Vec<(usize, usize)>,
+    /// Present partial of each stored one.
+    partials: Vec<Option<usize>>,
+    same: bool,
+}
+
+impl StoredLayout {
+    /// Finds each stored value, filter and partial in the present layout by its fingerprint.
+    pub fn new(schema: &Schema, layout: &StateLayout) -> Self {
+        let stream = |(index, s): (usize, &StreamSchema)| {
+            let to = layout.streams.iter().position(|l| l.name == s.name);
+            let now = to.map(|t| &layout.streams[t]);
+            let values = s.values.iter().map(|v| {
+                let at = now.and_then(|n| n.values.iter().position(|x| x.fingerprint == v.fingerprint));
+                (v.clone(), at)
+            });
+            let filters = s.filters.iter().filter_map(|(print, flag)| {
+                let found = now?.filters.iter().find(|f| f.fingerprint == *print)?;
+                Some((*flag, found.flag))
+            });
+            let partials = s.partials.iter().map(|print| {
+                now.and_then(|n| n.partials.iter().position(|p| p.fingerprint == *print))
+            });
+            let same = to == Some(index)
+                && now.is_some_and(|n| {
+                    let present = Schema::new(layout, Vec::new(), Vec::new());
+                    present.streams[usize::from(n.stream)] == *s
+                });
+            StoredStream {
+                width: s.width,
+                id_word: s.id_word,
+                to,
+                values: values.collect(),
+                filters: filters.collect(),
+                partials: partials.collect(),
+                same,
+            }
+        };
+        let streams: Vec<StoredStream> = schema.streams.iter().enumerate().map(stream).collect();
+        let same = streams.iter().all(|s| s.same);
+        Self { streams, same }
+    }
+
+    /// Whether rows were written with the present layout.
+    pub fn is_present(&self) -> bool {
+        self.same
+    }
+}
+
+impl StoredStream {
+    /// Appends the row in the present layout. Values and filters that are new to it stay NULL and
+    /// false: they have seen no event before they were added.
+    fn bring(
+        &self,
+        row: &[u64],
+        layout: &StateLayout,
+        code: &impl Fn(u64) -> Result<u32, SnapshotError>,
+        out: &mut Vec<u64>,
+    ) -> Result<(), SnapshotError> {
+        let Some(to) = self.to.map(|t| &layout.streams[t]) else { return Ok(()) };
+        let start = out.len();
+        if self.same {
+            out.extend_from_slice(row);
+        } else {
+            out.resize(start + to.width, 0);
+            let new = &mut out[start..];
+            new[0] = (row[0] & !0xff) | u64::from(to.stream);
+            new[1] = row[1] & 0xff_ffff;
+            if let (Some(from), Some(into)) = (self.id_word, to.id_word) {
+                new[into] = row[from];
+            }
+            for value in &to.values {
+                set_flag(new, value.null_flag);
+            }
+            for (from, into) in &self.filters {
+                if flag_set(row, *from) {
+                    set_flag(new, *into);
+                }
+            }
+        }
+        for (from, into) in &self.values {
+            let Some(value) = into.map(|i| &to.values[i]) else { continue };
+            if flag_set(row, from.null_flag) {
+                continue;
+            }
+            let half = from.kind.is_half();
+            let mut word = row[from.word] >> if from.upper { 32 } else { 0 };
+            if half {
+                word &= 0xffff_ffff;
+            }
+            if from.kind == ValueKind::Text {
+                word = u64::from(code(word)?);
+            }
+            let new = &mut out[start..];
+            set_value(new, value.word, value.upper, half, word);
+            clear_flag(new, value.null_flag);
+        }
+        Ok(())
+    }
+}
+
+fn set_flag(row: &mut [u64], flag: usize) {
+    let (word, bit) = flag_at(flag);
+    row[word] |= 1 << bit;
+}
+
+fn clear_flag(row: &mut [u64], flag: usize) {
+    let (word, bit) = flag_at(flag);
+    row[word] &= !(1 << bit);
+}

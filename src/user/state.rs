@@ -1,0 +1,206 @@
+//! One user's state: the rows of recent events, and tiles that were settled.
+//!
+//! In: rows as `layout` describes them. Out: whether a row was new. The order in which rows come
+//! does not matter to anything computed from a state.
+//! Invariant: no clock, no I/O.
+
+use hashbrown::HashTable;
+
+use super::layout::{StateLayout, StreamLayout, row_day, row_stream, row_time};
+use super::settled::Settled;
+use super::texts::TextsView;
+use crate::clock::Day;
+
+/// From this many rows on, event ids are found by hash instead of by looking at each row.
+const INDEX_FROM_ROWS: usize = 48;
+
+/// What became of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Folded {
+    /// It counts.
+    New,
+    /// An event with this id and content was there.
+    Repeat,
+    /// An event with this id but other content was there; the first sight stays.
+    Changed,
+}
+
+/// One user's state.
+#[derive(Debug, Clone, Default)]
+pub struct UserState {
+    rows: Vec<u64>,
+    rows_count: u32,
+    /// Offsets of rows with an id, by id.
+    index: Option<Box<HashTable<u32>>>,
+    settled: Option<Box<Settled>>,
+}
+
+impl UserState {
+    /// A state read from a snapshot: whole rows of the layout.
+    pub fn from_parts(rows: Vec<u64>, settled: Option<Settled>, layout: &StateLayout) -> Self {
+        let mut state =
+            Self { rows, rows_count: 0, index: None, settled: settled.map(Box::new) };
+        state.rows_count = u32::try_from(state.rows(layout).count()).unwrap_or(u32::MAX);
+        state
+    }
+
+    /// Adds an event, unless one with its id is there.
+    pub fn fold(&mut self, row: &[u64], stream: &StreamLayout, layout: &StateLayout) -> Folded {
+        debug_assert_eq!(row.len(), stream.width);
+        if let Some(id_word) = stream.id_word {
+            if let Some(seen) = self.find(row, id_word, layout) {
+                let same = seen == row;
+                return if same { Folded::Repeat } else { Folded::Changed };
+            }
+        }
+        let spare = self.rows.capacity() - self.rows.len();
+        if spare < row.len() {
+            // Doubling would leave a third of all state memory unused.
+            self.rows.reserve_exact((self.rows.len() / 4).max(row.len() * 2).max(row.len()));
+        }
+        let offset = self.rows.len();
+        self.rows.extend_from_slice(row);
+        self.rows_count += 1;
+        if let (Some(index), Some(id_word)) = (self.index.as_mut(), stream.id_word) {
+            let rows = &self.rows;
+            let at = u32::try_from(offset).unwrap_or(u32::MAX);
+            index.insert_unique(row[id_word], at, |o| id_at(rows, *o, layout));
+        } else if self.index.is_none() && self.rows_count as usize > INDEX_FROM_ROWS {
+            self.build_index(layout);
+        }
+        Folded::New
+    }
+
+    fn find<'a>(&'a self, row: &[u64], id_word: usize, layout: &'a StateLayout) -> Option<&'a [u64]> {
+        let same = |have: &[u64]| {
+            row_stream(have[0]) == row_stream(row[0]) && have[id_word] == row[id_word]
+        };
+        if let Some(index) = &self.index {
+            let hit = index.find(row[id_word], |o| {
+                let have = &self.rows[*o as usize..];
+                row_stream(have[0]) == row_stream(row[0]) && have[id_word] == row[id_word]
+            });
+            return hit.map(|o| &self.rows[*o as usize..*o as usize + row.len()]);
+        }
+        self.rows(layout).find(|have| same(have))
+    }
+
+    fn build_index(&mut self, layout: &StateLayout) {
+        let mut index = HashTable::with_capacity(self.rows_count as usize * 2);
+        let mut offset = 0;
+        for row in self.rows(layout) {
+            let at = u32::try_from(offset).unwrap_or(u32::MAX);
+            if layout.streams[row_stream(row[0])].id_word.is_some() {
+                let rows = &self.rows;
+                index.insert_unique(id_at(rows, at, layout), at, |o| id_at(rows, *o, layout));
+            }
+            offset += row.len();
+        }
+        self.index = Some(Box::new(index));
+    }
+
+    /// All rows, in the order they came.
+    pub fn rows<'a>(&'a self, layout: &'a StateLayout) -> impl Iterator<Item = &'a [u64]> {
+        let mut rest = self.rows.as_slice();
+        std::iter::from_fn(move || {
+            let first = rest.first()?;
+            let (row, tail) = rest.split_at(layout.streams[row_stream(*first)].width);
+            rest = tail;
+            Some(row)
+        })
+    }
+
+    /// The words of all rows.
+    pub fn words(&self) -> &[u64] {
+        &self.rows
+    }
+
+    /// Settled tiles, if there are any.
+    pub fn settled(&self) -> Option<&Settled> {
+        self.settled.as_deref()
+    }
+
+    /// Number of rows.
+    pub fn rows_count(&self) -> usize {
+        self.rows_count as usize
+    }
+
+    /// Memory behind this state, without the struct itself.
+    pub fn heap_bytes(&self) -> usize {
+        let index = self.index.as_ref().map_or(0, |i| i.capacity() * 5 + 64);
+        self.rows.capacity() * 8 + index + self.settled.as_ref().map_or(0, |s| s.heap_bytes())
+    }
+
+    /// Rolls days that lie more than the horizon before `as_of_day` up into lifetime. Their event
+    /// ids are forgotten. Returns whether anything was rolled up.
+    pub fn roll_up(&mut self, as_of_day: Day, layout: &StateLayout, texts: &TextsView<'_>) -> bool {
+        let oldest = as_of_day.saturating_sub_unsigned(layout.horizon_days);
+        let moved = self.settle_rows(layout, texts, |row| {
+            (row_day(row[1]) < oldest).then_some(Settled::LIFETIME)
+        });
+        let merged = self.settled.as_mut().is_some_and(|s| s.roll_up(oldest, layout, texts));
+        moved || merged
+    }
+
+    /// Makes room: the oldest days become tiles without event ids until the rows take at most
+    /// `bytes_max`. The state then says since when dedupe holds. Returns whether it did anything.
+    pub fn shrink(&mut self, bytes_max: usize, layout: &StateLayout, texts: &TextsView<'_>) -> bool {
+        if self.rows.len() * 8 <= bytes_max {
+            return false;
+        }
+        let mut days: Vec<(Day, usize)> =
+            self.rows(layout).map(|r| (row_day(r[1]), r.len() * 8)).collect();
+        days.sort_unstable();
+        let mut over = self.rows.len() * 8 - bytes_max / 2;
+        let mut until = Day::MIN;
+        for (day, bytes) in days {
+            if over == 0 && day > until {
+                break;
+            }
+            until = day;
+            over = over.saturating_sub(bytes);
+        }
+        let moved = self.settle_rows(layout, texts, |row| {
+            (row_day(row[1]) <= until).then_some(row_day(row[1]))
+        });
+        if let Some(settled) = &mut self.settled {
+            settled.ids_forgotten_until(until);
+        }
+        moved
+    }
+
+    fn settle_rows(
+        &mut self,
+        layout: &StateLayout,
+        texts: &TextsView<'_>,
+        tile_of: impl Fn(&[u64]) -> Option<Day>,
+    ) -> bool {
+        if !self.rows(layout).any(|row| tile_of(row).is_some()) {
+            return false;
+        }
+        let mut kept = Vec::with_capacity(self.rows.len());
+        let mut settled = self.settled.take().unwrap_or_default();
+        for row in self.rows(layout) {
+            match tile_of(row) {
+                Some(tile) => settled.add(tile, row, &layout.streams[row_stream(row[0])], texts),
+                None => kept.extend_from_slice(row),
+            }
+        }
+        kept.shrink_to_fit();
+        *self = Self::from_parts(kept, Some(*settled), layout);
+        true
+    }
+
+    /// Earliest and latest event time of the rows.
+    pub fn times(&self, layout: &StateLayout) -> Option<(i64, i64)> {
+        self.rows(layout).map(|r| row_time(r[0])).fold(None, |have, t| match have {
+            None => Some((t, t)),
+            Some((a, b)) => Some((a.min(t), b.max(t))),
+        })
+    }
+}
+
+fn id_at(rows: &[u64], offset: u32, layout: &StateLayout) -> u64 {
+    let row = &rows[offset as usize..];
+    layout.streams[row_stream(row[0])].id_word.map_or(0, |w| row[w])
+}
