@@ -6,7 +6,9 @@
 
 pub mod catalog;
 pub mod clock;
+pub mod source;
+pub mod event;
 pub mod user;
+pub mod dimension;
 pub mod rule;
 pub mod store;
-pub mod dimension;
