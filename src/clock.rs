@@ -87,3 +87,78 @@ fn civil_from_days(day: Day) -> (i16, i8, i8) {
 pub fn wall_ms() -> i64 {
     Timestamp::now().as_millisecond()
 }
+
+/// Local dates of instants, by a table: what a batch of events asks for again and again.
+#[derive(Debug, Clone)]
+pub struct DayTable {
+    zone: Zone,
+    slots: Vec<DaySlot>,
+}
+
+/// Where days begin within one UTC day: at most two begin in it.
+#[derive(Debug, Clone, Copy)]
+struct DaySlot {
+    utc_day: i64,
+    first: Day,
+    starts: [i64; 2],
+}
+
+const DAY_SLOTS: usize = 1024;
+
+impl DayTable {
+    /// An empty table for a zone.
+    pub fn new(zone: &Zone) -> Self {
+        let empty = DaySlot { utc_day: i64::MIN, first: 0, starts: [0; 2] };
+        Self { zone: zone.clone(), slots: vec![empty; DAY_SLOTS] }
+    }
+
+    /// The same as [`Zone::day_of`].
+    #[inline]
+    pub fn day_of(&mut self, instant_ms: i64) -> Day {
+        let utc_day = instant_ms.div_euclid(86_400_000);
+        let at = usize::try_from(utc_day.rem_euclid(DAY_SLOTS as i64)).unwrap_or(0);
+        if self.slots[at].utc_day != utc_day {
+            let first = self.zone.day_of(utc_day.saturating_mul(86_400_000));
+            let starts = [1, 2].map(|n| self.zone.day_start_ms(first.saturating_add(n)));
+            self.slots[at] = DaySlot { utc_day, first, starts };
+        }
+        let slot = &self.slots[at];
+        slot.first
+            + Day::from(instant_ms >= slot.starts[0])
+            + Day::from(instant_ms >= slot.starts[1])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_agrees_with_the_calendar_across_clock_changes() {
+        for name in ["Europe/London", "Asia/Shanghai", "America/Sao_Paulo", "Asia/Kathmandu"] {
+            let zone = Zone::new(name).expect("in the bundled database");
+            let mut table = DayTable::new(&zone);
+            let start = 1_500_000_000_000;
+            for hour in 0..24 * 800 {
+                let at = start + hour * 3_600_000 + 1_234;
+                assert_eq!(table.day_of(at), zone.day_of(at), "{name} {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_day_begins_at_its_first_instant() {
+        // In 2018 midnight of November 4th did not exist in Sao Paulo.
+        let zone = Zone::new("America/Sao_Paulo").expect("in the bundled database");
+        let day = days_from_civil(2018, 11, 4);
+        let start = zone.day_start_ms(day);
+        assert_eq!(zone.day_of(start), day);
+        assert_eq!(zone.day_of(start - 1), day - 1);
+    }
+
+    #[test]
+    fn unknown_zones_are_named() {
+        let error = Zone::new("Mars/Olympus").expect_err("no such zone").to_string();
+        assert!(error.contains("Mars/Olympus") && error.contains("Europe/London"), "{error}");
+    }
+}

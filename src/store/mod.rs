@@ -1,1 +1,199 @@
-//! What outlives the process.
+//! What outlives the process: profiles, due entries, rejects, dimension tables and small settings.
+//!
+//! In: packed profiles and small values from the writer and the commands. Out: the same bytes.
+//! A store knows keys, order and atomicity; what the bytes mean is its callers' business.
+//! Invariant: no clock; calls block, and nothing counts as written before it is durable.
+
+mod dims;
+mod due;
+mod error;
+pub mod fjall;
+mod identity;
+pub mod memory;
+mod uid;
+pub mod varint;
+
+#[cfg(test)]
+mod tests;
+
+pub use dims::{
+    ChangeKind, DimColumnMeta, DimMeta, DimRow, DimState, EPOCHS_KEPT, Epoch, META_PREFIX_DIMS,
+};
+pub use due::{DueCursor, DuePack};
+pub use error::{Fault, StoreError};
+pub use identity::{ClockMode, FORMAT_VERSION, Identity};
+pub use uid::{UID_BYTES_MAX, Uid, UidError, UidKey};
+
+/// Shorthand for what every call of a store gives back.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// An immutable value as the store keeps it: cheap to clone, dereferences to its bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Bytes(::fjall::Slice);
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl From<&[u8]> for Bytes {
+    fn from(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bytes({})", self.len())
+    }
+}
+
+/// Everything one window writes. The store applies all of it or nothing.
+#[derive(Debug, Default)]
+pub struct WindowWrite {
+    /// Packed profiles; a later entry for the same key wins.
+    pub profiles: Vec<(UidKey, Vec<u8>)>,
+    /// Profiles to delete (erasure). Applied after `profiles`.
+    pub removed: Vec<UidKey>,
+    /// Users whose tags may change with time alone, by instant.
+    pub due: Vec<DuePack>,
+    /// Packs that were drained. Applied before `due`.
+    pub due_done: Vec<DueCursor>,
+    /// Small values, such as source positions.
+    pub meta: Vec<(String, Vec<u8>)>,
+    /// Rejects to append; each gets the next sequence number.
+    pub rejects: Vec<Vec<u8>>,
+    /// Rejects to delete by sequence number (re-driven ones).
+    pub rejects_done: Vec<u64>,
+}
+
+/// How full a store is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct StoreStats {
+    /// Bytes on disk, journal included. 0 for the memory store.
+    pub disk_bytes: u64,
+    /// Bytes of the journal. 0 for the memory store.
+    pub journal_bytes: u64,
+    /// Bytes of values in memory or in the block cache.
+    pub cached_bytes: u64,
+    /// Number of profiles, old versions of a row that are not yet compacted included.
+    pub profiles_approximate: u64,
+    /// Rejects kept.
+    pub rejects: u64,
+    /// Rejects that were dropped because more than the bound came after them.
+    pub rejects_dropped: u64,
+}
+
+/// Where profiles live. Calls block; all methods may be called from several threads, but
+/// [`Store::write_window`] and the writing `dim_*` calls of one table have one caller at a time.
+pub trait Store: Send + Sync {
+    /// The identity the store was written with.
+    fn identity(&self) -> &Identity;
+
+    /// Reads many profiles. The answer has the order of `keys`; an unknown user is `None`.
+    fn profiles(&self, keys: &[UidKey]) -> Result<Vec<Option<Bytes>>>;
+
+    /// Writes one window: all of it or nothing, durable before this returns.
+    fn write_window(&self, window: WindowWrite) -> Result<()>;
+
+    /// Up to `rows_max` profiles in uid order, beginning behind `after`.
+    fn scan_profiles(
+        &self,
+        after: Option<&UidKey>,
+        rows_max: usize,
+    ) -> Result<Vec<(UidKey, Bytes)>>;
+
+    /// Up to `packs_max` due packs with an instant of at most `instant_ms`, ascending by cursor,
+    /// beginning behind `after`. Entries may be stale: compare with the profile's due instant.
+    fn due_until(
+        &self,
+        instant_ms: i64,
+        after: Option<DueCursor>,
+        packs_max: usize,
+    ) -> Result<Vec<DuePack>>;
+
+    /// Reads one small value.
+    fn meta(&self, key: &str) -> Result<Option<Bytes>>;
+
+    /// Writes one small value, durable before this returns.
+    fn put_meta(&self, key: &str, value: Vec<u8>) -> Result<()>;
+
+    /// All small values whose key begins with `prefix`, by key.
+    fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Bytes)>>;
+
+    /// Up to `rows_max` rejects with a sequence number greater than `after`, oldest first.
+    fn scan_rejects(&self, after: Option<u64>, rows_max: usize) -> Result<Vec<(u64, Bytes)>>;
+
+    /// Begins a load of a dimension table: drops what an unfinished load left and gives the number
+    /// of the new epoch, which was never used before.
+    fn dim_begin(&self, table: &str) -> Result<Epoch>;
+
+    /// Adds rows to an epoch that is being loaded. Of rows with the same key the last one stays,
+    /// within a call and over calls.
+    fn dim_put(&self, table: &str, epoch: Epoch, rows: Vec<DimRow>) -> Result<()>;
+
+    /// Adds keys that differ from the epoch before; see [`Store::dim_changes`].
+    fn dim_put_changes(
+        &self,
+        table: &str,
+        epoch: Epoch,
+        keys: Vec<(Vec<u8>, ChangeKind)>,
+    ) -> Result<()>;
+
+    /// Makes a loaded epoch the current one and drops epochs older than [`EPOCHS_KEPT`].
+    fn dim_commit(&self, table: &str, meta: DimMeta) -> Result<()>;
+
+    /// The committed epochs of a table, oldest first; the last is the current one.
+    fn dim_epochs(&self, table: &str) -> Result<Vec<DimMeta>>;
+
+    /// Names of all tables that have a committed epoch.
+    fn dim_tables(&self) -> Result<Vec<String>>;
+
+    /// Reads rows by key, in the order of `keys`.
+    fn dim_get(&self, table: &str, epoch: Epoch, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>>;
+
+    /// Up to `rows_max` rows by key, beginning behind `after`.
+    fn dim_scan(
+        &self,
+        table: &str,
+        epoch: Epoch,
+        after: Option<&[u8]>,
+        rows_max: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>>;
+
+    /// Up to `rows_max` keys of rows that differ from the epoch before, by key, beginning behind
+    /// `after`. Empty when [`DimMeta::all_changed`].
+    fn dim_changes(
+        &self,
+        table: &str,
+        epoch: Epoch,
+        after: Option<&[u8]>,
+        rows_max: usize,
+    ) -> Result<Vec<(Bytes, ChangeKind)>>;
+
+    /// Drops an epoch: an unfinished load that failed, or a committed one.
+    fn dim_drop(&self, table: &str, epoch: Epoch) -> Result<()>;
+
+    /// How full the store is.
+    fn stats(&self) -> Result<StoreStats>;
+
+    /// The current epoch of a table.
+    fn dim_current(&self, table: &str) -> Result<Option<DimMeta>> {
+        Ok(self.dim_epochs(table)?.pop())
+    }
+}
+
+/// The range that begins behind `after`.
+fn behind(after: Option<&[u8]>) -> (std::ops::Bound<&[u8]>, std::ops::Bound<&[u8]>) {
+    use std::ops::Bound::{Excluded, Unbounded};
+    (after.map_or(Unbounded, Excluded), Unbounded)
+}

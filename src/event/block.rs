@@ -1,0 +1,120 @@
+//! Decoded events on their way to shards.
+//!
+//! In: rows of a stream's layout. Out: the same, one part a shard, with uids and their hashes (one
+//! hash an event: it picks the shard and finds the user). Invariant: plain data.
+
+use std::collections::BTreeMap;
+
+use crate::clock::Day;
+use crate::user::layout::StreamLayout;
+
+/// Users of a part, one a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Uids {
+    /// Numeric uids.
+    Numbers(Vec<u64>),
+    /// Text uids.
+    Texts(Vec<Box<str>>),
+}
+
+impl Uids {
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Numbers(v) => v.len(),
+            Self::Texts(v) => v.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One shard's events of one block.
+#[derive(Debug, Clone)]
+pub struct ShardRows {
+    /// Whose events.
+    pub uids: Uids,
+    /// [`uid_hash`] of each (texts: the 64-bit hash).
+    pub hashes: Vec<u64>,
+    /// Rows of the layout, one after the other.
+    pub rows: Vec<u64>,
+}
+
+/// Events of one stream from one batch of source rows.
+#[derive(Debug, Clone)]
+pub struct EventBlock {
+    /// Stream index.
+    pub stream: u8,
+    /// One part a shard.
+    pub shards: Vec<ShardRows>,
+    /// Events.
+    pub accepted: u64,
+    /// Rows for which the stream's `where` is not true.
+    pub filtered: u64,
+    /// Row expressions that could not be computed (and are NULL).
+    pub failed: u64,
+    /// Greatest event time, epoch ms; `i64::MIN` without events.
+    pub greatest_ms: i64,
+    /// Events by day.
+    pub days: BTreeMap<Day, u64>,
+    last_day: (Day, u64),
+}
+
+impl EventBlock {
+    /// An empty block.
+    pub fn new(layout: &StreamLayout, shards: usize) -> Self {
+        let part = ShardRows {
+            uids: Uids::Numbers(Vec::new()),
+            hashes: Vec::new(),
+            rows: Vec::new(),
+        };
+        Self {
+            stream: layout.stream,
+            shards: vec![part; shards],
+            accepted: 0,
+            filtered: 0,
+            failed: 0,
+            greatest_ms: i64::MIN,
+            days: BTreeMap::new(),
+            last_day: (0, 0),
+        }
+    }
+
+    /// Counts an event of a day.
+    #[inline]
+    pub(super) fn note_day(&mut self, day: Day) {
+        if self.last_day.0 == day {
+            self.last_day.1 += 1;
+        } else {
+            self.flush_days();
+            self.last_day = (day, 1);
+        }
+    }
+
+    /// Brings `days` up to date.
+    pub(super) fn flush_days(&mut self) {
+        if self.last_day.1 > 0 {
+            *self.days.entry(self.last_day.0).or_default() += self.last_day.1;
+            self.last_day.1 = 0;
+        }
+    }
+}
+
+/// Hash of a numeric uid (the finaliser of MurmurHash3, <https://github.com/aappleby/smhasher>).
+#[inline]
+pub fn uid_hash(uid: u64) -> u64 {
+    let mut x = uid ^ (uid >> 33);
+    x = x.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    x ^= x >> 33;
+    x = x.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    x ^ (x >> 33)
+}
+
+/// The shard of a uid's hash. The upper bits: the lower ones find the user within the shard.
+#[inline]
+pub fn shard_of(hash: u64, shards: usize) -> usize {
+    usize::try_from((u128::from(hash) * shards as u128) >> 64).unwrap_or(0)
+}

@@ -1,0 +1,272 @@
+//! Source columns while a batch is being read: typed values, one vector a column.
+//!
+//! In: cells as JSON values or text. Out: values with validity, and what was wrong with which row.
+//! Texts become codes of a dictionary that the decoder keeps from batch to batch.
+//! Invariant: no I/O; a bad cell never panics and never stops the batch.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, StringArray,
+    TimestampMillisecondArray, UInt64Array,
+};
+use arrow::buffer::{BooleanBuffer, NullBuffer};
+use hashbrown::HashTable;
+
+use super::parse::{self, Cell};
+use super::reject::Reason;
+use crate::catalog::model::{ColumnType, TimestampFormat};
+use crate::clock::Zone;
+use crate::user::layout::hash64;
+
+/// Texts a decoder keeps for one column before it starts over.
+pub(super) const DICTIONARY_TEXTS_MAX: usize = 65_536;
+
+/// Texts by small code; code 0 is NULL.
+#[derive(Debug, Default)]
+pub(super) struct Dictionary {
+    texts: Vec<Arc<str>>,
+    by_text: HashTable<u32>,
+    hasher: RandomState,
+    /// Grows when the dictionary starts over: caches by code are void.
+    pub(super) generation: u64,
+}
+
+impl Dictionary {
+    fn code(&mut self, text: &str) -> u32 {
+        let hash = self.hasher.hash_one(text);
+        let found = self.by_text.find(hash, |c| &*self.texts[*c as usize - 1] == text);
+        if let Some(code) = found {
+            return *code;
+        }
+        self.texts.push(text.into());
+        let code = u32::try_from(self.texts.len()).unwrap_or(u32::MAX);
+        let texts = &self.texts;
+        let hasher = &self.hasher;
+        self.by_text.insert_unique(hash, code, |c| hasher.hash_one(&*texts[*c as usize - 1]));
+        code
+    }
+
+    /// Number of codes, NULL's included.
+    pub(super) fn len(&self) -> usize {
+        self.texts.len() + 1
+    }
+
+    /// The text of a code; `None` for NULL.
+    pub(super) fn text(&self, code: usize) -> Option<&str> {
+        code.checked_sub(1).map(|at| &*self.texts[at])
+    }
+
+    fn start_over_if_full(&mut self) {
+        if self.texts.len() > DICTIONARY_TEXTS_MAX {
+            self.texts.clear();
+            self.by_text.clear();
+            self.generation += 1;
+        }
+    }
+}
+
+/// The values read so far.
+#[derive(Debug)]
+pub(super) enum Values {
+    U64(Vec<u64>),
+    /// Int, decimal mantissa, or epoch milliseconds.
+    I64(Vec<i64>),
+    F64(Vec<f64>),
+    Bool(Vec<bool>),
+    Date(Vec<i32>),
+    /// Codes of the dictionary.
+    Text(Vec<u32>, Dictionary),
+    /// 64-bit hashes of texts that are only compared.
+    Hash(Vec<u64>),
+    /// Texts of which most differ.
+    Plain(Vec<Box<str>>),
+}
+
+/// How texts of a column are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TextUse {
+    /// In expressions.
+    Dictionary,
+    /// Compared by hash only.
+    Hash,
+    /// As uid.
+    Plain,
+}
+
+/// One source column.
+#[derive(Debug)]
+pub(super) struct Column {
+    /// Its name in the source.
+    pub(super) from: String,
+    pub(super) kind: ColumnType,
+    pub(super) values: Values,
+    pub(super) valid: Vec<bool>,
+    /// Rows whose cell could not be read, ascending.
+    pub(super) errors: Vec<(u32, Reason)>,
+}
+
+impl Column {
+    pub(super) fn new(from: &str, kind: &ColumnType, text_use: TextUse) -> Self {
+        let values = match (kind, text_use) {
+            (ColumnType::U64, _) => Values::U64(Vec::new()),
+            (ColumnType::Float, _) => Values::F64(Vec::new()),
+            (ColumnType::Bool, _) => Values::Bool(Vec::new()),
+            (ColumnType::Date, _) => Values::Date(Vec::new()),
+            (ColumnType::String, TextUse::Dictionary) => {
+                Values::Text(Vec::new(), Dictionary::default())
+            }
+            (ColumnType::String, TextUse::Hash) => Values::Hash(Vec::new()),
+            (ColumnType::String, TextUse::Plain) => Values::Plain(Vec::new()),
+            _ => Values::I64(Vec::new()),
+        };
+        let (from, kind) = (from.to_owned(), kind.clone());
+        Self { from, kind, values, valid: Vec::new(), errors: Vec::new() }
+    }
+
+    /// Forgets the rows.
+    pub(super) fn clear(&mut self) {
+        self.valid.clear();
+        self.errors.clear();
+        match &mut self.values {
+            Values::U64(v) | Values::Hash(v) => v.clear(),
+            Values::I64(v) => v.clear(),
+            Values::F64(v) => v.clear(),
+            Values::Bool(v) => v.clear(),
+            Values::Date(v) => v.clear(),
+            Values::Text(v, dictionary) => {
+                v.clear();
+                dictionary.start_over_if_full();
+            }
+            Values::Plain(v) => v.clear(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.valid.len()
+    }
+
+    /// Appends a cell.
+    #[inline]
+    pub(super) fn push(&mut self, cell: Cell<'_>, zone: &Zone) {
+        let stored = match (&mut self.values, cell) {
+            (_, Cell::Null) => Err(None),
+            (Values::Text(v, dictionary), Cell::Text(t) | Cell::Csv(t)) => {
+                v.push(dictionary.code(t));
+                Ok(())
+            }
+            (Values::Hash(v), Cell::Text(t) | Cell::Csv(t)) => {
+                v.push(hash64(t.as_bytes()));
+                Ok(())
+            }
+            (Values::Plain(v), Cell::Text(t) | Cell::Csv(t)) => {
+                v.push(t.into());
+                Ok(())
+            }
+            (Values::U64(v), cell) => parse::u64(cell).map(|x| v.push(x)).map_err(Some),
+            (Values::F64(v), cell) => parse::f64(cell).map(|x| v.push(x)).map_err(Some),
+            (Values::Bool(v), cell) => parse::bool(cell).map(|x| v.push(x)).map_err(Some),
+            (Values::Date(v), cell) => parse::date(cell).map(|x| v.push(x)).map_err(Some),
+            (Values::I64(v), cell) => {
+                let parsed = match &self.kind {
+                    ColumnType::Decimal { precision, scale } => {
+                        parse::decimal(cell, *precision, *scale)
+                    }
+                    ColumnType::Timestamp(format) => parse::timestamp(cell, format, zone),
+                    _ => parse::i64(cell),
+                };
+                parsed.map(|x| v.push(x)).map_err(Some)
+            }
+            (Values::Text(..) | Values::Hash(_) | Values::Plain(_), _) => Err(Some(Reason::Type)),
+        };
+        match stored {
+            Ok(()) => self.valid.push(true),
+            Err(reason) => {
+                if let Some(reason) = reason {
+                    let row = u32::try_from(self.valid.len()).unwrap_or(u32::MAX);
+                    self.errors.push((row, reason));
+                }
+                self.push_null();
+            }
+        }
+    }
+
+    /// Appends NULL.
+    pub(super) fn push_null(&mut self) {
+        self.valid.push(false);
+        match &mut self.values {
+            Values::U64(v) | Values::Hash(v) => v.push(0),
+            Values::I64(v) => v.push(0),
+            Values::F64(v) => v.push(0.0),
+            Values::Bool(v) => v.push(false),
+            Values::Date(v) => v.push(0),
+            Values::Text(v, _) => v.push(0),
+            Values::Plain(v) => v.push("".into()),
+        }
+    }
+
+    /// Drops rows from `rows` on (a row that turned out to be broken).
+    pub(super) fn truncate(&mut self, rows: usize) {
+        self.valid.truncate(rows);
+        while self.errors.last().is_some_and(|e| e.0 as usize >= rows) {
+            self.errors.pop();
+        }
+        match &mut self.values {
+            Values::U64(v) | Values::Hash(v) => v.truncate(rows),
+            Values::I64(v) => v.truncate(rows),
+            Values::F64(v) => v.truncate(rows),
+            Values::Bool(v) => v.truncate(rows),
+            Values::Date(v) => v.truncate(rows),
+            Values::Text(v, _) => v.truncate(rows),
+            Values::Plain(v) => v.truncate(rows),
+        }
+    }
+
+    /// The rows as an Arrow array, texts as plain `Utf8`.
+    pub(super) fn array(&self, zone: &Zone) -> ArrayRef {
+        let nulls = self.valid.contains(&false).then(|| {
+            NullBuffer::new(BooleanBuffer::collect_bool(self.valid.len(), |i| self.valid[i]))
+        });
+        match &self.values {
+            Values::U64(v) => Arc::new(UInt64Array::new(v.clone().into(), nulls)),
+            Values::I64(v) => match &self.kind {
+                ColumnType::Decimal { precision, scale } => {
+                    let wide: Vec<i128> = v.iter().map(|x| i128::from(*x)).collect();
+                    let array = Decimal128Array::new(wide.into(), nulls);
+                    let data_type = arrow::datatypes::DataType::Decimal128(*precision, *scale);
+                    Arc::new(array.with_data_type(data_type))
+                }
+                ColumnType::Timestamp(_) => {
+                    let array = TimestampMillisecondArray::new(v.clone().into(), nulls);
+                    Arc::new(array.with_timezone(zone.name()))
+                }
+                _ => Arc::new(Int64Array::new(v.clone().into(), nulls)),
+            },
+            Values::F64(v) => Arc::new(Float64Array::new(v.clone().into(), nulls)),
+            Values::Bool(v) => {
+                let bits = BooleanBuffer::collect_bool(v.len(), |i| v[i]);
+                Arc::new(BooleanArray::new(bits, nulls))
+            }
+            Values::Date(v) => Arc::new(Date32Array::new(v.clone().into(), nulls)),
+            Values::Text(v, dictionary) => {
+                let texts = v.iter().map(|c| dictionary.text(*c as usize));
+                Arc::new(texts.collect::<StringArray>())
+            }
+            Values::Plain(v) => {
+                let texts = v.iter().zip(&self.valid).map(|(t, ok)| ok.then_some(&**t));
+                Arc::new(texts.collect::<StringArray>())
+            }
+            // Only expressions ask for arrays, and a column that is only hashed is in none.
+            Values::Hash(v) => arrow::array::new_null_array(
+                &arrow::datatypes::DataType::Utf8,
+                v.len(),
+            ),
+        }
+    }
+}
+
+/// Whether instants of this format are text in JSON.
+pub(super) fn timestamp_is_text(format: &TimestampFormat) -> bool {
+    matches!(format, TimestampFormat::Iso | TimestampFormat::Pattern(_))
+}

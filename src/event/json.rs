@@ -1,0 +1,225 @@
+//! JSON lines into columns.
+//!
+//! In: one line. Out: one cell pushed to every column, or the reason why the line is broken (then
+//! the columns are as before). Strict: exactly one object, UTF-8, a number in quotes is text. Of a
+//! repeated key the last counts.
+//! Invariant: no I/O; nothing is built for keys nobody reads.
+
+use std::fmt;
+
+use hashbrown::HashMap;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::column::Column;
+use super::parse::Cell;
+use crate::catalog::model::ColumnType;
+use crate::clock::Zone;
+
+/// Which columns each key feeds.
+#[derive(Debug)]
+pub(super) struct Keys {
+    /// (key, columns), in the order of the catalogue.
+    keys: Vec<(String, Vec<usize>)>,
+    by_name: HashMap<String, usize>,
+    /// For each key the one that usually follows: producers write keys in one order.
+    next: Vec<usize>,
+}
+
+impl Keys {
+    pub(super) fn new(columns: &[Column]) -> Self {
+        let mut keys: Vec<(String, Vec<usize>)> = Vec::new();
+        for (at, column) in columns.iter().enumerate() {
+            match keys.iter_mut().find(|k| k.0 == column.from) {
+                Some(key) => key.1.push(at),
+                None => keys.push((column.from.clone(), vec![at])),
+            }
+        }
+        let by_name = keys.iter().enumerate().map(|(at, k)| (k.0.clone(), at)).collect();
+        let next = (0..=keys.len()).map(|at| at % keys.len().max(1)).collect();
+        Self { keys, by_name, next }
+    }
+}
+
+/// Reads one line. On error the columns keep the rows they had.
+pub(super) fn read_line(
+    line: &[u8],
+    columns: &mut [Column],
+    keys: &mut Keys,
+    zone: &Zone,
+) -> Result<(), String> {
+    let rows = columns.first().map_or(0, Column::len);
+    let mut json = serde_json::Deserializer::from_slice(line);
+    let read = (&mut json).deserialize_map(RowVisitor { columns, keys, zone, rows });
+    let read = read.and_then(|()| json.end());
+    if let Err(error) = read {
+        for column in columns.iter_mut() {
+            column.truncate(rows);
+        }
+        return Err(error.to_string());
+    }
+    for column in columns.iter_mut() {
+        if column.len() == rows {
+            column.push_null();
+        }
+    }
+    Ok(())
+}
+
+struct RowVisitor<'a> {
+    columns: &'a mut [Column],
+    keys: &'a mut Keys,
+    zone: &'a Zone,
+    rows: usize,
+}
+
+impl<'de> Visitor<'de> for RowVisitor<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("one JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self { columns, keys, zone, rows } = self;
+        // Index into `next`: 0 is the start of the object, i + 1 follows key i.
+        let mut after = 0;
+        while let Some(key) = map.next_key_seed(KeySeed { keys, guess: keys.next[after] })? {
+            let Some(key) = key else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            keys.next[after] = key;
+            after = key + 1;
+            let targets = &keys.keys[key].1;
+            if let [one] = targets.as_slice() {
+                let column = &mut columns[*one];
+                column.truncate(rows);
+                map.next_value_seed(CellSeed { column, zone })?;
+            } else {
+                let raw: &RawValue = map.next_value()?;
+                for target in targets {
+                    let column = &mut columns[*target];
+                    column.truncate(rows);
+                    let mut json = serde_json::Deserializer::from_str(raw.get());
+                    CellSeed { column, zone }
+                        .deserialize(&mut json)
+                        .map_err(serde::de::Error::custom)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives the index of a key, `None` for one that nobody reads.
+struct KeySeed<'a> {
+    keys: &'a Keys,
+    guess: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeySeed<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        if self.keys.keys.get(self.guess).is_some_and(|k| k.0 == key) {
+            return Ok(Some(self.guess));
+        }
+        Ok(self.keys.by_name.get(key).copied())
+    }
+}
+
+/// Pushes one value into a column. A value of the wrong type is a NULL with an error, so that the
+/// rest of the line is still read.
+struct CellSeed<'a> {
+    column: &'a mut Column,
+    zone: &'a Zone,
+}
+
+impl<'de> DeserializeSeed<'de> for CellSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if matches!(self.column.kind, ColumnType::Decimal { .. }) {
+            // A float would round: decimals are read from the digits as written.
+            let raw = <&RawValue as serde::Deserialize>::deserialize(deserializer)?.get();
+            let cell = match raw.as_bytes().first() {
+                Some(b'-' | b'0'..=b'9') => Cell::Number(raw),
+                Some(b'n') => Cell::Null,
+                Some(b'"') => Cell::Text(raw),
+                _ => Cell::Nested,
+            };
+            self.column.push(cell, self.zone);
+            return Ok(());
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl CellSeed<'_> {
+    fn push(self, cell: Cell<'_>) {
+        self.column.push(cell, self.zone);
+    }
+}
+
+impl<'de> Visitor<'de> for CellSeed<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
+        self.push(Cell::Bool(value));
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
+        self.push(Cell::Unsigned(value));
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
+        self.push(Cell::Signed(value));
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
+        self.push(Cell::Float(value));
+        Ok(())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<(), E> {
+        self.push(Cell::Text(value));
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.push(Cell::Null);
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        self.push(Cell::Nested);
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        self.push(Cell::Nested);
+        Ok(())
+    }
+}

@@ -1,0 +1,367 @@
+//! Rows of a source become events.
+//!
+//! In: lines of JSON or records of CSV from one source, and the streams that read it. Out: blocks of
+//! event rows, split by shard, and rejects with reason, place and bytes.
+//! Invariant: no I/O, no clock; a broken row never stops the rest, and every row is accounted for:
+//! event, filtered out, or reject.
+
+pub mod block;
+mod column;
+mod json;
+pub mod parse;
+pub mod reject;
+mod row_expr;
+mod stream;
+
+use std::sync::Arc;
+
+use self::block::EventBlock;
+use self::column::{Column, TextUse};
+use self::json::Keys;
+use self::parse::Cell;
+use self::reject::{Reason, Reject, shown};
+use self::stream::{Refused, StreamDecoder};
+use crate::catalog::model::{Catalog, ColumnType};
+use crate::clock::{DayTable, Zone};
+use crate::rule::safe::NotExecutable;
+use crate::user::layout::{StateLayout, StreamLayout};
+use crate::user::texts::Texts;
+
+/// A source that cannot be decoded.
+#[derive(Debug, thiserror::Error)]
+pub enum DecoderError {
+    /// A row expression that passed `check` but cannot run.
+    #[error("stream `{stream}`: {source}")]
+    Expression {
+        /// The stream.
+        stream: String,
+        /// Why.
+        source: NotExecutable,
+    },
+    /// A CSV header without a column that a stream needs.
+    #[error("{source_name}:1: no column `{column}`{hint}; the header has: {header}")]
+    NoColumn {
+        /// The file.
+        source_name: String,
+        /// The column.
+        column: String,
+        /// `; did you mean ...` or nothing.
+        hint: String,
+        /// The header's columns.
+        header: String,
+    },
+}
+
+/// A batch being decoded, as its streams see it.
+#[derive(Debug)]
+struct Batch<'a> {
+    columns: &'a [Column],
+    rows: usize,
+    shards: usize,
+    zone: &'a Zone,
+    /// Events later than this are too early.
+    latest_ms: Option<i64>,
+}
+
+/// Where a row of the batch stands.
+#[derive(Debug, Clone, Copy)]
+struct RowPlace {
+    line: u64,
+    offset: u64,
+    start: usize,
+    end: usize,
+}
+
+/// What a batch of source rows gave.
+#[derive(Debug, Default)]
+pub struct Decoded {
+    /// One block a stream.
+    pub blocks: Vec<EventBlock>,
+    /// One reject for each row and stream that refused it.
+    pub rejects: Vec<Reject>,
+    /// Source rows read.
+    pub rows: u64,
+    /// Source rows that at least one stream refused.
+    pub rejected_rows: u64,
+}
+
+/// Decodes one source for all streams that read it.
+#[derive(Debug)]
+pub struct Decoder {
+    source: String,
+    zone: Zone,
+    texts: Arc<Texts>,
+    columns: Vec<Column>,
+    keys: Keys,
+    /// CSV: for each source column its index in the record.
+    cells: Vec<Option<usize>>,
+    streams: Vec<StreamDecoder>,
+    names: Vec<String>,
+    masks: Vec<Vec<String>>,
+    days: DayTable,
+    shards: usize,
+    places: Vec<RowPlace>,
+}
+
+impl Decoder {
+    /// A decoder of one source for the streams with these indices.
+    pub fn new(
+        catalog: &Catalog,
+        layout: &StateLayout,
+        streams: &[usize],
+        source: &str,
+        texts: Arc<Texts>,
+        shards: usize,
+    ) -> Result<Self, DecoderError> {
+        let mut columns: Vec<Column> = Vec::new();
+        let mut uses: Vec<TextUse> = Vec::new();
+        let mut mapping = Vec::new();
+        for stream in streams {
+            let s = &catalog.streams[*stream];
+            let mut sources = Vec::new();
+            for (at, c) in s.columns.iter().enumerate() {
+                let text_use = text_use(catalog, *stream, at);
+                let same = (0..columns.len()).find(|i| {
+                    columns[*i].from == c.from && columns[*i].kind == c.kind && uses[*i] == text_use
+                });
+                sources.push(same.unwrap_or_else(|| {
+                    columns.push(Column::new(&c.from, &c.kind, text_use));
+                    uses.push(text_use);
+                    columns.len() - 1
+                }));
+            }
+            mapping.push(sources);
+        }
+        let decoders = streams
+            .iter()
+            .zip(&mapping)
+            .map(|(s, m)| StreamDecoder::new(catalog, &layout.streams[*s], m, &columns))
+            .collect::<Result<_, _>>()?;
+        let masks = streams.iter().map(|s| {
+            let masked = catalog.streams[*s].columns.iter().filter(|c| c.mask);
+            masked.map(|c| c.from.clone()).collect()
+        });
+        Ok(Self {
+            source: source.to_owned(),
+            zone: catalog.zone.clone(),
+            texts,
+            keys: Keys::new(&columns),
+            cells: vec![None; columns.len()],
+            columns,
+            streams: decoders,
+            names: streams.iter().map(|s| catalog.streams[*s].name.clone()).collect(),
+            masks: masks.collect(),
+            days: DayTable::new(&catalog.zone),
+            shards,
+            places: Vec::new(),
+        })
+    }
+
+    /// CSV: finds the columns in the header. A missing optional column reads as NULL.
+    pub fn header(&mut self, header: &[String], required: &[String]) -> Result<(), DecoderError> {
+        for (at, column) in self.columns.iter().enumerate() {
+            self.cells[at] = header.iter().position(|h| *h == column.from);
+            if self.cells[at].is_none() && required.contains(&column.from) {
+                let near = header.iter().max_by(|a, b| {
+                    let score = |h: &str| strsim::jaro_winkler(h, &column.from);
+                    score(a).total_cmp(&score(b))
+                });
+                let hint = near
+                    .filter(|h| strsim::jaro_winkler(h, &column.from) > 0.8)
+                    .map(|h| format!("; did you mean `{h}`?"));
+                return Err(DecoderError::NoColumn {
+                    source_name: self.source.clone(),
+                    column: column.from.clone(),
+                    hint: hint.unwrap_or_default(),
+                    header: header.join(", "),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes a block of whole JSON lines. `line` and `offset` are those of its first byte.
+    pub fn lines(
+        &mut self,
+        block: &[u8],
+        mut line: u64,
+        offset: u64,
+        latest_ms: Option<i64>,
+    ) -> Decoded {
+        self.clear();
+        let mut decoded = Decoded::default();
+        let mut start = 0;
+        while start < block.len() {
+            let end = memchr(block, start);
+            let text = block[start..end].strip_suffix(b"\r").unwrap_or(&block[start..end]);
+            if !text.iter().all(u8::is_ascii_whitespace) {
+                let place = RowPlace { line, offset: offset + start as u64, start, end };
+                decoded.rows += 1;
+                match json::read_line(text, &mut self.columns, &mut self.keys, &self.zone) {
+                    Ok(()) => self.places.push(place),
+                    Err(why) => self.broken(place, text, Reason::Malformed, &why, &mut decoded),
+                }
+            }
+            line += 1;
+            start = end + 1;
+        }
+        self.finish(latest_ms, &mut decoded, |place, masks| {
+            shown_json(&block[place.start..place.end], masks)
+        });
+        decoded
+    }
+
+    /// Decodes CSV records, each with its line and byte offset.
+    pub fn records(
+        &mut self,
+        records: &[(csv::ByteRecord, u64, u64)],
+        header: &[String],
+        latest_ms: Option<i64>,
+    ) -> Decoded {
+        self.clear();
+        let mut decoded = Decoded { rows: records.len() as u64, ..Decoded::default() };
+        for (at, (record, line, offset)) in records.iter().enumerate() {
+            let place = RowPlace { line: *line, offset: *offset, start: at, end: at + 1 };
+            if record.len() != header.len() {
+                let why = format!("{} cells, the header has {}", record.len(), header.len());
+                self.broken(place, &joined(record, header, &[]), Reason::Malformed, &why, &mut decoded);
+                continue;
+            }
+            if let Some(cell) = record.iter().position(|c| std::str::from_utf8(c).is_err()) {
+                let why = format!("`{}` is not UTF-8", header[cell]);
+                self.broken(place, &joined(record, header, &[]), Reason::Malformed, &why, &mut decoded);
+                continue;
+            }
+            for (column, cell) in self.columns.iter_mut().zip(&self.cells) {
+                let text = cell.and_then(|c| record.get(c)).unwrap_or_default();
+                let text = std::str::from_utf8(text).unwrap_or_default();
+                let cell = if text.is_empty() { Cell::Null } else { Cell::Csv(text) };
+                column.push(cell, &self.zone);
+            }
+            self.places.push(place);
+        }
+        self.finish(latest_ms, &mut decoded, |place, masks| {
+            shown(&joined(&records[place.start].0, header, masks), false)
+        });
+        decoded
+    }
+
+    /// A line that was cut off because it is too long.
+    pub fn too_long(&self, head: &[u8], bytes: u64, line: u64, offset: u64) -> Decoded {
+        let mut decoded = Decoded { rows: 1, ..Decoded::default() };
+        let place = RowPlace { line, offset, start: 0, end: head.len() };
+        self.broken(place, head, Reason::TooLong, &format!("{bytes} bytes"), &mut decoded);
+        decoded
+    }
+
+    fn clear(&mut self) {
+        self.columns.iter_mut().for_each(Column::clear);
+        self.places.clear();
+    }
+
+    /// A row that no stream can read: a reject for each of them.
+    fn broken(&self, place: RowPlace, row: &[u8], reason: Reason, why: &str, out: &mut Decoded) {
+        out.rejected_rows += 1;
+        for (stream, masks) in self.names.iter().zip(&self.masks) {
+            out.rejects.push(Reject {
+                stream: stream.clone(),
+                reason,
+                detail: why.to_owned(),
+                source: self.source.clone(),
+                line: place.line,
+                offset: place.offset,
+                row: shown(row, !masks.is_empty()),
+                row_bytes: row.len() as u64,
+            });
+        }
+    }
+
+    fn finish(
+        &mut self,
+        latest_ms: Option<i64>,
+        decoded: &mut Decoded,
+        show: impl Fn(RowPlace, &[String]) -> String,
+    ) {
+        let batch = Batch {
+            columns: &self.columns,
+            rows: self.places.len(),
+            shards: self.shards,
+            zone: &self.zone,
+            latest_ms,
+        };
+        let mut rows_refused = vec![false; batch.rows];
+        for (at, stream) in self.streams.iter_mut().enumerate() {
+            let mut refused: Vec<Refused> = Vec::new();
+            let mut block = stream.decode(&batch, &self.texts, &mut self.days, &mut refused);
+            block.flush_days();
+            decoded.blocks.push(block);
+            for Refused { row, reason, detail } in refused {
+                let place = self.places[row as usize];
+                rows_refused[row as usize] = true;
+                let row = show(place, &self.masks[at]);
+                decoded.rejects.push(Reject {
+                    stream: self.names[at].clone(),
+                    reason,
+                    detail,
+                    source: self.source.clone(),
+                    line: place.line,
+                    offset: place.offset,
+                    row_bytes: row.len() as u64,
+                    row,
+                });
+            }
+        }
+        decoded.rejected_rows += rows_refused.iter().filter(|r| **r).count() as u64;
+    }
+}
+
+fn text_use(catalog: &Catalog, stream: usize, column: usize) -> TextUse {
+    let s = &catalog.streams[stream];
+    if s.columns[column].kind != ColumnType::String {
+        TextUse::Dictionary
+    } else if column == s.uid {
+        TextUse::Plain
+    } else if StreamLayout::only_hashed(catalog, stream, &s.columns[column].name) {
+        TextUse::Hash
+    } else {
+        TextUse::Dictionary
+    }
+}
+
+fn memchr(block: &[u8], start: usize) -> usize {
+    memchr::memchr(b'\n', &block[start..]).map_or(block.len(), |at| start + at)
+}
+
+/// The row with the values of masked columns replaced; hidden whole where that cannot be done.
+fn shown_json(row: &[u8], masks: &[String]) -> String {
+    if masks.is_empty() {
+        return shown(row, false);
+    }
+    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(row) {
+        Ok(mut object) => {
+            for mask in masks {
+                if let Some(value) = object.get_mut(mask) {
+                    *value = "***".into();
+                }
+            }
+            shown(serde_json::Value::Object(object).to_string().as_bytes(), false)
+        }
+        Err(_) => shown(row, true),
+    }
+}
+
+/// A CSV record as text, masked columns hidden.
+fn joined(record: &csv::ByteRecord, header: &[String], masks: &[String]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (at, cell) in record.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        if header.get(at).is_some_and(|h| masks.contains(h)) {
+            out.extend_from_slice(if cell.is_empty() { b"" } else { b"***" });
+        } else {
+            out.extend_from_slice(cell);
+        }
+    }
+    out
+}

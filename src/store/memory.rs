@@ -1,0 +1,283 @@
+//! A store in memory: for tests, for cases and for measuring without a disk.
+//!
+//! In and out: as [`Store`] says. Invariant: nothing survives the process; everything else behaves
+//! as the embedded store does.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::{
+    Bytes, ChangeKind, DimMeta, DimRow, DimState, DueCursor, DuePack, Epoch, Identity,
+    META_PREFIX_DIMS, Result, Store, StoreError, StoreStats, UidKey, WindowWrite, behind,
+};
+
+/// See the module.
+pub struct MemoryStore {
+    identity: Identity,
+    rejects_max: usize,
+    inner: RwLock<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    profiles: BTreeMap<Vec<u8>, Bytes>,
+    profile_bytes: u64,
+    due: BTreeMap<DueCursor, DuePack>,
+    meta: BTreeMap<String, Bytes>,
+    rejects: BTreeMap<u64, Bytes>,
+    rejects_next: u64,
+    rejects_dropped: u64,
+    dims: BTreeMap<(String, Epoch), Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    rows: BTreeMap<Vec<u8>, Bytes>,
+    changes: BTreeMap<Vec<u8>, ChangeKind>,
+}
+
+impl MemoryStore {
+    /// An empty store that keeps at most `rejects_max` rejects.
+    pub fn new(identity: Identity, rejects_max: usize) -> Self {
+        Self { identity, rejects_max, inner: RwLock::default() }
+    }
+
+    // A panic while the lock was held cannot have left a half-applied window: nothing that is done
+    // under the write lock can fail.
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn dim_state(&self, table: &str) -> Result<DimState> {
+        match self.meta.get(&format!("{META_PREFIX_DIMS}{table}")) {
+            Some(value) => DimState::decode(table, value),
+            None => Ok(DimState::default()),
+        }
+    }
+
+    fn put_dim_state(&mut self, table: &str, state: &DimState) {
+        self.meta.insert(format!("{META_PREFIX_DIMS}{table}"), state.encode().into());
+    }
+
+    fn table(&self, table: &str, epoch: Epoch) -> Result<&Table> {
+        self.dims.get(&(table.to_owned(), epoch)).ok_or_else(|| no_epoch(table, epoch))
+    }
+
+    fn table_mut(&mut self, table: &str, epoch: Epoch) -> Result<&mut Table> {
+        self.dims.get_mut(&(table.to_owned(), epoch)).ok_or_else(|| no_epoch(table, epoch))
+    }
+
+    fn remove_profile(&mut self, key: &UidKey) {
+        if let Some(old) = self.profiles.remove(key.as_bytes()) {
+            self.profile_bytes -= old.len() as u64;
+        }
+    }
+
+    fn append_rejects(&mut self, rejects: Vec<Vec<u8>>, rejects_max: usize) {
+        for reject in rejects {
+            self.rejects.insert(self.rejects_next, reject.into());
+            self.rejects_next += 1;
+        }
+        while self.rejects.len() > rejects_max {
+            self.rejects.pop_first();
+            self.rejects_dropped += 1;
+        }
+    }
+}
+
+fn no_epoch(table: &str, epoch: Epoch) -> StoreError {
+    StoreError::NoEpoch { table: table.to_owned(), epoch }
+}
+
+impl Store for MemoryStore {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn profiles(&self, keys: &[UidKey]) -> Result<Vec<Option<Bytes>>> {
+        let inner = self.read();
+        Ok(keys.iter().map(|key| inner.profiles.get(key.as_bytes()).cloned()).collect())
+    }
+
+    fn write_window(&self, window: WindowWrite) -> Result<()> {
+        let mut guard = self.write();
+        let inner = &mut *guard;
+        for (key, value) in window.profiles {
+            inner.remove_profile(&key);
+            inner.profile_bytes += value.len() as u64;
+            inner.profiles.insert(key.as_bytes().to_vec(), value.into());
+        }
+        for key in &window.removed {
+            inner.remove_profile(key);
+        }
+        for cursor in &window.due_done {
+            inner.due.remove(cursor);
+        }
+        for mut pack in window.due {
+            pack.keys.sort_unstable();
+            pack.keys.dedup();
+            inner.due.insert(pack.cursor, pack);
+        }
+        for (key, value) in window.meta {
+            inner.meta.insert(key, value.into());
+        }
+        for sequence in &window.rejects_done {
+            inner.rejects.remove(sequence);
+        }
+        inner.append_rejects(window.rejects, self.rejects_max);
+        Ok(())
+    }
+
+    fn scan_profiles(
+        &self,
+        after: Option<&UidKey>,
+        rows_max: usize,
+    ) -> Result<Vec<(UidKey, Bytes)>> {
+        let inner = self.read();
+        let rows = inner.profiles.range::<[u8], _>(behind(after.map(UidKey::as_bytes)));
+        let rows = rows.map(|(key, value)| (UidKey(key.into()), value.clone()));
+        Ok(rows.take(rows_max).collect())
+    }
+
+    fn due_until(
+        &self,
+        instant_ms: i64,
+        after: Option<DueCursor>,
+        packs_max: usize,
+    ) -> Result<Vec<DuePack>> {
+        let inner = self.read();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let packs = inner.due.range((from, Bound::Unbounded)).map(|(_, pack)| pack);
+        let packs = packs.take_while(|pack| pack.cursor.due_ms <= instant_ms);
+        Ok(packs.take(packs_max).cloned().collect())
+    }
+
+    fn meta(&self, key: &str) -> Result<Option<Bytes>> {
+        Ok(self.read().meta.get(key).cloned())
+    }
+
+    fn put_meta(&self, key: &str, value: Vec<u8>) -> Result<()> {
+        self.write().meta.insert(key.to_owned(), value.into());
+        Ok(())
+    }
+
+    fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Bytes)>> {
+        let inner = self.read();
+        let rows = inner.meta.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        let rows = rows.take_while(|(key, _)| key.starts_with(prefix));
+        Ok(rows.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn scan_rejects(&self, after: Option<u64>, rows_max: usize) -> Result<Vec<(u64, Bytes)>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let inner = self.read();
+        let rows = inner.rejects.range((from, Bound::Unbounded));
+        Ok(rows.take(rows_max).map(|(sequence, value)| (*sequence, value.clone())).collect())
+    }
+
+    fn dim_begin(&self, table: &str) -> Result<Epoch> {
+        let mut inner = self.write();
+        let mut state = inner.dim_state(table)?;
+        let (epoch, unfinished) = state.begin();
+        if let Some(unfinished) = unfinished {
+            inner.dims.remove(&(table.to_owned(), unfinished));
+        }
+        inner.dims.insert((table.to_owned(), epoch), Table::default());
+        inner.put_dim_state(table, &state);
+        Ok(epoch)
+    }
+
+    fn dim_put(&self, table: &str, epoch: Epoch, rows: Vec<DimRow>) -> Result<()> {
+        let mut inner = self.write();
+        let stored = &mut inner.table_mut(table, epoch)?.rows;
+        stored.extend(rows.into_iter().map(|(key, row)| (key, row.into())));
+        Ok(())
+    }
+
+    fn dim_put_changes(
+        &self,
+        table: &str,
+        epoch: Epoch,
+        keys: Vec<(Vec<u8>, ChangeKind)>,
+    ) -> Result<()> {
+        self.write().table_mut(table, epoch)?.changes.extend(keys);
+        Ok(())
+    }
+
+    fn dim_commit(&self, table: &str, meta: DimMeta) -> Result<()> {
+        let mut inner = self.write();
+        let mut state = inner.dim_state(table)?;
+        for epoch in state.commit(table, meta)? {
+            inner.dims.remove(&(table.to_owned(), epoch));
+        }
+        inner.put_dim_state(table, &state);
+        Ok(())
+    }
+
+    fn dim_epochs(&self, table: &str) -> Result<Vec<DimMeta>> {
+        Ok(self.read().dim_state(table)?.epochs)
+    }
+
+    fn dim_tables(&self) -> Result<Vec<String>> {
+        super::dims::tables(self)
+    }
+
+    fn dim_get(&self, table: &str, epoch: Epoch, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
+        let inner = self.read();
+        let rows = &inner.table(table, epoch)?.rows;
+        Ok(keys.iter().map(|key| rows.get(*key).cloned()).collect())
+    }
+
+    fn dim_scan(
+        &self,
+        table: &str,
+        epoch: Epoch,
+        after: Option<&[u8]>,
+        rows_max: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>> {
+        let inner = self.read();
+        let rows = inner.table(table, epoch)?.rows.range::<[u8], _>(behind(after));
+        let rows = rows.map(|(key, row)| (key.as_slice().into(), row.clone()));
+        Ok(rows.take(rows_max).collect())
+    }
+
+    fn dim_changes(
+        &self,
+        table: &str,
+        epoch: Epoch,
+        after: Option<&[u8]>,
+        rows_max: usize,
+    ) -> Result<Vec<(Bytes, ChangeKind)>> {
+        let inner = self.read();
+        let rows = inner.table(table, epoch)?.changes.range::<[u8], _>(behind(after));
+        Ok(rows.take(rows_max).map(|(key, kind)| (key.as_slice().into(), *kind)).collect())
+    }
+
+    fn dim_drop(&self, table: &str, epoch: Epoch) -> Result<()> {
+        let mut inner = self.write();
+        let mut state = inner.dim_state(table)?;
+        state.drop_epoch(epoch);
+        inner.dims.remove(&(table.to_owned(), epoch));
+        inner.put_dim_state(table, &state);
+        Ok(())
+    }
+
+    fn stats(&self) -> Result<StoreStats> {
+        let inner = self.read();
+        Ok(StoreStats {
+            disk_bytes: 0,
+            journal_bytes: 0,
+            cached_bytes: inner.profile_bytes,
+            profiles_approximate: inner.profiles.len() as u64,
+            rejects: inner.rejects.len() as u64,
+            rejects_dropped: inner.rejects_dropped,
+        })
+    }
+}
