@@ -84,8 +84,34 @@ fn civil_from_days(day: Day) -> (i16, i8, i8) {
 }
 
 /// Milliseconds since the epoch by the machine's clock.
+#[expect(clippy::disallowed_methods, reason = "the one clock module")]
 pub fn wall_ms() -> i64 {
     Timestamp::now().as_millisecond()
+}
+
+/// Measures how long stages take: for metrics only, no result depends on it.
+#[derive(Debug)]
+pub struct Stopwatch(std::time::Instant);
+
+impl Stopwatch {
+    /// Starts now.
+    #[expect(clippy::disallowed_methods, reason = "the one clock module")]
+    pub fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    /// Time since the start or the last lap.
+    pub fn lap(&mut self) -> std::time::Duration {
+        let now = Self::start();
+        let took = now.0 - self.0;
+        *self = now;
+        took
+    }
+
+    /// Time since the start or the last lap, which goes on.
+    pub fn elapsed(&self) -> std::time::Duration {
+        self.0.elapsed()
+    }
 }
 
 /// Local dates of instants, by a table: what a batch of events asks for again and again.

@@ -6,6 +6,7 @@
 
 pub mod catalog;
 pub mod clock;
+pub mod source;
 pub mod event;
 pub mod user;
 pub mod dimension;

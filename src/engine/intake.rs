@@ -1,0 +1,201 @@
+//! What has been read since the last window, and what it adds up to.
+//!
+//! In: decoded batches with their positions. Out: parts for the shards, and at a window's cut the
+//! positions, rejects and totals that belong to it.
+//! Invariant: no I/O, no clock; everything handed to shards before a cut is covered by it, nothing
+//! after it is.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Day;
+use crate::event::Decoded;
+use crate::event::block::ShardRows;
+use crate::event::reject::{Reason, Reject};
+use crate::shard::FoldCounts;
+use crate::source::position::Position;
+
+/// Everything the store has seen, since it was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Source rows read.
+    pub rows: u64,
+    /// Source rows that at least one stream refused.
+    pub rejected_rows: u64,
+    /// By stream.
+    pub streams: BTreeMap<String, StreamTotals>,
+    /// Windows stored.
+    pub windows: u64,
+}
+
+/// One stream's share of [`Totals`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamTotals {
+    /// Rows accepted as events, repeats included.
+    pub events: u64,
+    /// Rows for which `where` is not true.
+    pub filtered: u64,
+    /// Row expressions that could not be computed.
+    pub failed: u64,
+    /// Rejects by reason.
+    pub rejects: BTreeMap<Reason, u64>,
+}
+
+/// Dropped events, since the store was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoldTotals {
+    /// Events that count.
+    pub new: u64,
+    /// Seen before.
+    pub repeats: u64,
+    /// Seen before with other content.
+    pub changed: u64,
+}
+
+impl FoldTotals {
+    /// Adds a window's counts.
+    pub fn add(&mut self, counts: FoldCounts) {
+        self.new += counts.new;
+        self.repeats += counts.repeats;
+        self.changed += counts.changed;
+    }
+}
+
+/// What a window covers.
+#[derive(Debug, Clone, Default)]
+pub struct Cut {
+    /// Sources that moved.
+    pub positions: BTreeMap<String, Position>,
+    /// Rejects since the last cut.
+    pub rejects: Vec<Reject>,
+    /// Everything up to this cut.
+    pub totals: Totals,
+    /// Greatest event time accepted so far.
+    pub greatest_ms: Option<i64>,
+    /// Whether anything was read since the last cut.
+    pub moved: bool,
+}
+
+/// Collects what sources read.
+#[derive(Debug, Default)]
+pub struct Intake {
+    streams: Vec<String>,
+    positions: BTreeMap<String, Position>,
+    rejects: Vec<Reject>,
+    totals: Totals,
+    greatest_ms: Option<i64>,
+    days: BTreeMap<Day, u64>,
+    moved: bool,
+}
+
+/// Days beyond all others after which few events look like a mistake.
+const STRAY_GAP_DAYS: i32 = 366;
+
+/// One event in this many, at most, is a stray.
+const STRAY_ONE_IN: u64 = 1000;
+
+impl Intake {
+    /// `streams`: names by index. `totals`: what the store says.
+    pub fn new(streams: Vec<String>, totals: Totals) -> Self {
+        Self { streams, totals, ..Self::default() }
+    }
+
+    /// Takes a batch in. Returns the parts for each shard, by stream.
+    pub fn absorb(
+        &mut self,
+        source: &str,
+        position: Option<Position>,
+        decoded: Decoded,
+    ) -> Vec<(u8, Vec<ShardRows>)> {
+        self.moved = true;
+        self.totals.rows += decoded.rows;
+        self.totals.rejected_rows += decoded.rejected_rows;
+        for reject in &decoded.rejects {
+            let stream = self.totals.streams.entry(reject.stream.clone()).or_default();
+            *stream.rejects.entry(reject.reason).or_default() += 1;
+        }
+        self.rejects.extend(decoded.rejects);
+        if let Some(position) = position {
+            match self.positions.get_mut(source) {
+                Some(have) => *have = position,
+                None => {
+                    self.positions.insert(source.to_owned(), position);
+                }
+            }
+        }
+        let mut parts = Vec::with_capacity(decoded.blocks.len());
+        for block in decoded.blocks {
+            let name = self.streams[usize::from(block.stream)].as_str();
+            if !self.totals.streams.contains_key(name) {
+                self.totals.streams.insert(name.to_owned(), StreamTotals::default());
+            }
+            if let Some(stream) = self.totals.streams.get_mut(name) {
+                stream.events += block.accepted;
+                stream.filtered += block.filtered;
+                stream.failed += block.failed;
+            }
+            if block.accepted > 0 {
+                self.greatest_ms = self.greatest_ms.max(Some(block.greatest_ms));
+            }
+            for (day, events) in block.days {
+                *self.days.entry(day).or_default() += events;
+            }
+            parts.push((block.stream, block.shards));
+        }
+        parts
+    }
+
+    /// Takes what a window is to cover.
+    pub fn cut(&mut self) -> Cut {
+        Cut {
+            positions: std::mem::take(&mut self.positions),
+            rejects: std::mem::take(&mut self.rejects),
+            totals: self.totals.clone(),
+            greatest_ms: self.greatest_ms,
+            moved: std::mem::take(&mut self.moved),
+        }
+    }
+
+    /// Rejects waiting for the next cut.
+    pub fn rejects_waiting(&self) -> usize {
+        self.rejects.len()
+    }
+
+    /// The last day of all events but a few, when those few (fewer than 0.1 %) lie more than 366
+    /// days beyond it: with `clock.mode = event` they have moved the as-of.
+    pub fn stray_future(&self) -> Option<(Day, u64)> {
+        let total: u64 = self.days.values().sum();
+        let mut beyond = 0;
+        let mut later: Option<Day> = None;
+        for (day, events) in self.days.iter().rev() {
+            if let Some(later) = later {
+                if later - day > STRAY_GAP_DAYS && beyond * STRAY_ONE_IN < total {
+                    return Some((*day, beyond));
+                }
+            }
+            beyond += events;
+            later = Some(*day);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(days: &[(Day, u64)], expect: Option<(Day, u64)>) {
+        let mut intake = Intake::new(Vec::new(), Totals::default());
+        intake.days = days.iter().copied().collect();
+        assert_eq!(intake.stray_future(), expect);
+    }
+
+    #[test]
+    fn a_few_events_far_ahead_are_strays_and_many_are_not() {
+        check(&[(20_000, 9_000), (20_001, 1_000)], None);
+        check(&[(20_000, 9_000), (22_000, 3)], Some((20_000, 3)));
+        check(&[(20_000, 9_000), (20_366, 3)], None);
+        check(&[(20_000, 9_000), (22_000, 90)], None);
+    }
+}

@@ -1,0 +1,92 @@
+//! A catalogue, compiled for the engine.
+//!
+//! In: a checked catalogue. Out: layout, plan, schema, and which input column is what.
+//! Invariant: no I/O; one ruleset serves all shards.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+
+use crate::catalog::model::{Catalog, ColumnType};
+use crate::rule::{InputField, Plan, PlanError};
+use crate::user::layout::{LayoutError, StateLayout};
+use crate::user::snapshot::Schema;
+
+/// Everything the engine needs to know of a catalogue.
+#[derive(Debug)]
+pub struct Ruleset {
+    /// The catalogue itself.
+    pub catalog: Arc<Catalog>,
+    /// How states are kept.
+    pub layout: Arc<StateLayout>,
+    /// All tags as one plan over features, then dimension columns.
+    pub plan: Plan,
+    /// How profiles written with this ruleset are to be read.
+    pub schema: Schema,
+    /// Its id.
+    pub schema_id: u64,
+    /// Types of the feature columns.
+    pub feature_types: Vec<DataType>,
+    /// For each dimension the index of its first input column.
+    pub dimension_inputs: Vec<usize>,
+}
+
+/// A checked catalogue that still cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesetError {
+    /// Its state cannot be laid out.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// Its tags cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Tags without id.
+    #[error("ids.lock is behind the rules ({0}); run `tagloom check --write` and commit ids.lock")]
+    LockBehind(String),
+}
+
+impl Ruleset {
+    /// Compiles a catalogue. Tags without an id in `ids.lock` are refused.
+    pub fn new(catalog: Catalog) -> Result<Self, RulesetError> {
+        if let Some(tag) = catalog.tags.iter().find(|t| t.id.is_empty()) {
+            return Err(RulesetError::LockBehind(format!("tag `{}` has no id", tag.name)));
+        }
+        let layout = Arc::new(StateLayout::new(&catalog)?);
+        let coded = |data_type: &DataType| match data_type {
+            DataType::Utf8 => {
+                DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
+            }
+            other => other.clone(),
+        };
+        let mut inputs: Vec<InputField> = catalog
+            .features
+            .iter()
+            .map(|f| InputField { name: f.name.clone(), data_type: coded(&f.data_type) })
+            .collect();
+        let feature_types = catalog.features.iter().map(|f| f.data_type.clone()).collect();
+        let mut dimension_inputs = Vec::with_capacity(catalog.dimensions.len());
+        for dimension in &catalog.dimensions {
+            dimension_inputs.push(inputs.len());
+            inputs.extend(dimension.columns.iter().map(|c| InputField {
+                name: c.name.clone(),
+                data_type: coded(&column_type(&c.kind, &catalog)),
+            }));
+        }
+        let plan = Plan::compile(&catalog, &inputs)?;
+        let ids = |tags: &[usize]| tags.iter().map(|t| catalog.tags[*t].id.clone()).collect();
+        let schema = Schema::new(&layout, ids(plan.closed_tags()), ids(plan.open_tags()));
+        Ok(Self {
+            schema_id: schema.id(),
+            schema,
+            plan,
+            layout,
+            feature_types,
+            dimension_inputs,
+            catalog: Arc::new(catalog),
+        })
+    }
+}
+
+fn column_type(kind: &ColumnType, catalog: &Catalog) -> DataType {
+    kind.data_type(&catalog.zone)
+}

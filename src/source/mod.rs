@@ -1,0 +1,9 @@
+//! Where rows come from: files of JSON lines and CSV, standard input.
+//!
+//! In: paths. Out: decoded batches with the position behind each.
+//! Invariant: rows of one source come in offset order; a position is only ever moved by a window
+//! that was stored.
+
+pub mod file;
+pub mod input;
+pub mod position;

@@ -1,0 +1,112 @@
+//! Values of open-domain tags as bytes.
+//!
+//! In: one Arrow array an open tag. Out: for each user one packed list, equal exactly when the
+//! values are equal; and back. The bytes are postcard over `Vec<Option<OpenValue>>`.
+//! Invariant: no I/O.
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{
+    DataType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type,
+    TimestampMillisecondType, UInt64Type,
+};
+use serde::{Deserialize, Serialize};
+
+/// The value of an open tag.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum OpenValue {
+    /// A whole number.
+    Int(i64),
+    /// An unsigned whole number.
+    U64(u64),
+    /// The bits of a float.
+    Float(u64),
+    /// Mantissa and scale.
+    Decimal(i128, i8),
+    /// Text.
+    Text(String),
+    /// Days since 1970-01-01.
+    Date(i32),
+    /// Epoch milliseconds.
+    Timestamp(i64),
+    /// A boolean.
+    Bool(bool),
+}
+
+impl OpenValue {
+    /// The value at a row; `None` for NULL or a type no tag has.
+    pub fn at(array: &ArrayRef, row: usize) -> Option<Self> {
+        if array.is_null(row) {
+            return None;
+        }
+        Some(match array.data_type() {
+            DataType::Int64 => Self::Int(array.as_primitive::<Int64Type>().value(row)),
+            DataType::Int32 => Self::Int(array.as_primitive::<Int32Type>().value(row).into()),
+            DataType::UInt64 => Self::U64(array.as_primitive::<UInt64Type>().value(row)),
+            DataType::Float64 => {
+                let value = array.as_primitive::<Float64Type>().value(row);
+                Self::Float(if value == 0.0 { 0 } else { value.to_bits() })
+            }
+            DataType::Decimal128(_, scale) => {
+                Self::Decimal(array.as_primitive::<Decimal128Type>().value(row), *scale)
+            }
+            DataType::Utf8 => Self::Text(array.as_string::<i32>().value(row).to_owned()),
+            DataType::Dictionary(..) => {
+                let dictionary = array.as_dictionary::<Int32Type>();
+                let key = dictionary.key(row)?;
+                Self::Text(dictionary.values().as_string::<i32>().value(key).to_owned())
+            }
+            DataType::Date32 => Self::Date(array.as_primitive::<Date32Type>().value(row)),
+            DataType::Timestamp(..) => {
+                Self::Timestamp(array.as_primitive::<TimestampMillisecondType>().value(row))
+            }
+            DataType::Boolean => Self::Bool(array.as_boolean().value(row)),
+            _ => return None,
+        })
+    }
+
+    /// As people and other readers see it.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Int(v) => v.to_string(),
+            Self::U64(v) => v.to_string(),
+            Self::Float(bits) => f64::from_bits(*bits).to_string(),
+            Self::Decimal(mantissa, scale) => decimal_text(*mantissa, *scale),
+            Self::Text(v) => v.clone(),
+            Self::Date(day) => jiff::civil::date(1970, 1, 1)
+                .checked_add(jiff::Span::new().days(i64::from(*day)))
+                .map_or_else(|_| day.to_string(), |d| d.to_string()),
+            Self::Timestamp(ms) => jiff::Timestamp::from_millisecond(*ms)
+                .map_or_else(|_| ms.to_string(), |t| t.to_string()),
+            Self::Bool(v) => v.to_string(),
+        }
+    }
+}
+
+/// A decimal as digits with point.
+pub fn decimal_text(mantissa: i128, scale: i8) -> String {
+    let Ok(scale) = usize::try_from(scale) else { return format!("{mantissa}e{}", -scale) };
+    if scale == 0 {
+        return mantissa.to_string();
+    }
+    let digits = format!("{:0>width$}", mantissa.unsigned_abs(), width = scale + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - scale);
+    let sign = if mantissa < 0 { "-" } else { "" };
+    format!("{sign}{whole}.{fraction}")
+}
+
+/// Packs one user's open values.
+pub fn pack(arrays: &[ArrayRef], row: usize) -> Vec<u8> {
+    if arrays.is_empty() {
+        return Vec::new();
+    }
+    let values: Vec<Option<OpenValue>> = arrays.iter().map(|a| OpenValue::at(a, row)).collect();
+    postcard::to_stdvec(&values).expect("plain data into a growing buffer always fits")
+}
+
+/// Reads packed values; a damaged record gives none.
+pub fn unpack(bytes: &[u8]) -> Vec<Option<OpenValue>> {
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    postcard::from_bytes(bytes).unwrap_or_default()
+}

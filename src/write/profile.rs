@@ -1,0 +1,155 @@
+//! Profiles as readers see them: labels by tag.
+//!
+//! In: stored bytes and the schema they were written with. Out: codes and values in the order of
+//! the present catalogue. Invariant: no clock.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hashbrown::HashMap;
+
+use super::open::{OpenValue, unpack};
+use crate::catalog::model::{Catalog, Domain};
+use crate::engine::ruleset::Ruleset;
+use crate::store::{Store, StoreError};
+use crate::user::snapshot::{Schema, SnapshotError, StoredLayout, TagsOnly};
+
+/// Key of a schema in the store.
+pub fn schema_key(id: u64) -> String {
+    format!("schema/{id:016x}")
+}
+
+/// A stored schema, resolved against the present ruleset.
+#[derive(Debug)]
+pub struct StoredSchema {
+    /// How rows are read.
+    pub layout: StoredLayout,
+    /// For each present closed tag its place among the stored codes.
+    closed: Vec<Option<usize>>,
+    /// For each present open tag its place among the stored values.
+    open: Vec<Option<usize>>,
+    same: bool,
+}
+
+impl StoredSchema {
+    /// Finds each present tag in a stored schema by its id.
+    pub fn new(schema: &Schema, ruleset: &Ruleset) -> Self {
+        let find = |have: &[String], want: &[String]| -> Vec<Option<usize>> {
+            let places: HashMap<&str, usize> =
+                have.iter().enumerate().map(|(at, id)| (id.as_str(), at)).collect();
+            want.iter().map(|id| places.get(id.as_str()).copied()).collect()
+        };
+        Self {
+            layout: StoredLayout::new(schema, &ruleset.layout),
+            closed: find(&schema.closed, &ruleset.schema.closed),
+            open: find(&schema.open, &ruleset.schema.open),
+            same: schema.closed == ruleset.schema.closed && schema.open == ruleset.schema.open,
+        }
+    }
+
+    /// The codes in the order of the present closed tags; tags that are new have no value.
+    pub fn codes(&self, tags: &TagsOnly<'_>) -> Box<[u8]> {
+        if self.same {
+            return tags.codes.into();
+        }
+        let code = |at: &Option<usize>| at.and_then(|at| tags.codes.get(at)).copied().unwrap_or(0);
+        self.closed.iter().map(code).collect()
+    }
+
+    /// The open values in the order of the present open tags.
+    pub fn open_values(&self, tags: &TagsOnly<'_>) -> Vec<Option<OpenValue>> {
+        let values = unpack(tags.open);
+        if self.same {
+            return values;
+        }
+        self.open.iter().map(|at| at.and_then(|at| values.get(at)).cloned().flatten()).collect()
+    }
+
+    /// The packed open values in the order of the present open tags.
+    pub fn open_bytes(&self, tags: &TagsOnly<'_>) -> Box<[u8]> {
+        if self.same {
+            return tags.open.into();
+        }
+        let values = self.open_values(tags);
+        if values.is_empty() {
+            return Box::default();
+        }
+        postcard::to_stdvec(&values)
+            .expect("plain data into a growing buffer always fits")
+            .into()
+    }
+}
+
+/// The schemas of a store, read once each.
+#[derive(Debug, Default)]
+pub struct Schemas {
+    known: Mutex<HashMap<u64, Arc<StoredSchema>>>,
+}
+
+/// A profile whose schema cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The record cannot be read.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+}
+
+impl Schemas {
+    /// The schema with this id.
+    pub fn get(
+        &self,
+        id: u64,
+        ruleset: &Ruleset,
+        store: &dyn Store,
+    ) -> Result<Arc<StoredSchema>, ProfileError> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(schema) = known.get(&id) {
+            return Ok(Arc::clone(schema));
+        }
+        let schema = if id == ruleset.schema_id {
+            StoredSchema::new(&ruleset.schema, ruleset)
+        } else {
+            let bytes = store.meta(&schema_key(id))?.ok_or(SnapshotError::UnknownSchema(id))?;
+            let schema: Schema = serde_json::from_slice(&bytes)
+                .map_err(|e| SnapshotError::Damaged(format!("schema {id:016x}: {e}")))?;
+            StoredSchema::new(&schema, ruleset)
+        };
+        let schema = Arc::new(schema);
+        known.insert(id, Arc::clone(&schema));
+        Ok(schema)
+    }
+}
+
+/// Labels of all tags that have a value, by tag name.
+pub fn labels(
+    catalog: &Catalog,
+    ruleset: &Ruleset,
+    codes: &[u8],
+    open: &[Option<OpenValue>],
+) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    for (tag, code) in ruleset.plan.closed_tags().iter().zip(codes) {
+        if let Some(label) = label_of(&catalog.tags[*tag].domain, *code) {
+            out.insert(catalog.tags[*tag].name.clone(), label.to_owned());
+        }
+    }
+    for (tag, value) in ruleset.plan.open_tags().iter().zip(open) {
+        if let Some(value) = value {
+            out.insert(catalog.tags[*tag].name.clone(), value.label());
+        }
+    }
+    out
+}
+
+/// The label of a closed tag's code; `None` for "no value".
+pub fn label_of(domain: &Domain, code: u8) -> Option<&str> {
+    match domain {
+        Domain::Closed { labels, .. } => {
+            usize::from(code).checked_sub(1).and_then(|at| labels.get(at)).map(String::as_str)
+        }
+        Domain::Open(_) => None,
+    }
+}
