@@ -6,6 +6,6 @@
 
 pub mod catalog;
 pub mod clock;
+pub mod dimension;
 pub mod rule;
 pub mod store;
-pub mod dimension;

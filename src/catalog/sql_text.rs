@@ -65,6 +65,22 @@ impl SqlText {
         }));
     }
 
+    /// A part of the text that keeps its places.
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        let mut part = Self::new(self.place(range.clone()));
+        part.sql.push_str(&self.sql[range.clone()]);
+        for piece in &self.pieces {
+            let start = piece.range.start.max(range.start);
+            let end = piece.range.end.min(range.end);
+            if start < end {
+                let place = if piece.verbatim { self.place(start..end) } else { piece.place };
+                let range = start - range.start..end - range.start;
+                part.pieces.push(Piece { range, place, verbatim: piece.verbatim });
+            }
+        }
+        part
+    }
+
     /// The SQL.
     pub fn sql(&self) -> &str {
         &self.sql

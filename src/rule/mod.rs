@@ -1,1 +1,8 @@
 //! Evaluation of rules: SQL, plan, kernels.
+//!
+//! In: expressions of the catalogue, then columns of users. Out: codes and values per user and tag.
+//! Invariant: no actors, no stores, no clock.
+
+pub mod days;
+pub mod safe;
+pub mod sql;
