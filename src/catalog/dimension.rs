@@ -208,7 +208,8 @@ fn find_key(
             return None;
         }
         let features = build.features.iter().map(|f| f.name.as_str());
-        let columns = drafts.iter().flat_map(|d| d.dimension.columns.iter().map(|c| c.name.as_str()));
+        let columns =
+            drafts.iter().flat_map(|d| d.dimension.columns.iter().map(|c| c.name.as_str()));
         let remedy = match nearest(name, features.chain(columns).chain(["uid"])) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "a key is `uid`, a feature or another dimension's column".to_owned(),
@@ -234,7 +235,11 @@ fn find_key(
 }
 
 /// Indices of the drafts such that each comes after the one that holds its key.
-fn sort(drafts: &[Draft<'_>], keys: &[Option<Key>], reports: &mut super::report::Reports) -> Vec<usize> {
+fn sort(
+    drafts: &[Draft<'_>],
+    keys: &[Option<Key>],
+    reports: &mut super::report::Reports,
+) -> Vec<usize> {
     let parent = |at: usize| match keys[at] {
         Some(Key::Column(of, _)) => Some(of),
         _ => None,
@@ -268,8 +273,7 @@ fn report_cycle(drafts: &[Draft<'_>], cycle: &[usize], reports: &mut super::repo
     let name = |at: &usize| drafts[*at].dimension.name.as_str();
     let first = cycle.iter().copied().min().unwrap_or(0);
     let turn = cycle.iter().position(|at| *at == first).unwrap_or(0);
-    let names: Vec<&str> =
-        cycle[turn..].iter().chain(&cycle[..=turn]).map(name).collect();
+    let names: Vec<&str> = cycle[turn..].iter().chain(&cycle[..=turn]).map(name).collect();
     let draft = &drafts[first];
     let place = draft.key.map_or(draft.dimension.place, |k| k.place);
     reports.on(&draft.origin, |out| {
@@ -282,7 +286,8 @@ fn report_cycle(drafts: &[Draft<'_>], cycle: &[usize], reports: &mut super::repo
 fn agree(dimension: &Dimension, build: &Build<'_>, out: &mut Diagnostics) {
     for other in build.dimensions.iter().filter(|d| d.table == dimension.table) {
         for column in &dimension.columns {
-            let differs = other.columns.iter().find(|c| c.from == column.from && c.kind != column.kind);
+            let differs =
+                other.columns.iter().find(|c| c.from == column.from && c.kind != column.kind);
             if let Some(theirs) = differs {
                 let message = format!(
                     "column `{}` of table `{}` is {} in dimension `{}` and {} here",

@@ -148,6 +148,5 @@ pub(super) fn words(data_type: &DataType) -> String {
 
 /// Whether cuts can be laid over it.
 pub(super) fn is_number(data_type: &DataType) -> bool {
-    data_type.is_integer()
-        || matches!(data_type, DataType::Float64 | DataType::Decimal128(..))
+    data_type.is_integer() || matches!(data_type, DataType::Float64 | DataType::Decimal128(..))
 }

@@ -5,9 +5,9 @@
 
 use arrow::datatypes::DataType;
 
+use super::build::Build;
 use super::expression::{Typer, words};
 use super::fields::{Fields, suggest};
-use super::build::Build;
 use super::matrix::{Binding, Matrix};
 use super::model::{Aggregate, Feature, Span};
 use super::place::{Diagnostics, Place};
@@ -222,12 +222,15 @@ fn aggregate(
 }
 
 fn arguments_fit(call: &AggregateCall, name: &str, out: &mut Diagnostics) -> bool {
-    let wanted = usize::from(call.distinct || !matches!(name, "count" | "first_time" | "last_time"));
+    let wanted =
+        usize::from(call.distinct || !matches!(name, "count" | "first_time" | "last_time"));
     if call.args.len() == wanted {
         return true;
     }
     let remedy = match (name, wanted) {
-        ("count", 0) => "write `count()` and `where: e IS NOT NULL`, or `count(distinct e)`".to_owned(),
+        ("count", 0) => {
+            "write `count()` and `where: e IS NOT NULL`, or `count(distinct e)`".to_owned()
+        }
         (_, 0) => format!("write `{name}()`"),
         _ if call.distinct => "write `count(distinct e)`".to_owned(),
         _ => format!("write `{name}(e)`"),

@@ -100,14 +100,14 @@ impl<'a> Fields<'a> {
 }
 
 /// A non-empty text; anything else is an error.
-pub(super) fn text_of<'a>(
-    node: &'a Node,
-    what: &str,
-    out: &mut Diagnostics,
-) -> Option<&'a Text> {
+pub(super) fn text_of<'a>(node: &'a Node, what: &str, out: &mut Diagnostics) -> Option<&'a Text> {
     match &node.value {
         Value::Text(text) if text.text.is_empty() && text.plain => {
-            out.error(node.place, format!("`{what}` has no value"), "write one, or leave the key out");
+            out.error(
+                node.place,
+                format!("`{what}` has no value"),
+                "write one, or leave the key out",
+            );
             None
         }
         Value::Text(text) => Some(text),

@@ -24,7 +24,8 @@ pub(super) fn of(catalog: &Catalog) -> u64 {
     )
     .ok();
     for s in &catalog.streams {
-        writeln!(text, "stream {} {:?} {:?} {} {}", s.name, s.columns, s.dedupe, s.uid, s.time).ok();
+        writeln!(text, "stream {} {:?} {:?} {} {}", s.name, s.columns, s.dedupe, s.uid, s.time)
+            .ok();
         for d in &s.derive {
             writeln!(text, "derive {} {}", d.name, sql(&d.expr)).ok();
         }

@@ -185,7 +185,8 @@ fn compile(
 
     let streams = read_streams(&streams.documents, &mut build);
     features.documents.iter().for_each(|node| feature::read(node, &mut build));
-    let drafts = dimensions.documents.iter().filter_map(|n| dimension::read(n, &mut build)).collect();
+    let drafts =
+        dimensions.documents.iter().filter_map(|n| dimension::read(n, &mut build)).collect();
     dimension::resolve(drafts, &mut build);
     let mut drafts = Vec::new();
     rules.documents.iter().for_each(|node| tag::read(node, &mut build, &mut drafts));
@@ -311,7 +312,11 @@ fn read_streams(documents: &[Node], build: &mut Build<'_>) -> Vec<Stream> {
             if let Some(scope) = &scope
                 && known.iter().any(|s| s.name == scope.name)
             {
-                out.error(scope.place, format!("two streams are named `{}`", scope.name), "rename one");
+                out.error(
+                    scope.place,
+                    format!("two streams are named `{}`", scope.name),
+                    "rename one",
+                );
             }
             if let Some(stream) = &stream {
                 stream::agree(stream, &streams, out);
@@ -349,7 +354,8 @@ fn put_together(
                     let message = format!("`{}` is a tag of its own", old.text);
                     out.error(old.place, message, "`was` names what the tag was called before");
                 } else if let Some(other) = former.insert(&old.text, &draft.name) {
-                    let message = format!("both `{other}` and `{}` were `{}`", draft.name, old.text);
+                    let message =
+                        format!("both `{other}` and `{}` were `{}`", draft.name, old.text);
                     out.error(old.place, message, "one tag takes over the id");
                 }
             }

@@ -163,9 +163,8 @@ impl Lock {
             && !conflicted
         {
             let message = format!("the id `{}` is given twice", entry.id);
-            let remedy = format!(
-                "drop the younger, this or line {first}, and run `tagloom check --write`"
-            );
+            let remedy =
+                format!("drop the younger, this or line {first}, and run `tagloom check --write`");
             out.error(place, message, remedy);
             return false;
         }

@@ -22,9 +22,8 @@ const PLAIN: &str = "\x1b[0m";
 /// ```
 pub fn render(diagnostics: &Diagnostics, files: &Files, color: bool) -> String {
     let mut sorted: Vec<&Diagnostic> = diagnostics.items.iter().collect();
-    sorted.sort_by(|a, b| {
-        (a.place, a.severity, &a.message).cmp(&(b.place, b.severity, &b.message))
-    });
+    sorted
+        .sort_by(|a, b| (a.place, a.severity, &a.message).cmp(&(b.place, b.severity, &b.message)));
     sorted.iter().map(|d| one(d, files, color)).collect()
 }
 

@@ -25,8 +25,8 @@ const DAYS_MAX: u32 = 36_500;
 /// Words that an SQL expression cannot read as a name.
 const SQL_WORDS: &[&str] = &[
     "all", "and", "any", "array", "as", "between", "by", "case", "cast", "distinct", "else", "end",
-    "exists", "extract", "false", "from", "group", "having", "ilike", "in", "interval", "is", "like",
-    "not", "null", "or", "order", "select", "then", "true", "union", "when", "where",
+    "exists", "extract", "false", "from", "group", "having", "ilike", "in", "interval", "is",
+    "like", "not", "null", "or", "order", "select", "then", "true", "union", "when", "where",
 ];
 
 /// Names that mean something else wherever a feature or tag could stand.
@@ -193,7 +193,9 @@ fn type_remedy(word: &str) -> String {
     };
     match usual {
         Some(word) => format!("did you mean `{word}`?"),
-        None => "types are u64, int, float, decimal(p,s), string, bool, date and timestamp(...)".into(),
+        None => {
+            "types are u64, int, float, decimal(p,s), string, bool, date and timestamp(...)".into()
+        }
     }
 }
 
@@ -218,9 +220,7 @@ fn decimal_type(argument: &str) -> Result<ColumnType, Fault> {
 }
 
 fn timestamp_format(argument: &str) -> Result<TimestampFormat, Fault> {
-    let quoted = argument
-        .strip_prefix(['\'', '"'])
-        .and_then(|rest| rest.strip_suffix(['\'', '"']));
+    let quoted = argument.strip_prefix(['\'', '"']).and_then(|rest| rest.strip_suffix(['\'', '"']));
     match (argument, quoted) {
         ("s", _) => Ok(TimestampFormat::Seconds),
         ("ms", _) => Ok(TimestampFormat::Millis),
@@ -228,9 +228,8 @@ fn timestamp_format(argument: &str) -> Result<TimestampFormat, Fault> {
         ("iso", _) => Ok(TimestampFormat::Iso),
         (_, Some(pattern)) if pattern.contains('%') => {
             let probe = jiff::civil::date(2026, 3, 4).at(5, 6, 7, 8).in_tz("UTC");
-            let written = probe.ok().and_then(|z| {
-                jiff::fmt::strtime::format(pattern.as_bytes(), &z).ok()
-            });
+            let written =
+                probe.ok().and_then(|z| jiff::fmt::strtime::format(pattern.as_bytes(), &z).ok());
             match written {
                 Some(_) => Ok(TimestampFormat::Pattern(pattern.to_owned())),
                 None => fault(
@@ -306,7 +305,8 @@ fn approximate((mantissa, scale): (i128, i8)) -> f64 {
 /// Numbers with leading zeros are text.
 pub(super) fn param(text: &str, plain: bool) -> Param {
     let unsigned = text.strip_prefix('-').unwrap_or(text);
-    let leading_zero = unsigned.len() > 1 && unsigned.starts_with('0') && !unsigned.starts_with("0.");
+    let leading_zero =
+        unsigned.len() > 1 && unsigned.starts_with('0') && !unsigned.starts_with("0.");
     match text {
         _ if !plain || leading_zero => Param::Text(text.to_owned()),
         "true" => Param::Bool(true),

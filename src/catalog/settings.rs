@@ -127,11 +127,7 @@ pub(super) fn duration(
 }
 
 /// The value, or its fault as an error at `place`.
-pub(super) fn check<T>(
-    result: Result<T, Fault>,
-    place: Place,
-    out: &mut Diagnostics,
-) -> Option<T> {
+pub(super) fn check<T>(result: Result<T, Fault>, place: Place, out: &mut Diagnostics) -> Option<T> {
     match result {
         Ok(value) => Some(value),
         Err(fault) => {

@@ -5,9 +5,7 @@
 
 use super::expression::{Reach, Typer, words};
 use super::fields::{Fields, bool_of, map_of, suggest, text_of};
-use super::model::{
-    Column, ColumnType, Dedupe, Derived, Format, From, Stream, TypedExpr, UidType,
-};
+use super::model::{Column, ColumnType, Dedupe, Derived, Format, From, Stream, TypedExpr, UidType};
 use super::place::{Diagnostics, Place};
 use super::scalar;
 use super::settings::{Settings, check, duration};
@@ -46,10 +44,13 @@ pub(super) fn read(
     let doc = fields.text("doc", out).map_or(String::new(), |t| t.text.clone());
     let from = fields.need("from", out).and_then(|node| read_from(node, out));
     let mut reach = Reach::default();
-    let columns =
-        fields.need("columns", out).map(|n| columns(n, settings, &mut reach, out)).unwrap_or_default();
+    let columns = fields
+        .need("columns", out)
+        .map(|n| columns(n, settings, &mut reach, out))
+        .unwrap_or_default();
     let typer = Typer { params: &settings.params, zone: &settings.zone, kind: ScopeKind::Row };
-    let derive = fields.take("derive").map(|n| derived(n, &typer, &mut reach, out)).unwrap_or_default();
+    let derive =
+        fields.take("derive").map(|n| derived(n, &typer, &mut reach, out)).unwrap_or_default();
     let filter = fields
         .text("where", out)
         .and_then(|text| typer.condition(&text.sql(), "`where`", &reach, out));
@@ -64,8 +65,7 @@ pub(super) fn read(
     fields.finish(out);
 
     let Some(name) = name else { return (None, None) };
-    let scope =
-        StreamScope { name: name.text.clone(), place: name.place, reach, index: None };
+    let scope = StreamScope { name: name.text.clone(), place: name.place, reach, index: None };
     let parts = (from, uid, time);
     let stream = match parts {
         (Some(from), Some(uid), Some(time)) if error_count(out) == before => Some(Stream {
@@ -134,7 +134,8 @@ fn read_from(node: &Node, out: &mut Diagnostics) -> Option<From> {
             None
         }
         (None, None) => {
-            let remedy = "write `{file: events.jsonl, format: json}` or `{kafka: topic, format: json}`";
+            let remedy =
+                "write `{file: events.jsonl, format: json}` or `{kafka: topic, format: json}`";
             out.error(place, "`from` names no source", remedy);
             None
         }
@@ -222,8 +223,7 @@ fn derived(
             out.error(name.place, message, "choose another name");
             continue;
         }
-        let typed =
-            text_of(value, &name.text, out).and_then(|t| typer.any(&t.sql(), reach, out));
+        let typed = text_of(value, &name.text, out).and_then(|t| typer.any(&t.sql(), reach, out));
         match typed {
             Some(expr) => {
                 reach.add(&name.text, expr.data_type.clone());
@@ -246,7 +246,10 @@ fn find_column(
     let found = columns.iter().position(|c| c.name == text.text);
     if found.is_none() && !reach.is_wrong(&text.text) {
         let (message, remedy) = if reach.data_type(&text.text).is_some() {
-            (format!("`{what}` must be a source column"), "derived columns cannot be used here".into())
+            (
+                format!("`{what}` must be a source column"),
+                "derived columns cannot be used here".into(),
+            )
         } else {
             let names = columns.iter().map(|c| c.name.as_str());
             (format!("unknown column `{}`", text.text), suggest(&text.text, names, "columns"))
@@ -298,9 +301,16 @@ fn time_column(
     let at = find_column(text, "time", columns, reach, out)?;
     let column = columns.get(at)?;
     if !matches!(column.kind, ColumnType::Timestamp(_)) {
-        let message =
-            format!("`time` must be a timestamp, `{}` is {}", column.name, scalar::type_text(&column.kind));
-        out.error(text.place, message, "give the column a type like `timestamp(ms)` or `timestamp(iso)`");
+        let message = format!(
+            "`time` must be a timestamp, `{}` is {}",
+            column.name,
+            scalar::type_text(&column.kind)
+        );
+        out.error(
+            text.place,
+            message,
+            "give the column a type like `timestamp(ms)` or `timestamp(iso)`",
+        );
         return None;
     }
     must_be_required(text, column, "time", out);

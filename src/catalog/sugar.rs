@@ -124,7 +124,8 @@ impl Body {
             }
             Self::Ratio { num, den, cuts, default } => {
                 let (n, d) = (typer.type_of(num, reach, out), typer.type_of(den, reach, out));
-                let (num, den) = (n.and_then(|t| number(num, &t, out)), d.and_then(|t| number(den, &t, out)));
+                let (num, den) =
+                    (n.and_then(|t| number(num, &t, out)), d.and_then(|t| number(den, &t, out)));
                 Some(cuts.ratio(&num?, &den?, default.as_ref(), whole))
             }
             Self::Map { of, to, default } => {
@@ -137,7 +138,8 @@ impl Body {
 
 impl Cuts {
     fn read(fields: &mut Fields<'_>, binding: &Binding<'_>, out: &mut Diagnostics) -> Option<Self> {
-        let cuts = fields.need("cuts", out).map(|node| (words_of(node, "cuts", binding, out), node));
+        let cuts =
+            fields.need("cuts", out).map(|node| (words_of(node, "cuts", binding, out), node));
         let labels =
             fields.need("labels", out).map(|node| (words_of(node, "labels", binding, out), node));
         let ((cuts, cuts_node), (labels, labels_node)) = (cuts?, labels?);
@@ -209,14 +211,9 @@ fn word(text: &Text, binding: &Binding<'_>, out: &mut Diagnostics) -> Word {
     Word { text: binding.string(text, out), place: text.place }
 }
 
-fn words_of(
-    node: &Node,
-    what: &str,
-    binding: &Binding<'_>,
-    out: &mut Diagnostics,
-) -> Vec<Word> {
+fn words_of(node: &Node, what: &str, binding: &Binding<'_>, out: &mut Diagnostics) -> Vec<Word> {
     let items = list_of(node, what, out).unwrap_or(&[]);
-    items.iter().filter_map(|i| text_of(i, what, out)).map(|t| word(t, binding, out)).collect()
+    items.iter().filter_map(|i| text_of(i, what, out).map(|t| word(t, binding, out))).collect()
 }
 
 fn pairs(node: &Node, binding: &Binding<'_>, out: &mut Diagnostics) -> Vec<(Word, Word)> {

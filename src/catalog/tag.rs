@@ -167,13 +167,10 @@ fn expand<'a>(
     let word =
         |t: &Text, out: &mut Diagnostics| Word { text: binding.string(t, out), place: t.place };
     let was = written.was.iter().map(|t| word(t, out)).collect();
-    let labels = written
-        .labels
-        .and_then(|node| list_of(node, "labels", out))
-        .map(|items| {
-            let texts: Vec<&Text> = items.iter().filter_map(|i| text_of(i, "labels", out)).collect();
-            texts.into_iter().map(|t| word(t, out)).collect()
-        });
+    let labels = written.labels.and_then(|node| list_of(node, "labels", out)).map(|items| {
+        let texts: Vec<&Text> = items.iter().filter_map(|i| text_of(i, "labels", out)).collect();
+        texts.into_iter().map(|t| word(t, out)).collect()
+    });
     let body = written
         .body
         .and_then(|(key, node)| Some((node.place, Body::read(key, node, &binding, out)?)));
@@ -229,8 +226,12 @@ pub(super) fn type_all(
 
 /// For each tag the tags it reads, and where.
 fn reads(drafts: &[Draft<'_>], reports: &mut Reports) -> Vec<Vec<(usize, Place)>> {
-    let by_name: HashMap<&str, usize> =
-        drafts.iter().enumerate().filter(|(_, d)| d.good).map(|(i, d)| (d.name.as_str(), i)).collect();
+    let by_name: HashMap<&str, usize> = drafts
+        .iter()
+        .enumerate()
+        .filter(|(_, d)| d.good)
+        .map(|(i, d)| (d.name.as_str(), i))
+        .collect();
     drafts
         .iter()
         .map(|draft| {
@@ -361,7 +362,11 @@ fn declared_domain(
     }
     for (i, label) in declared.iter().enumerate() {
         if declared[..i].iter().any(|l| l.text == label.text) {
-            out.error(label.place, format!("the label `{}` is there twice", label.text), "keep one");
+            out.error(
+                label.place,
+                format!("the label `{}` is there twice", label.text),
+                "keep one",
+            );
         }
     }
     if declared.len() > LABELS_MAX {

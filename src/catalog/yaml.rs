@@ -112,7 +112,8 @@ pub(super) fn read(file: FileId, text: &str, out: &mut Diagnostics) -> Vec<Node>
         match reader.next() {
             Ok((Event::StreamEnd, _)) => break,
             Ok((Event::DocumentStart(_), _)) => match reader.next().and_then(|e| {
-                let empty = matches!(&e.0, Event::Scalar(t, ScalarStyle::Plain, _, _) if t.is_empty());
+                let empty =
+                    matches!(&e.0, Event::Scalar(t, ScalarStyle::Plain, _, _) if t.is_empty());
                 Ok((reader.node(e, 0, out)?, empty))
             }) {
                 Ok((_, true)) => {}
@@ -283,13 +284,22 @@ impl<I: Input> Reader<'_, I> {
         let info = error.info();
         let indent_len = line.len() - line.trim_start().len();
         let (place, remedy) = if line[..indent_len].contains('\t') || info.contains("tab") {
-            (self.place(line_start, line_start), "indent with spaces, YAML knows no tabs".to_owned())
+            (
+                self.place(line_start, line_start),
+                "indent with spaces, YAML knows no tabs".to_owned(),
+            )
         } else if info.contains("mapping values are not allowed") {
-            (self.place(at, at), "put quotes around a value that holds `: `, and check the indentation".into())
+            (
+                self.place(at, at),
+                "put quotes around a value that holds `: `, and check the indentation".into(),
+            )
         } else if info.contains("quoted scalar") || info.contains("unexpected end of stream") {
             (self.place(at, at), "a quote is opened and not closed".into())
         } else if info.contains("flow") || info.contains("',' or") {
-            (self.place(at, at), "close the `[` or `{`; quote texts that hold `{`, `[` or `,`".into())
+            (
+                self.place(at, at),
+                "close the `[` or `{`; quote texts that hold `{`, `[` or `,`".into(),
+            )
         } else {
             (self.place(at, at), "check the indentation and the quotes of this line".into())
         };
@@ -355,7 +365,9 @@ fn align(value: &str, source: &str, source_start: usize) -> Vec<Run> {
             }
         }
         match runs.last_mut() {
-            Some(run) if run.at + run.len == i && run.source as usize + run.len == source_start + at => {
+            Some(run)
+                if run.at + run.len == i && run.source as usize + run.len == source_start + at =>
+            {
                 run.len += len;
             }
             _ => runs.push(Run { at: i, len, source: offset(source_start + at) }),
