@@ -5,6 +5,7 @@
 
 mod build;
 mod case;
+mod case_time;
 mod dimension;
 mod expression;
 mod feature;
