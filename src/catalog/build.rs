@@ -6,11 +6,14 @@
 use std::collections::HashMap;
 
 use super::expression::Reach;
+use super::matrix::Binding;
 use super::model::{Dimension, Feature};
 use super::place::{Diagnostics, Files, Place};
 use super::report::Reports;
-use super::settings::Settings;
+use super::scalar;
+use super::settings::{Settings, check};
 use super::stream::StreamScope;
+use super::yaml::Text;
 
 /// The catalogue so far.
 #[derive(Debug)]
@@ -53,6 +56,23 @@ impl<'a> Build<'a> {
     pub(super) fn next_item(&mut self) -> usize {
         self.items += 1;
         self.items
+    }
+
+    /// Expands a name and takes it for `what`. Says whether it is in order and was free.
+    pub(super) fn claim_expanded(
+        &mut self,
+        binding: &Binding<'_>,
+        name: &Text,
+        what: &'static str,
+        out: &mut Diagnostics,
+    ) -> (String, bool) {
+        let before = out.items.len();
+        let full = binding.string(name, out);
+        // A name that lacks a variable is the same for all expansions; one message is enough.
+        let good = out.items.len() == before
+            && check(scalar::wide_name(&full, what), name.place, out).is_some()
+            && self.claim(&full, what, name.place, out);
+        (full, good)
     }
 
     /// Takes a name for `what`; false, with an error, when it is taken already.

@@ -167,8 +167,10 @@ impl Reader<'_, '_> {
                 continue;
             };
             for row in list_of(list, &name.text, self.out).unwrap_or(&[]) {
+                let before = self.out.items.len();
                 let read = self.row(row, &streams[at], as_of);
-                rows.extend(read.map(|r| (at, r, row.place)));
+                let whole = self.out.items.len() == before;
+                rows.extend(read.filter(|_| whole).map(|r| (at, r, row.place)));
             }
         }
         self.one_user(&mut rows);

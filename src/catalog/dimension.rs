@@ -180,7 +180,9 @@ pub(super) fn resolve(drafts: Vec<Draft<'_>>, build: &mut Build<'_>) {
         if matches!(*key, Key::Column(of, _) if position[of] == usize::MAX) {
             continue;
         }
-        reports.on(&draft.origin, |out| agree(&dimension, build, out));
+        if !build.dimensions.iter().any(|d| d.name == dimension.name) {
+            reports.on(&draft.origin, |out| agree(&dimension, build, out));
+        }
         position[at] = build.dimensions.len();
         build.dimensions.push(dimension);
     }

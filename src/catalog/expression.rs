@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use arrow::datatypes::DataType;
 
 use super::model::{Param, TypedExpr};
-use super::place::{Diagnostics, Place};
+use super::place::{Diagnostic, Diagnostics, Place, Severity};
 use super::sql_text::SqlText;
 use crate::clock::Zone;
 use crate::rule::sql::{self, Scope, ScopeKind};
@@ -48,7 +48,8 @@ impl Reach {
         self.broken.contains(name)
     }
 
-    fn is_broken(&self, name: &str) -> bool {
+    /// Whether an unknown name may be left unsaid: its definition is wrong or could not be read.
+    pub(super) fn is_broken(&self, name: &str) -> bool {
         self.broken.contains(name) || (self.incomplete && !self.knows(name))
     }
 
@@ -57,16 +58,20 @@ impl Reach {
     }
 
     /// Only what an expression reads where all of it is known (typing is then independent of the
-    /// size of the catalogue); else everything, for suggestions.
+    /// size of the catalogue); else everything, for suggestions. Names that are themselves wrong
+    /// have the type of NULL, which goes with every other.
     fn narrowed(&self, names: &[(String, Place)]) -> Vec<(String, DataType)> {
-        if !names.iter().all(|(n, _)| self.knows(n)) {
-            return self.columns.clone();
+        let wrong = names.iter().filter(|(n, _)| self.is_broken(n));
+        let wrong = wrong.map(|(n, _)| (n.clone(), DataType::Null));
+        if !names.iter().all(|(n, _)| self.knows(n) || self.is_broken(n)) {
+            return self.columns.iter().cloned().chain(wrong).collect();
         }
         let mut read: Vec<usize> =
             names.iter().filter_map(|(n, _)| self.index.get(n).copied()).collect();
         read.sort_unstable();
         read.dedup();
-        read.iter().filter_map(|i| self.columns.get(*i).cloned()).collect()
+        let known = read.iter().filter_map(|i| self.columns.get(*i).cloned());
+        known.chain(wrong).collect()
     }
 }
 
@@ -86,14 +91,36 @@ impl Typer<'_> {
         reach: &Reach,
         out: &mut Diagnostics,
     ) -> Option<TypedExpr> {
-        let names = sql::names(text, out)?;
-        if names.iter().any(|(name, _)| reach.is_broken(name)) {
-            return None;
-        }
+        let names = names(text, out)?;
+        let wrong: Vec<Place> =
+            names.iter().filter(|(name, _)| reach.is_broken(name)).map(|(_, p)| *p).collect();
         let columns = reach.narrowed(&names);
         let scope =
             Scope { columns: &columns, params: self.params, zone: self.zone, kind: self.kind };
-        sql::compile(text, &scope, out)
+        let mut found = Diagnostics::default();
+        let typed = sql::compile(text, &scope, &mut found);
+        // What is said of a part that reads a wrong name may come of that; the rest stands.
+        let hangs_on_wrong =
+            |d: &Diagnostic| wrong.iter().any(|p| d.place.start <= p.start && p.end <= d.place.end);
+        found.items.retain(|d| !hangs_on_wrong(d));
+        self.pass_on(found, out);
+        typed.filter(|_| wrong.is_empty())
+    }
+
+    fn pass_on(&self, found: Diagnostics, out: &mut Diagnostics) {
+        for mut item in found.items {
+            let (what, which) = match self.kind {
+                ScopeKind::Row => ("column", "row expressions read the stream's columns"),
+                ScopeKind::Tag => ("feature", "tags read features, dimension columns and tags"),
+            };
+            if let Some(name) = item.message.strip_prefix("unknown name ") {
+                item.message = format!("unknown {what} {name}");
+                if item.remedy.is_empty() {
+                    item.remedy = which.to_owned();
+                }
+            }
+            forward(item, out);
+        }
     }
 
     /// The type of an expression.
@@ -124,6 +151,28 @@ impl Typer<'_> {
         let message = format!("{what} must be true or false, this is {}", words(&typed.data_type));
         out.error(text.whole(), message, "compare it with something, like `... > 0`");
         None
+    }
+}
+
+/// The names an expression reads, before it is typed; `None`, with the reasons, when it is not SQL.
+pub(super) fn names(text: &SqlText, out: &mut Diagnostics) -> Option<Vec<(String, Place)>> {
+    let mut found = Diagnostics::default();
+    let names = sql::names(text, &mut found);
+    found.items.into_iter().for_each(|item| forward(item, out));
+    names
+}
+
+/// Adds what the SQL compiler said; nothing is said without a remedy.
+fn forward(item: Diagnostic, out: &mut Diagnostics) {
+    let remedy = if item.remedy.is_empty() {
+        "`tagloom sql TAG` prints the whole expression; docs/catalogue.md shows what may stand here"
+            .to_owned()
+    } else {
+        item.remedy
+    };
+    match item.severity {
+        Severity::Error => out.error(item.place, item.message, remedy),
+        Severity::Warning => out.warn(item.place, item.message, remedy),
     }
 }
 

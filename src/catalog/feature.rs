@@ -73,11 +73,9 @@ fn expand(
 ) {
     let mut reports = std::mem::take(&mut build.reports);
     let (full, feature) = reports.on(origin, |out| {
-        let full = binding.string(name, out);
-        let named = check(scalar::wide_name(&full, "a feature"), name.place, out).is_some();
-        let claimed = build.claim(&full, "a feature", name.place, out);
+        let (full, good) = build.claim_expanded(binding, name, "a feature", out);
         let feature = typed(written, &full, name.place, binding, build, out);
-        (full, feature.filter(|_| named && claimed))
+        (full, feature.filter(|_| good))
     });
     build.reports = reports;
     match feature {

@@ -35,7 +35,7 @@ impl<'a> Matrix<'a> {
         let node = fields.take("matrix");
         for (variable, values) in node.and_then(|n| map_of(n, "matrix", out)).unwrap_or(&[]) {
             let Some(values) = list_of(values, &variable.text, out) else { continue };
-            let values: Vec<&Text> =
+            let mut values: Vec<&Text> =
                 values.iter().filter_map(|v| text_of(v, &variable.text, out)).collect();
             if values.is_empty() {
                 let message = format!("matrix variable `{}` has no values", variable.text);
@@ -47,6 +47,12 @@ impl<'a> Matrix<'a> {
                     out.error(value.place, message, "keep one");
                 }
             }
+            let mut seen: Vec<&str> = Vec::new();
+            values.retain(|v| {
+                let new = !seen.contains(&v.text.as_str());
+                seen.push(&v.text);
+                new
+            });
             let marker = format!("{{{}}}", variable.text);
             if name.is_some_and(|n| !n.text.contains(&marker)) {
                 out.error(
@@ -54,6 +60,8 @@ impl<'a> Matrix<'a> {
                     format!("matrix variable `{}` is not in the name", variable.text),
                     format!("put `{marker}` into the name, so that each expansion has its own"),
                 );
+                // So that the same name is not also reported as taken.
+                values.truncate(1);
             }
             matrix.variables.push((variable, values));
         }

@@ -20,8 +20,9 @@ impl Origin {
     /// One expansion of a document named by `name`.
     pub(super) fn of(item: usize, expanded: bool, binding: &Binding<'_>, name: &Text) -> Self {
         // What is wrong with the name is said when it is read.
-        let expansion = expanded.then(|| binding.string(name, &mut Diagnostics::default()));
-        Self { item, expansion }
+        let mut wrong = Diagnostics::default();
+        let full = binding.string(name, &mut wrong);
+        Self { item, expansion: (expanded && !wrong.has_errors()).then_some(full) }
     }
 }
 

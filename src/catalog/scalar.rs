@@ -226,20 +226,11 @@ fn timestamp_format(argument: &str) -> Result<TimestampFormat, Fault> {
         ("ms", _) => Ok(TimestampFormat::Millis),
         ("us", _) => Ok(TimestampFormat::Micros),
         ("iso", _) => Ok(TimestampFormat::Iso),
-        (_, Some(pattern)) if pattern.contains('%') => {
-            let probe = jiff::civil::date(2026, 3, 4).at(5, 6, 7, 8).in_tz("UTC");
-            let written =
-                probe.ok().and_then(|z| jiff::fmt::strtime::format(pattern.as_bytes(), &z).ok());
-            match written {
-                Some(_) => Ok(TimestampFormat::Pattern(pattern.to_owned())),
-                None => fault(
-                    format!("`{pattern}` is not a time pattern"),
-                    "use strftime's letters, like `%Y-%m-%d %H:%M:%S`",
-                ),
-            }
+        (_, Some(pattern)) if tells_an_instant(pattern) => {
+            Ok(TimestampFormat::Pattern(pattern.to_owned()))
         }
         (_, Some(pattern)) => fault(
-            format!("`{pattern}` is not a time pattern"),
+            format!("`{pattern}` does not tell a day and time"),
             "use strftime's letters, like `%Y-%m-%d %H:%M:%S`",
         ),
         _ => fault(
@@ -247,6 +238,15 @@ fn timestamp_format(argument: &str) -> Result<TimestampFormat, Fault> {
             "write timestamp(s), (ms), (us), (iso) or ('%Y-%m-%d %H:%M:%S')",
         ),
     }
+}
+
+/// Whether what a pattern writes can be read back as a date (and time) or an instant.
+fn tells_an_instant(pattern: &str) -> bool {
+    use jiff::fmt::strtime;
+    let probe = jiff::civil::date(2026, 3, 4).at(5, 6, 7, 8).in_tz("UTC").ok();
+    let written = probe.and_then(|z| strtime::format(pattern, &z).ok());
+    let read = written.as_ref().and_then(|text| strtime::parse(pattern, text).ok());
+    read.is_some_and(|t| t.to_datetime().is_ok() || t.to_timestamp().is_ok())
 }
 
 /// How a column type is written.

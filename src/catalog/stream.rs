@@ -3,12 +3,13 @@
 //! In: documents. Out: [`Stream`]s with typed row expressions, and what features of each may read.
 //! Invariant: a stream is given out only when every part of it is right.
 
-use super::expression::{Reach, Typer, words};
+use super::expression::{Reach, Typer, names, words};
 use super::fields::{Fields, bool_of, map_of, suggest, text_of};
 use super::model::{Column, ColumnType, Dedupe, Derived, Format, From, Stream, TypedExpr, UidType};
 use super::place::{Diagnostics, Place};
 use super::scalar;
 use super::settings::{Settings, check, duration};
+use super::sql_text::SqlText;
 use super::yaml::{Node, Text, Value};
 use crate::rule::sql::ScopeKind;
 
@@ -44,10 +45,13 @@ pub(super) fn read(
     let doc = fields.text("doc", out).map_or(String::new(), |t| t.text.clone());
     let from = fields.need("from", out).and_then(|node| read_from(node, out));
     let mut reach = Reach::default();
-    let columns = fields
-        .need("columns", out)
-        .map(|n| columns(n, settings, &mut reach, out))
-        .unwrap_or_default();
+    let columns = match fields.need("columns", out) {
+        Some(node) => columns(node, settings, &mut reach, out),
+        None => {
+            reach.incomplete = true;
+            Vec::new()
+        }
+    };
     let typer = Typer { params: &settings.params, zone: &settings.zone, kind: ScopeKind::Row };
     let derive =
         fields.take("derive").map(|n| derived(n, &typer, &mut reach, out)).unwrap_or_default();
@@ -178,6 +182,7 @@ fn columns(
     let entries = map_of(node, "columns", out).unwrap_or(&[]);
     if entries.is_empty() {
         out.error(node.place, "a stream needs columns", "write `name: type` lines");
+        reach.incomplete = true;
     }
     for (name, value) in entries {
         check(scalar::name(&name.text, "a column"), name.place, out);
@@ -216,14 +221,18 @@ fn derived(
     out: &mut Diagnostics,
 ) -> Vec<Derived> {
     let mut derived = Vec::new();
-    for (name, value) in map_of(node, "derive", out).unwrap_or(&[]) {
+    let entries = map_of(node, "derive", out).unwrap_or(&[]);
+    for (i, (name, value)) in entries.iter().enumerate() {
         check(scalar::name(&name.text, "a derived column"), name.place, out);
         if reach.data_type(&name.text).is_some() {
             let message = format!("`{}` is already a column", name.text);
             out.error(name.place, message, "choose another name");
             continue;
         }
-        let typed = text_of(value, &name.text, out).and_then(|t| typer.any(&t.sql(), reach, out));
+        let text = text_of(value, &name.text, out).map(Text::sql);
+        let typed = text
+            .filter(|text| !reads_later(text, &entries[i..], reach, out))
+            .and_then(|text| typer.any(&text, reach, out));
         match typed {
             Some(expr) => {
                 reach.add(&name.text, expr.data_type.clone());
@@ -235,6 +244,25 @@ fn derived(
     derived
 }
 
+/// Whether a derived column reads itself or one below it, which is an error.
+fn reads_later(
+    text: &SqlText,
+    from_here: &[(Text, Node)],
+    reach: &Reach,
+    out: &mut Diagnostics,
+) -> bool {
+    let names = names(text, &mut Diagnostics::default()).unwrap_or_default();
+    let is_later = |name: &str| {
+        reach.data_type(name).is_none() && from_here.iter().any(|(later, _)| later.text == name)
+    };
+    let later = names.iter().find(|(name, _)| is_later(name));
+    if let Some((name, place)) = later {
+        let message = format!("`{name}` is not derived yet");
+        out.error(*place, message, "a derived column reads those above it: change the order");
+    }
+    later.is_some()
+}
+
 /// Index of a source column. `None` without an error: the column itself is wrong.
 fn find_column(
     text: &Text,
@@ -244,7 +272,7 @@ fn find_column(
     out: &mut Diagnostics,
 ) -> Option<usize> {
     let found = columns.iter().position(|c| c.name == text.text);
-    if found.is_none() && !reach.is_wrong(&text.text) {
+    if found.is_none() && !reach.is_broken(&text.text) {
         let (message, remedy) = if reach.data_type(&text.text).is_some() {
             (
                 format!("`{what}` must be a source column"),

@@ -79,6 +79,7 @@ impl Body {
                 let of = fields.need_text("of", out).map(|t| binding.sql(t, out));
                 let to = fields.need("to", out).map(|node| pairs(node, binding, out));
                 let default = fields.text("default", out).map(|t| word(t, binding, out));
+                let to = to.filter(|to| !to.is_empty());
                 of.zip(to).map(|(of, to)| Self::Map { of, to, default })
             }
             _ => {
@@ -162,7 +163,7 @@ impl Cuts {
             }
             last = Some((value, &cut.text));
         }
-        if labels.len() != cuts.len() + 1 {
+        if !cuts.is_empty() && labels.len() != cuts.len() + 1 {
             out.error(
                 labels_node.place,
                 format!("{} cuts and {} labels", cuts.len(), labels.len()),

@@ -9,14 +9,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use arrow::datatypes::DataType;
 
 use super::build::Build;
-use super::expression::{Typer, words};
+use super::expression::{self, Typer, words};
 use super::fields::{Fields, list_of, listed, map_of, text_of, texts_of};
 use super::matrix::{Binding, Matrix};
 use super::model::{Domain, TypedExpr};
 use super::place::{Diagnostics, Place};
 use super::report::{Origin, Reports};
-use super::scalar;
-use super::settings::check;
 use super::sugar::{Body, KEYS, Word};
 use super::yaml::{Node, Text};
 use crate::rule::sql::{self, ScopeKind};
@@ -153,9 +151,7 @@ fn expand<'a>(
     out: &mut Diagnostics,
 ) -> Draft<'a> {
     let place = written.name.place;
-    let name = binding.string(written.name, out);
-    let named = check(scalar::wide_name(&name, "a tag"), place, out).is_some();
-    let claimed = build.claim(&name, "a tag", place, out);
+    let (name, good) = build.claim_expanded(&binding, written.name, "a tag", out);
     let mut prose = |text: Option<&Text>| text.map_or(String::new(), |t| binding.prose(t, out));
     let (doc, owner, group) = (prose(written.doc), prose(written.owner), prose(written.group));
     let mut meta = BTreeMap::new();
@@ -187,7 +183,7 @@ fn expand<'a>(
         binding,
         body,
         labels,
-        good: named && claimed,
+        good,
     }
 }
 
@@ -238,7 +234,7 @@ fn reads(drafts: &[Draft<'_>], reports: &mut Reports) -> Vec<Vec<(usize, Place)>
             let Some((_, body)) = &draft.body else { return Vec::new() };
             let mut reads = Vec::new();
             for text in body.reads() {
-                let names = reports.on(&draft.origin, |out| sql::names(text, out));
+                let names = reports.on(&draft.origin, |out| expression::names(text, out));
                 reads.extend(
                     names
                         .into_iter()
