@@ -3,6 +3,29 @@
 //! In: a directory of YAML files and `ids.lock`. Out: a [`model::Catalog`], or every error with its
 //! place and remedy. Invariant: no I/O but reading files.
 
+mod build;
+mod case;
+mod case_time;
+mod dimension;
+mod expression;
+mod feature;
+mod fields;
+mod fingerprint;
+mod load;
+mod lock;
+mod matrix;
 pub mod model;
 pub mod place;
+mod render;
+mod report;
+mod scalar;
+mod settings;
 pub mod sql_text;
+mod stream;
+mod sugar;
+mod tag;
+mod yaml;
+
+pub use self::load::{LoadError, Loaded, load, load_from};
+pub use self::lock::{LOCK_FILE, Lock, LockEntry, LockKind};
+pub use self::render::render;

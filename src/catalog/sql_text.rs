@@ -51,6 +51,20 @@ impl SqlText {
         self.pieces.push(Piece { range: start..self.sql.len(), place, verbatim });
     }
 
+    /// Appends another text with its places.
+    pub fn append(&mut self, other: &Self) {
+        let start = self.sql.len();
+        if other.pieces.is_empty() {
+            self.push(&other.sql, other.whole, false);
+            return;
+        }
+        self.sql.push_str(&other.sql);
+        self.pieces.extend(other.pieces.iter().map(|piece| Piece {
+            range: start + piece.range.start..start + piece.range.end,
+            ..piece.clone()
+        }));
+    }
+
     /// A part of the text that keeps its places.
     pub fn slice(&self, range: Range<usize>) -> Self {
         let mut part = Self::new(self.place(range.clone()));
