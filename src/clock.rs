@@ -89,6 +89,12 @@ pub fn wall_ms() -> i64 {
     Timestamp::now().as_millisecond()
 }
 
+/// An instant as ISO 8601 in UTC, for messages.
+pub fn show_instant(instant_ms: i64) -> String {
+    Timestamp::from_millisecond(instant_ms)
+        .map_or_else(|_| format!("{instant_ms} ms"), |t| t.to_string())
+}
+
 /// Measures how long stages take: for metrics only, no result depends on it.
 #[derive(Debug)]
 pub struct Stopwatch(std::time::Instant);

@@ -73,8 +73,6 @@ pub struct Cut {
     pub totals: Totals,
     /// Greatest event time accepted so far.
     pub greatest_ms: Option<i64>,
-    /// Whether anything was read since the last cut.
-    pub moved: bool,
 }
 
 /// Collects what sources read.
@@ -148,13 +146,18 @@ impl Intake {
 
     /// Takes what a window is to cover.
     pub fn cut(&mut self) -> Cut {
+        self.moved = false;
         Cut {
             positions: std::mem::take(&mut self.positions),
             rejects: std::mem::take(&mut self.rejects),
             totals: self.totals.clone(),
             greatest_ms: self.greatest_ms,
-            moved: std::mem::take(&mut self.moved),
         }
+    }
+
+    /// Whether anything was read since the last cut.
+    pub fn has_moved(&self) -> bool {
+        self.moved
     }
 
     /// Rejects waiting for the next cut.

@@ -1,0 +1,325 @@
+//! When windows close, and what each covers.
+//!
+//! In: ticks, and word that a window is stored. Out: window closes to the shards, and the end.
+//! Invariant: one window is under way at a time; while the store is slow the dirty set grows and a
+//! user is still computed once. Nothing here computes or writes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
+use tokio::sync::oneshot;
+
+use super::job::{Chunk, Job};
+use super::route::Router;
+use super::status::Status;
+use super::{Clock, EngineError};
+use crate::clock::{Stopwatch, Zone};
+use crate::dimension::Dimensions;
+use crate::shard::actor::Close;
+use crate::shard::{WindowClose, WindowStats, hash_of};
+use crate::store::{Store, Uid, UidKey};
+use crate::write::actor::{Begin, Stored};
+use crate::write::window::Assembly;
+
+/// When a window closes.
+#[derive(Debug, Clone, Copy)]
+pub struct WindowLimits {
+    /// This long after the last one.
+    pub close_ms: u64,
+    /// Or at this many dirty users.
+    pub users_max: usize,
+    /// Due users recomputed in one window.
+    pub due_users_max: usize,
+}
+
+/// How often the checkpoint looks around.
+const TICK: Duration = Duration::from_millis(10);
+
+/// What the checkpoint needs to do its work.
+pub struct CheckpointParts {
+    /// For due packs.
+    pub store: Arc<dyn Store>,
+    /// Pinned for each window.
+    pub dimensions: Arc<Dimensions>,
+    /// Stops and failures.
+    pub status: Arc<Status>,
+    /// The business timezone.
+    pub zone: Zone,
+    /// The type of uids.
+    pub uid: crate::catalog::model::UidType,
+    /// When windows close.
+    pub limits: WindowLimits,
+    /// Where as-of comes from, and the last one of the store.
+    pub clock: Clock,
+    /// The last as-of of the store.
+    pub last_as_of_ms: Option<i64>,
+    /// The number of the first window.
+    pub first_window: u64,
+    /// What to do when all sources have ended.
+    pub jobs: VecDeque<Job>,
+    /// Then move the clock here and drain again.
+    pub then_as_of_ms: Option<i64>,
+    /// Compute, but write nothing.
+    pub dry: bool,
+    /// Goes on until it is stopped, though all sources have ended.
+    pub stay: bool,
+}
+
+/// What an engine did, when it has ended.
+#[derive(Debug, Default)]
+pub struct Ended {
+    /// All windows' work.
+    pub stats: WindowStats,
+    /// The last as-of.
+    pub as_of_ms: Option<i64>,
+}
+
+/// Closes windows.
+pub struct CheckpointActor {
+    parts: CheckpointParts,
+    wire: Option<Wire>,
+    window: u64,
+    since_close: Stopwatch,
+    under_way: bool,
+    swept: bool,
+    chunk: Option<Chunk>,
+    ended: Ended,
+    done: Option<oneshot::Sender<Ended>>,
+}
+
+impl CheckpointActor {
+    /// `done` gets word when all is done or the engine is stopping.
+    pub fn new(parts: CheckpointParts, done: oneshot::Sender<Ended>) -> Self {
+        let window = parts.first_window;
+        let ended = Ended { as_of_ms: parts.last_as_of_ms, ..Ended::default() };
+        Self {
+            parts,
+            wire: None,
+            window,
+            since_close: Stopwatch::start(),
+            under_way: false,
+            swept: false,
+            chunk: None,
+            ended,
+            done: Some(done),
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(done) = self.done.take() {
+            // The engine may have gone on without us after a failure: nobody is left to tell.
+            drop(done.send(std::mem::take(&mut self.ended)));
+        }
+    }
+
+    fn look(&mut self) {
+        let Some(router) = self.wire.as_ref().map(|w| w.router.clone()) else { return };
+        let status = Arc::clone(&self.parts.status);
+        if status.failed() {
+            self.end();
+            return;
+        }
+        if self.under_way {
+            return;
+        }
+        if status.sources_open.load(Ordering::Acquire) > 0 {
+            let limits = self.parts.limits;
+            let time = self.since_close.elapsed().as_millis() >= u128::from(limits.close_ms);
+            if time || status.dirty_users() >= limits.users_max || router.is_full_of_rejects() {
+                self.close(&router, None);
+            }
+        } else if !self.swept {
+            self.swept = true;
+            self.close(&router, None);
+        } else if let Err(error) = self.next_job(&router) {
+            status.fail(error);
+        }
+    }
+
+    /// Closes a window for the next chunk of work that needs no events.
+    fn next_job(&mut self, router: &Router) -> Result<(), EngineError> {
+        if self.parts.status.stopping() {
+            self.end();
+            return Ok(());
+        }
+        let as_of_ms = self.as_of(None);
+        while let Some(job) = self.parts.jobs.front_mut() {
+            let store = self.parts.store.as_ref();
+            match job.next(store, as_of_ms, self.parts.limits.due_users_max)? {
+                Some(chunk) => {
+                    self.close(router, Some(chunk));
+                    return Ok(());
+                }
+                None => {
+                    self.parts.jobs.pop_front();
+                }
+            }
+        }
+        if let Some(then_ms) = self.parts.then_as_of_ms.take() {
+            self.parts.clock = Clock::Fixed(then_ms);
+            self.parts.jobs.push_back(Job::Due);
+            return Ok(());
+        }
+        if !self.parts.stay || self.parts.status.stopping() {
+            self.end();
+        } else if self.since_close.elapsed().as_millis() >= u128::from(self.parts.limits.close_ms) {
+            self.swept = false;
+            self.parts.jobs.push_back(Job::Due);
+        }
+        Ok(())
+    }
+
+    fn as_of(&self, greatest_ms: Option<i64>) -> Option<i64> {
+        let now = match self.parts.clock {
+            Clock::Wall => Some(crate::clock::wall_ms()),
+            Clock::Fixed(instant_ms) => Some(instant_ms),
+            Clock::Event => greatest_ms,
+        };
+        // Stored as-of never goes back.
+        now.max(self.ended.as_of_ms)
+    }
+
+    fn close(&mut self, router: &Router, chunk: Option<Chunk>) {
+        self.since_close = Stopwatch::start();
+        // No batch is routed while the guard lives: the closes stand behind all that the cut covers,
+        // and before all that it does not.
+        let mut intake = router.intake();
+        if chunk.is_none() && !intake.has_moved() && self.parts.status.dirty_users() == 0 {
+            return;
+        }
+        let cut = intake.cut();
+        if let Some(as_of_ms) = self.as_of(cut.greatest_ms) {
+            self.ended.as_of_ms = Some(as_of_ms);
+        }
+        // Without one event there is no instant yet; what was read (rejects) is stored all the same.
+        let as_of_ms = self.ended.as_of_ms.unwrap_or(0);
+        let closes = self.closes(router, as_of_ms, chunk.as_ref());
+        self.send(router, cut, chunk, closes);
+    }
+
+    fn closes(&self, router: &Router, as_of_ms: i64, chunk: Option<&Chunk>) -> Vec<WindowClose> {
+        let shards = router.shards().len();
+        let dimensions = self.parts.dimensions.pin();
+        let reading = self.parts.status.sources_open.load(Ordering::Acquire) > 0;
+        let mut closes = vec![
+            WindowClose {
+                window: self.window,
+                as_of_ms,
+                as_of_day: self.parts.zone.day_of(as_of_ms),
+                due: Vec::new(),
+                also: Vec::new(),
+                roll_up: !reading,
+                dimensions,
+            };
+            shards
+        ];
+        let Some(chunk) = chunk else { return closes };
+        let shard_of = |key: &UidKey| {
+            let uid = Uid::from_key(self.parts.uid, key).ok()?;
+            Some(crate::event::block::shard_of(hash_of(&uid), shards))
+        };
+        for key in &chunk.due {
+            if let Some(shard) = shard_of(key) {
+                closes[shard].due.push(key.clone());
+            }
+        }
+        for key in &chunk.also {
+            if let Some(shard) = shard_of(key) {
+                closes[shard].also.push(key.clone());
+            }
+        }
+        closes
+    }
+
+    fn send(
+        &mut self,
+        router: &Router,
+        mut cut: super::intake::Cut,
+        chunk: Option<Chunk>,
+        closes: Vec<WindowClose>,
+    ) {
+        cut.totals.windows = self.window;
+        let mut assembly = Assembly::new(self.window, self.ended.as_of_ms, cut, closes.len());
+        assembly.dry = self.parts.dry;
+        if let Some(chunk) = &chunk {
+            assembly.due_done.clone_from(&chunk.due_done);
+            assembly.meta.clone_from(&chunk.meta);
+        }
+        self.chunk = chunk;
+        self.under_way = true;
+        self.window += 1;
+        let begun = self.wire.as_ref().is_some_and(|w| w.writer.try_send(Begin(assembly)).is_ok());
+        if !begun {
+            self.parts.status.fail(EngineError::ActorGone("writer"));
+            return;
+        }
+        for (shard, close) in router.shards().iter().zip(closes) {
+            if shard.try_send(Close(close)).is_err() {
+                self.parts.status.fail(EngineError::ActorGone("shard"));
+            }
+        }
+    }
+
+    fn watch(&self) {
+        let gone = |w: &Wire| w.router.shards().iter().any(|s| !s.connected());
+        if self.wire.as_ref().is_some_and(gone) {
+            self.parts.status.fail(EngineError::ActorGone("shard"));
+        }
+    }
+}
+
+impl Actor for CheckpointActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(TICK, |actor, _| {
+            actor.watch();
+            actor.look();
+        });
+    }
+}
+
+/// Tells the checkpoint whom it works with: they are started with its address, so they come later.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+pub struct Wire {
+    /// Gives cuts, and reaches the shards.
+    pub router: Router,
+    /// Writes windows.
+    pub writer: Recipient<Begin>,
+}
+
+impl Handler<Wire> for CheckpointActor {
+    type Result = ();
+
+    fn handle(&mut self, wire: Wire, _: &mut Self::Context) {
+        self.wire = Some(wire);
+    }
+}
+
+impl Handler<Stored> for CheckpointActor {
+    type Result = ();
+
+    fn handle(&mut self, stored: Stored, ctx: &mut Self::Context) {
+        self.under_way = false;
+        self.ended.stats.add(&stored.stats);
+        let pause = match (self.chunk.take(), self.parts.jobs.front_mut()) {
+            (Some(chunk), Some(job)) => job.pause_after(&chunk),
+            _ => Duration::ZERO,
+        };
+        if pause.is_zero() {
+            self.look();
+            return;
+        }
+        // Rate limit: the next chunk waits, windows with events do not.
+        self.under_way = true;
+        let wait = tokio::time::sleep(pause).into_actor(self).map(|(), actor, _| {
+            actor.under_way = false;
+            actor.look();
+        });
+        ctx.spawn(wait);
+    }
+}

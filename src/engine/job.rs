@@ -1,0 +1,168 @@
+//! Work that needs no events: draining due users, recomputing all or some users.
+//!
+//! In: the store. Out: chunks of users, one a window.
+//! Invariant: a chunk's progress is written with its window, so that a restart goes on behind it.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+
+use super::EngineError;
+use crate::store::{DueCursor, Store, UidKey};
+
+/// Due packs read at once.
+const DUE_PACKS_MAX: usize = 256;
+
+/// Users recomputed in one window.
+const SCAN_USERS_MAX: usize = 16_384;
+
+/// Key of a recompute's progress in the store.
+pub const BACKFILL_KEY: &str = "job/backfill";
+
+/// One window's worth of a job.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    /// Users that may be due.
+    pub due: Vec<UidKey>,
+    /// Users to recompute in any case.
+    pub also: Vec<UidKey>,
+    /// Due packs this chunk drains.
+    pub due_done: Vec<DueCursor>,
+    /// Progress to write with the window.
+    pub meta: Vec<(String, Vec<u8>)>,
+}
+
+/// A job.
+#[derive(Debug)]
+pub enum Job {
+    /// All users whose due instant has passed.
+    Due,
+    /// These users.
+    Users {
+        /// Those left.
+        keys: VecDeque<UidKey>,
+        /// Written with the last chunk.
+        done: Vec<(String, Vec<u8>)>,
+        /// Bounds the rate.
+        limit: Option<Limit>,
+    },
+    /// Every user of the store.
+    All {
+        /// Goes on behind this one.
+        after: Option<UidKey>,
+        /// Names what is recomputed (the catalogue's fingerprint): progress of another one is void.
+        name: u64,
+        /// Bounds the rate.
+        limit: Option<Limit>,
+        /// Nothing is left.
+        ended: bool,
+        /// Told how many users were handed out.
+        progress: std::sync::Arc<std::sync::atomic::AtomicU64>,
+    },
+}
+
+/// Users a second.
+#[derive(Debug)]
+pub struct Limit {
+    limiter: DefaultDirectRateLimiter,
+    users_per_s: NonZeroU32,
+}
+
+impl Limit {
+    /// At most this many users a second.
+    pub fn new(users_per_s: NonZeroU32) -> Self {
+        Self { limiter: RateLimiter::direct(Quota::per_second(users_per_s)), users_per_s }
+    }
+
+    /// Users one chunk may have: what may be spent at once.
+    fn chunk_users(&self) -> usize {
+        usize::try_from(self.users_per_s.get()).unwrap_or(usize::MAX).min(SCAN_USERS_MAX)
+    }
+
+    fn charge(&self, users: usize) -> Duration {
+        let users = u32::try_from(users).unwrap_or(u32::MAX).min(self.users_per_s.get());
+        let Some(users) = NonZeroU32::new(users) else { return Duration::ZERO };
+        match self.limiter.check_n(users) {
+            Ok(Ok(())) => Duration::ZERO,
+            Ok(Err(not_until)) => not_until.wait_time_from(DefaultClock::default().now()),
+            // More than a burst at once: `users` is at most the burst.
+            Err(_) => Duration::from_secs(1),
+        }
+    }
+}
+
+impl Job {
+    /// The next chunk, `None` when the job is done.
+    pub fn next(
+        &mut self,
+        store: &dyn Store,
+        as_of_ms: Option<i64>,
+        users_max: usize,
+    ) -> Result<Option<Chunk>, EngineError> {
+        match self {
+            Self::Due => {
+                let Some(as_of_ms) = as_of_ms else { return Ok(None) };
+                let mut chunk = Chunk::default();
+                for pack in store.due_until(as_of_ms, None, DUE_PACKS_MAX)? {
+                    if !chunk.due.is_empty() && chunk.due.len() + pack.keys.len() > users_max {
+                        break;
+                    }
+                    chunk.due_done.push(pack.cursor);
+                    chunk.due.extend(pack.keys);
+                }
+                Ok((!chunk.due_done.is_empty()).then_some(chunk))
+            }
+            Self::Users { keys, done, limit } => {
+                if keys.is_empty() && done.is_empty() {
+                    return Ok(None);
+                }
+                let take = limit.as_ref().map_or(SCAN_USERS_MAX, Limit::chunk_users);
+                let also: Vec<UidKey> = keys.drain(..keys.len().min(take)).collect();
+                let meta = if keys.is_empty() { std::mem::take(done) } else { Vec::new() };
+                Ok(Some(Chunk { also, meta, ..Chunk::default() }))
+            }
+            Self::All { after, name, limit, ended, progress } => {
+                if *ended {
+                    return Ok(None);
+                }
+                let take = limit.as_ref().map_or(SCAN_USERS_MAX, Limit::chunk_users);
+                let rows = store.scan_profiles(after.as_ref(), take)?;
+                let also: Vec<UidKey> = rows.into_iter().map(|r| r.0).collect();
+                progress.fetch_add(also.len() as u64, std::sync::atomic::Ordering::Relaxed);
+                *ended = also.len() < take;
+                if let Some(last) = also.last() {
+                    *after = Some(last.clone());
+                }
+                let state = if *ended { None } else { after.as_ref().map(|k| k.as_bytes().to_vec()) };
+                let meta = vec![(BACKFILL_KEY.to_owned(), progress_bytes(*name, state))];
+                Ok(Some(Chunk { also, meta, ..Chunk::default() }))
+            }
+        }
+    }
+
+    /// How long to wait after a chunk.
+    pub fn pause_after(&mut self, chunk: &Chunk) -> Duration {
+        match self {
+            Self::Due => Duration::ZERO,
+            Self::Users { limit, .. } | Self::All { limit, .. } => {
+                limit.as_ref().map_or(Duration::ZERO, |l| l.charge(chunk.also.len()))
+            }
+        }
+    }
+}
+
+fn progress_bytes(name: u64, after: Option<Vec<u8>>) -> Vec<u8> {
+    serde_json::to_vec(&(name, after)).expect("numbers and bytes are JSON")
+}
+
+/// Where an interrupted recompute of everyone goes on; `None` when there is none of this name.
+pub fn interrupted(store: &dyn Store, name: u64) -> Result<Option<UidKey>, EngineError> {
+    let Some(bytes) = store.meta(BACKFILL_KEY)? else { return Ok(None) };
+    let Ok((stored, Some(after))) = serde_json::from_slice::<(u64, Option<Vec<u8>>)>(&bytes) else {
+        return Ok(None);
+    };
+    Ok(if stored == name { UidKey::from_bytes(&after) } else { None })
+}

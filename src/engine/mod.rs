@@ -1,0 +1,71 @@
+//! The running engine: sources, shards, writer and checkpoint, wired as actors.
+//!
+//! In: a compiled catalogue, a store, sources. Out: profiles in the store, and what was done.
+//! Invariant: decisions live in the structs that the actors wrap; this module only starts and stops
+//! them.
+
+pub mod checkpoint;
+pub mod credits;
+pub mod intake;
+pub mod job;
+pub mod route;
+pub mod ruleset;
+mod start;
+pub mod status;
+
+pub use start::{Observed, Options, Report, SourceProgress, run};
+
+use crate::dimension::SpecError;
+use crate::source::file::SourceError;
+use crate::store::StoreError;
+use crate::write::profile::ProfileError;
+
+/// Where as-of comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// The machine's clock.
+    Wall,
+    /// This instant, epoch ms.
+    Fixed(i64),
+    /// The greatest accepted event time.
+    Event,
+}
+
+/// Why an engine stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A profile cannot be read.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// A source cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A dimension cannot be looked up.
+    #[error(transparent)]
+    Dimension(#[from] SpecError),
+    /// An actor's thread has died.
+    #[error("the {0} died of a panic (see the log above); state was reloaded from the store several times without success: please report it with the input that causes it")]
+    ActorGone(&'static str),
+    /// As-of would go back.
+    #[error("as-of {wanted} lies before {stored}, which this store was computed for; as-of never goes back: use a later instant, or a new store.path")]
+    AsOfBack {
+        /// What was asked for.
+        wanted: String,
+        /// What the store has.
+        stored: String,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}; raise the limit of processes (ulimit -u)")]
+    Thread(std::io::Error),
+    /// A small value of the store cannot be read.
+    #[error("the store's `{key}` is damaged ({reason}); restore the store from a snapshot")]
+    Meta {
+        /// Its key.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+}

@@ -1,0 +1,443 @@
+//! Starting and stopping an engine.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use actix::{Actor, Arbiter, System};
+use tokio::sync::oneshot;
+
+use super::checkpoint::{CheckpointActor, CheckpointParts, Ended, Wire, WindowLimits};
+use super::credits::Credits;
+use super::intake::{FoldTotals, Intake, Totals};
+use super::job::Job;
+use super::route::Router;
+use super::ruleset::Ruleset;
+use super::status::Status;
+use super::{Clock, EngineError};
+use crate::clock::Day;
+use crate::dimension::{CacheOptions, Dimensions};
+use crate::shard::actor::ShardActor;
+use crate::shard::quarantine::Quarantine;
+use crate::shard::{Shard, Shared, WindowStats};
+use crate::source::file::{FileSource, FileSpec, ReadLimits};
+use crate::source::position::{Position, meta_key};
+use crate::store::Store;
+use crate::user::texts::Texts;
+use crate::write::actor::WriterActor;
+use crate::write::profile::{Schemas, schema_key};
+use crate::write::window::{AS_OF_KEY, FOLDS_KEY, TOTALS_KEY};
+
+/// How often a dead shard is started again before the engine gives up.
+const RESTARTS_MAX: u32 = 3;
+
+/// How often progress is shown.
+const OBSERVE_EVERY: Duration = Duration::from_millis(100);
+
+/// What to run.
+pub struct Options {
+    /// The compiled catalogue.
+    pub ruleset: Arc<Ruleset>,
+    /// Where profiles go.
+    pub store: Arc<dyn Store>,
+    /// What to read.
+    pub sources: Vec<FileSpec>,
+    /// Where as-of comes from.
+    pub clock: Clock,
+    /// When windows close.
+    pub limits: WindowLimits,
+    /// Limits of reading.
+    pub read: ReadLimits,
+    /// Threads that host users.
+    pub shards: usize,
+    /// Batches between sources and shards.
+    pub batches_under_way_max: usize,
+    /// Rejects kept in memory between windows.
+    pub rejects_waiting_max: usize,
+    /// `user.state_bytes_max`.
+    pub state_bytes_max: usize,
+    /// Users computed at once.
+    pub batch_users_max: usize,
+    /// Memory of the dimension cache.
+    pub dimension_cache: CacheOptions,
+    /// Work after the sources' end, before due users are drained.
+    pub jobs: VecDeque<Job>,
+    /// Then move the clock here and drain again.
+    pub then_as_of_ms: Option<i64>,
+    /// Compute, but write nothing.
+    pub dry: bool,
+    /// Go on when the sources have ended.
+    pub stay: bool,
+}
+
+/// A look at a running engine.
+pub struct Observed<'a> {
+    /// Counts.
+    pub status: &'a Arc<Status>,
+    /// Each source.
+    pub sources: &'a [SourceProgress],
+}
+
+/// How far a source is.
+#[derive(Debug, Clone)]
+pub struct SourceProgress {
+    /// Its name.
+    pub name: String,
+    /// Bytes on disk; `None` for standard input.
+    pub bytes_total: Option<u64>,
+    /// Bytes read.
+    pub bytes_read: Arc<AtomicU64>,
+}
+
+/// What an engine did.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Source rows read in this run.
+    pub rows: u64,
+    /// Events in this run, repeats included.
+    pub events: u64,
+    /// Source rows refused in this run.
+    pub rejected_rows: u64,
+    /// Everything the store has seen.
+    pub totals: Totals,
+    /// Dropped events since the store was made.
+    pub folds: FoldTotals,
+    /// What shards did in this run.
+    pub stats: WindowStats,
+    /// The last as-of, epoch ms.
+    pub as_of_ms: Option<i64>,
+    /// Profiles written in this run.
+    pub profiles: u64,
+    /// Windows stored in this run.
+    pub windows: u64,
+    /// The last day of all events but a few strays, and how many strays.
+    pub stray_future: Option<(Day, u64)>,
+    /// Dimension tables that were never loaded.
+    pub missing_tables: Vec<String>,
+    /// Users that are quarantined.
+    pub quarantined: usize,
+    /// Sources of which everything had been read before.
+    pub sources_without_news: usize,
+}
+
+/// Reads a small JSON value of the store.
+pub(super) fn read_meta<T: serde::de::DeserializeOwned + Default>(
+    store: &dyn Store,
+    key: &str,
+) -> Result<T, EngineError> {
+    let Some(bytes) = store.meta(key)? else { return Ok(T::default()) };
+    serde_json::from_slice(&bytes)
+        .map_err(|e| EngineError::Meta { key: key.to_owned(), reason: e.to_string() })
+}
+
+/// Runs an engine to its end. `observe` is called several times a second.
+pub fn run(
+    mut options: Options,
+    observe: &mut dyn FnMut(&Observed<'_>),
+) -> Result<Report, EngineError> {
+    let stored: Option<i64> = read_meta(options.store.as_ref(), AS_OF_KEY)?;
+    if let (Clock::Fixed(wanted), Some(stored)) = (options.clock, stored) {
+        if wanted < stored {
+            let show = crate::clock::show_instant;
+            return Err(EngineError::AsOfBack { wanted: show(wanted), stored: show(stored) });
+        }
+    }
+    if !options.dry {
+        let ruleset = &options.ruleset;
+        let schema = serde_json::to_vec(&ruleset.schema).unwrap_or_default();
+        options.store.put_meta(&schema_key(ruleset.schema_id), schema)?;
+    }
+    let mut restarts = 0;
+    loop {
+        let jobs = std::mem::take(&mut options.jobs);
+        match attempt(&options, jobs, observe) {
+            Err(EngineError::ActorGone(what)) if restarts < RESTARTS_MAX => {
+                restarts += 1;
+                tracing::error!(what, restarts, "an actor died; reloading from the store");
+                options.jobs.push_back(Job::Due);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn attempt(
+    options: &Options,
+    jobs: VecDeque<Job>,
+    observe: &mut dyn FnMut(&Observed<'_>),
+) -> Result<Report, EngineError> {
+    let store = options.store.as_ref();
+    let catalog = &options.ruleset.catalog;
+    let texts = Arc::new(Texts::default());
+    let quarantine = Arc::new(Quarantine::default());
+    let status = Arc::new(Status::new(options.shards));
+    let shared = Shared {
+        ruleset: Arc::clone(&options.ruleset),
+        texts: Arc::clone(&texts),
+        store: Arc::clone(&options.store),
+        schemas: Arc::new(Schemas::default()),
+        quarantine: Arc::clone(&quarantine),
+        store_had_profiles: !store.scan_profiles(None, 1)?.is_empty(),
+        state_bytes_max: options.state_bytes_max,
+        batch_users_max: options.batch_users_max,
+    };
+    let now: crate::dimension::Now = Arc::new(crate::clock::wall_ms);
+    let dimensions =
+        Arc::new(Dimensions::open(catalog, Arc::clone(&options.store), now, &options.dimension_cache)?);
+    let mut sources = Vec::with_capacity(options.sources.len());
+    for spec in &options.sources {
+        let resume: Option<Position> = read_meta(store, &meta_key(&spec.name))?;
+        sources.push(FileSource::open(
+            spec.clone(),
+            catalog,
+            &options.ruleset.layout,
+            Arc::clone(&texts),
+            options.shards,
+            options.read,
+            resume,
+        )?);
+    }
+    let totals: Totals = read_meta(store, TOTALS_KEY)?;
+    let folds: FoldTotals = read_meta(store, FOLDS_KEY)?;
+    let progress: Vec<SourceProgress> = sources
+        .iter()
+        .map(|s| SourceProgress {
+            name: s.name().to_owned(),
+            bytes_total: s.bytes_total,
+            bytes_read: Arc::clone(&s.bytes_read),
+        })
+        .collect();
+    status.sources_open.store(sources.len(), Ordering::Release);
+    let names = catalog.streams.iter().map(|s| s.name.clone()).collect();
+    let first_window = totals.windows + 1;
+    let parts = Parts {
+        options,
+        shared,
+        status: Arc::clone(&status),
+        dimensions: Arc::clone(&dimensions),
+        intake: Intake::new(names, totals),
+        folds,
+        first_window,
+        last_as_of_ms: read_meta(store, AS_OF_KEY)?,
+        jobs,
+    };
+    let (ended, router) = parts.drive(sources, &progress, observe)?;
+    let intake = router.intake();
+    let stray_future = intake.stray_future().filter(|_| options.clock == Clock::Event);
+    drop(intake);
+    Ok(Report {
+        rows: status.rows.load(Ordering::Relaxed),
+        events: status.events.load(Ordering::Relaxed),
+        rejected_rows: status.rejected_rows.load(Ordering::Relaxed),
+        totals: read_meta(store, TOTALS_KEY)?,
+        folds: read_meta(store, FOLDS_KEY)?,
+        as_of_ms: ended.as_of_ms,
+        stats: ended.stats,
+        profiles: status.profiles.load(Ordering::Relaxed),
+        windows: status.windows.load(Ordering::Relaxed),
+        stray_future,
+        missing_tables: dimensions.missing_tables(),
+        quarantined: quarantine.len(),
+        sources_without_news: 0,
+    })
+}
+
+struct Parts<'a> {
+    options: &'a Options,
+    shared: Shared,
+    status: Arc<Status>,
+    dimensions: Arc<Dimensions>,
+    intake: Intake,
+    folds: FoldTotals,
+    first_window: u64,
+    last_as_of_ms: Option<i64>,
+    jobs: VecDeque<Job>,
+}
+
+impl Parts<'_> {
+    /// Starts all actors and source threads and waits for the end.
+    fn drive(
+        self,
+        sources: Vec<FileSource>,
+        progress: &[SourceProgress],
+        observe: &mut dyn FnMut(&Observed<'_>),
+    ) -> Result<(Ended, Router), EngineError> {
+        let status = Arc::clone(&self.status);
+        let clock = self.options.clock;
+        let max_ahead_ms = self.options.ruleset.catalog.max_ahead_ms;
+        let system = System::new();
+        let result = system.block_on(async {
+            let (done, ended) = oneshot::channel();
+            let (router, arbiters) = self.start_actors(done);
+            let mut threads = Vec::new();
+            for source in sources {
+                threads.push(start_source(source, router.clone(), clock, max_ahead_ms)?);
+            }
+            let ended = wait(ended, &status, progress, observe).await;
+            status.stop();
+            for thread in threads {
+                // A source that panicked has been reported through `status`.
+                drop(thread.join());
+            }
+            for arbiter in arbiters {
+                arbiter.stop();
+                // A shard that panicked has been reported by the checkpoint's watch.
+                drop(arbiter.join());
+            }
+            Ok::<_, EngineError>((ended, router))
+        });
+        if let Some(error) = status.take_failure() {
+            return Err(error);
+        }
+        result
+    }
+
+    fn start_actors(self, done: oneshot::Sender<Ended>) -> (Router, Vec<Arbiter>) {
+        let options = self.options;
+        let credits = Credits::new(options.batches_under_way_max);
+        let mailbox = options.batches_under_way_max * self.shared.ruleset.catalog.streams.len() + 16;
+        let mut arbiters = vec![Arbiter::new()];
+        let writer_arbiter = arbiters[0].handle();
+        let checkpoint_arbiter = Arbiter::new();
+        let parts = CheckpointParts {
+            store: Arc::clone(&options.store),
+            dimensions: self.dimensions,
+            status: Arc::clone(&self.status),
+            zone: options.ruleset.catalog.zone.clone(),
+            uid: options.ruleset.catalog.uid,
+            limits: options.limits,
+            clock: options.clock,
+            last_as_of_ms: self.last_as_of_ms,
+            first_window: self.first_window,
+            jobs: self.jobs,
+            then_as_of_ms: options.then_as_of_ms,
+            dry: options.dry,
+            stay: options.stay,
+        };
+        let checkpoint = CheckpointActor::start_in_arbiter(&checkpoint_arbiter.handle(), |_| {
+            CheckpointActor::new(parts, done)
+        });
+        let (store, status) = (Arc::clone(&options.store), Arc::clone(&self.status));
+        let (stored, folds) = (checkpoint.clone().recipient(), self.folds);
+        let writer = WriterActor::start_in_arbiter(&writer_arbiter, move |_| {
+            WriterActor::new(store, stored, status, folds)
+        });
+        let shards: Vec<_> = (0..options.shards)
+            .map(|index| {
+                let arbiter = Arbiter::new();
+                let handle = arbiter.handle();
+                arbiters.push(arbiter);
+                let shared = self.shared.clone();
+                let (part, status) = (writer.clone().recipient(), Arc::clone(&self.status));
+                ShardActor::start_in_arbiter(&handle, move |_| {
+                    let number = u16::try_from(index).unwrap_or(u16::MAX);
+                    ShardActor::new(index, Shard::new(number, shared), part, status, mailbox)
+                })
+            })
+            .collect();
+        let rejects_max = options.rejects_waiting_max;
+        let router = Router::new(self.intake, shards, credits, self.status, rejects_max);
+        let wire = Wire { router: router.clone(), writer: writer.recipient() };
+        if checkpoint.try_send(wire).is_err() {
+            router.status().fail(EngineError::ActorGone("checkpoint"));
+        }
+        arbiters.push(checkpoint_arbiter);
+        (router, arbiters)
+    }
+}
+
+fn start_source(
+    mut source: FileSource,
+    router: Router,
+    clock: Clock,
+    max_ahead_ms: i64,
+) -> Result<JoinHandle<()>, EngineError> {
+    let thread = std::thread::Builder::new().name(format!("source {}", source.name()));
+    let read = move || {
+        let _open = OpenSource(Arc::clone(router.status()));
+        let replayable = source.is_replayable();
+        while !router.status().stopping() {
+            let latest_ms = match clock {
+                Clock::Fixed(instant_ms) => Some(instant_ms.saturating_add(max_ahead_ms)),
+                Clock::Wall => Some(crate::clock::wall_ms().saturating_add(max_ahead_ms)),
+                Clock::Event => None,
+            };
+            match source.next(latest_ms) {
+                Ok(Some((decoded, position))) => {
+                    let position = replayable.then_some(position);
+                    if !router.route(source.name(), position, decoded) {
+                        return;
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => return router.status().fail(error.into()),
+            }
+        }
+    };
+    thread.spawn(read).map_err(EngineError::Thread)
+}
+
+/// Counts a source as ended when its thread ends, however it does.
+struct OpenSource(Arc<Status>);
+
+impl Drop for OpenSource {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(EngineError::ActorGone("source"));
+        }
+        self.0.sources_open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Waits for the checkpoint's word, showing progress; a signal asks it to finish early.
+async fn wait(
+    mut ended: oneshot::Receiver<Ended>,
+    status: &Arc<Status>,
+    progress: &[SourceProgress],
+    observe: &mut dyn FnMut(&Observed<'_>),
+) -> Ended {
+    let mut ticks = tokio::time::interval(OBSERVE_EVERY);
+    let mut signals = Signals::new();
+    loop {
+        tokio::select! {
+            // An engine that failed drops its end without word.
+            done = &mut ended => {
+                observe(&Observed { status, sources: progress });
+                return done.unwrap_or_default();
+            }
+            _ = ticks.tick() => observe(&Observed { status, sources: progress }),
+            () = signals.next() => {
+                tracing::info!("stopping: sources end, what was read is stored");
+                status.stop();
+            }
+        }
+    }
+}
+
+/// SIGINT and SIGTERM; where they cannot be had, none ever comes.
+struct Signals {
+    term: Option<tokio::signal::unix::Signal>,
+    int: Option<tokio::signal::unix::Signal>,
+}
+
+impl Signals {
+    fn new() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        Self { term: signal(SignalKind::terminate()).ok(), int: signal(SignalKind::interrupt()).ok() }
+    }
+
+    async fn next(&mut self) {
+        let one = async |signal: &mut Option<tokio::signal::unix::Signal>| match signal {
+            Some(signal) => {
+                signal.recv().await;
+            }
+            None => std::future::pending().await,
+        };
+        tokio::select! {
+            () = one(&mut self.term) => (),
+            () = one(&mut self.int) => (),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What the parts of a running engine tell each other and the outside.
+//!
+//! In: counts and failures from all threads. Out: the same, for progress, metrics and the decision
+//! to stop. Invariant: plain atomics and one slot for the first failure.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::EngineError;
+
+/// Counts of a running engine.
+#[derive(Debug, Default)]
+pub struct Status {
+    /// Source rows read.
+    pub rows: AtomicU64,
+    /// Events handed to shards.
+    pub events: AtomicU64,
+    /// Source rows refused.
+    pub rejected_rows: AtomicU64,
+    /// Dirty users by shard.
+    pub dirty_users: Vec<AtomicUsize>,
+    /// Sources that have not ended.
+    pub sources_open: AtomicUsize,
+    /// Windows stored.
+    pub windows: AtomicU64,
+    /// Profiles stored.
+    pub profiles: AtomicU64,
+    /// Users that were recomputed because they were due.
+    pub due_users: AtomicU64,
+    /// The engine is to stop.
+    stop: AtomicBool,
+    failure: Mutex<Option<EngineError>>,
+}
+
+impl Status {
+    /// For an engine with this many shards.
+    pub fn new(shards: usize) -> Self {
+        Self {
+            dirty_users: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Users waiting for a window.
+    pub fn dirty_users(&self) -> usize {
+        self.dirty_users.iter().map(|d| d.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Stops the engine with a reason. The first reason stays.
+    pub fn fail(&self, error: EngineError) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert(error);
+        self.stop.store(true, Ordering::Release);
+    }
+
+    /// Asks sources to stop.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
+
+    /// Whether sources are to stop.
+    pub fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// The failure, if there was one.
+    pub fn take_failure(&self) -> Option<EngineError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether something failed.
+    pub fn failed(&self) -> bool {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}

@@ -1,0 +1,98 @@
+//! The shard as an actor: a thin shell around [`Shard`].
+//!
+//! In: rows and window closes from its mailbox. Out: computed windows to the writer.
+//! Invariant: decides nothing; a failure stops the engine with its reason.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use actix::{Actor, Context, Handler, Message, Recipient};
+
+use super::{Shard, ShardWindow, WindowClose};
+use crate::engine::credits::Credit;
+use crate::engine::status::Status;
+use crate::event::block::ShardRows;
+
+/// Events of one stream for this shard. The credit is given back when they are folded.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Rows {
+    /// Stream index.
+    pub stream: u8,
+    /// The events.
+    pub part: ShardRows,
+    /// Bounds what is under way.
+    pub credit: Arc<Credit>,
+}
+
+/// Close a window.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Close(pub WindowClose);
+
+/// A shard's part of a window.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Part(pub ShardWindow);
+
+/// Hosts a shard on an Arbiter of its own.
+pub struct ShardActor {
+    shard: Shard,
+    writer: Recipient<Part>,
+    status: Arc<Status>,
+    index: usize,
+    mailbox_messages_max: usize,
+}
+
+impl ShardActor {
+    /// A shell around a shard.
+    pub fn new(
+        index: usize,
+        shard: Shard,
+        writer: Recipient<Part>,
+        status: Arc<Status>,
+        mailbox_messages_max: usize,
+    ) -> Self {
+        Self { shard, writer, status, index, mailbox_messages_max }
+    }
+
+    fn note_dirty(&self) {
+        self.status.dirty_users[self.index].store(self.shard.dirty_users(), Ordering::Relaxed);
+    }
+}
+
+impl Actor for ShardActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(self.mailbox_messages_max);
+    }
+}
+
+impl Handler<Rows> for ShardActor {
+    type Result = ();
+
+    fn handle(&mut self, rows: Rows, _: &mut Self::Context) {
+        if let Err(error) = self.shard.fold(rows.stream, &rows.part) {
+            self.status.fail(error.into());
+        }
+        self.note_dirty();
+        drop(rows.credit);
+    }
+}
+
+impl Handler<Close> for ShardActor {
+    type Result = ();
+
+    fn handle(&mut self, close: Close, _: &mut Self::Context) {
+        match self.shard.close(&close.0) {
+            Ok(window) => {
+                if self.writer.try_send(Part(window)).is_err() {
+                    self.status.fail(crate::engine::EngineError::ActorGone("writer"));
+                }
+            }
+            Err(error) => self.status.fail(error.into()),
+        }
+        self.note_dirty();
+    }
+}

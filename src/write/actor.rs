@@ -1,0 +1,92 @@
+//! The writer as an actor: collects a window's parts and stores it.
+//!
+//! In: window beginnings and parts. Out: one atomic write a window, then word to the checkpoint.
+//! Invariant: one window at a time; a store that fails for good stops the engine.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use actix::{Actor, Context, Handler, Message, Recipient};
+
+use super::window::Assembly;
+use crate::engine::EngineError;
+use crate::engine::intake::FoldTotals;
+use crate::engine::status::Status;
+use crate::shard::WindowStats;
+use crate::shard::actor::Part;
+use crate::store::Store;
+
+/// A window has begun: its parts will come.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Begin(pub Assembly);
+
+/// A window is stored.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Stored {
+    /// Its number.
+    pub window: u64,
+    /// What the shards did.
+    pub stats: WindowStats,
+}
+
+/// Writes windows.
+pub struct WriterActor {
+    store: Arc<dyn Store>,
+    checkpoint: Recipient<Stored>,
+    status: Arc<Status>,
+    pending: Option<Assembly>,
+    folds: FoldTotals,
+}
+
+impl WriterActor {
+    /// A writer into a store.
+    pub fn new(
+        store: Arc<dyn Store>,
+        checkpoint: Recipient<Stored>,
+        status: Arc<Status>,
+        folds: FoldTotals,
+    ) -> Self {
+        Self { store, checkpoint, status, pending: None, folds }
+    }
+}
+
+impl Actor for WriterActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Begin> for WriterActor {
+    type Result = ();
+
+    fn handle(&mut self, begin: Begin, _: &mut Self::Context) {
+        self.pending = Some(begin.0);
+    }
+}
+
+impl Handler<Part> for WriterActor {
+    type Result = ();
+
+    fn handle(&mut self, part: Part, _: &mut Self::Context) {
+        let Some(mut assembly) = self.pending.take() else { return };
+        if !assembly.add(part.0) {
+            self.pending = Some(assembly);
+            return;
+        }
+        let (window, dry) = (assembly.window, assembly.dry);
+        let (write, stats) = assembly.finish(&mut self.folds);
+        let profiles = write.profiles.len() as u64;
+        if !dry {
+            if let Err(error) = self.store.write_window(write) {
+                self.status.fail(error.into());
+                return;
+            }
+        }
+        self.status.windows.fetch_add(1, Ordering::Relaxed);
+        self.status.profiles.fetch_add(profiles, Ordering::Relaxed);
+        self.status.due_users.fetch_add(stats.due_users, Ordering::Relaxed);
+        if self.checkpoint.try_send(Stored { window, stats }).is_err() {
+            self.status.fail(EngineError::ActorGone("checkpoint"));
+        }
+    }
+}
