@@ -18,6 +18,8 @@ mod parquet;
 mod row;
 mod spec;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use cached::CacheOptions;
 pub use diff::{ChangedKeys, changed_keys};
