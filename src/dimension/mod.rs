@@ -1,1 +1,29 @@
 //! Tables of attributes: load, epochs, lookup.
+//!
+//! In: CSV and Parquet files, and the keys of a batch of users. Out: epochs in the store, and
+//! Arrow columns with one value a user. A table is one or more [`crate::catalog::model::Dimension`]s
+//! that look it up by different keys.
+//! Invariant: time comes from the closure given at construction; a window sees one epoch a table.
+
+mod cached;
+mod cell;
+mod column;
+mod csv;
+mod diff;
+mod index;
+mod key;
+mod load;
+mod lookup;
+mod parquet;
+mod row;
+mod spec;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use cached::CacheOptions;
+pub use diff::{ChangedKeys, changed_keys};
+pub use key::{KeyColumn, KeyKind};
+pub use load::{LoadError, LoadOptions, LoadReport, Progress, RowError, load};
+pub use lookup::{Dimensions, EnrichError, Enriched, Now, Pinned, Refreshed};
+pub use spec::{SpecError, TableSpec};

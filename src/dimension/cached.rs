@@ -1,0 +1,188 @@
+//! Rows looked up on demand and kept for a while.
+//!
+//! In: the distinct keys of a batch. Out: their stored rows. Misses of a batch are one multi-get; a
+//! key that another thread is already reading is waited for. Absent keys are remembered too.
+//! Invariant: bounded in bytes; ages are measured by the caller's clock, not the machine's.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use hashbrown::HashSet;
+use moka::sync::Cache;
+
+use crate::store::{Bytes, Epoch, Store};
+
+/// Bounds of the cached rows.
+#[derive(Debug, Clone)]
+pub struct CacheOptions {
+    /// Bytes of rows kept for each table.
+    pub bytes_max: u64,
+}
+
+impl Default for CacheOptions {
+    fn default() -> Self {
+        Self { bytes_max: 64 << 20 }
+    }
+}
+
+/// What is kept beside each key and row: map slots, counters, allocations.
+const ENTRY_OVERHEAD_BYTES: usize = 120;
+
+type Key = (Epoch, Arc<[u8]>);
+
+#[derive(Debug, Clone)]
+struct Entry {
+    read_at_ms: i64,
+    row: Option<Bytes>,
+}
+
+/// How long rows serve.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ages {
+    pub(super) now_ms: i64,
+    pub(super) ttl_ms: u64,
+    pub(super) max_stale_ms: u64,
+}
+
+impl Ages {
+    fn age_ms(&self, entry: &Entry) -> u64 {
+        // A clock that was set back makes nothing older.
+        u64::try_from(self.now_ms.saturating_sub(entry.read_at_ms)).unwrap_or(0)
+    }
+
+    fn fresh(&self, entry: &Entry) -> bool {
+        self.age_ms(entry) < self.ttl_ms.max(1)
+    }
+
+    fn serves(&self, entry: &Entry) -> bool {
+        self.age_ms(entry) <= self.ttl_ms.saturating_add(self.max_stale_ms)
+    }
+}
+
+/// What is known of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found {
+    Row(Bytes),
+    /// The table has no such row.
+    Absent,
+    /// The store could not be read and nothing that may serve is kept.
+    Unknown,
+}
+
+pub(super) struct Fetched {
+    pub(super) found: Vec<Found>,
+    pub(super) stale: bool,
+    pub(super) failure: Option<String>,
+}
+
+/// The cached rows of one table.
+pub(super) struct CachedRows {
+    rows: Cache<Key, Entry>,
+    flights: Mutex<HashSet<Key>>,
+    landed: Condvar,
+}
+
+/// Takes keys out of the flights, whatever happens to the reading.
+struct Landing<'a>(&'a CachedRows, Vec<Key>);
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        let mut flights = self.0.flights();
+        for key in &self.1 {
+            flights.remove(key);
+        }
+        drop(flights);
+        self.0.landed.notify_all();
+    }
+}
+
+impl CachedRows {
+    pub(super) fn new(options: &CacheOptions) -> Self {
+        let weigh = |key: &Key, entry: &Entry| {
+            let row = entry.row.as_ref().map_or(0, |row| row.len());
+            u32::try_from(ENTRY_OVERHEAD_BYTES + key.1.len() + row).unwrap_or(u32::MAX)
+        };
+        let rows = Cache::builder().max_capacity(options.bytes_max).weigher(weigh).build();
+        Self { rows, flights: Mutex::default(), landed: Condvar::new() }
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashSet<Key>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the rows of distinct keys.
+    pub(super) fn fetch(
+        &self,
+        store: &dyn Store,
+        table: &str,
+        epoch: Epoch,
+        keys: Vec<Vec<u8>>,
+        ages: Ages,
+    ) -> Fetched {
+        let keys: Vec<Key> = keys.into_iter().map(|key| (epoch, key.into())).collect();
+        let mut found: Vec<Option<Found>> = vec![None; keys.len()];
+        let mut fetched = Fetched { found: Vec::new(), stale: false, failure: None };
+        loop {
+            for (key, slot) in keys.iter().zip(&mut found).filter(|(_, slot)| slot.is_none()) {
+                let entry = self.rows.get(key).filter(|entry| ages.fresh(entry));
+                *slot = entry.map(|entry| known(entry.row));
+            }
+            let (mine, theirs) = self.take_off(&keys, &found);
+            if mine.is_empty() && theirs.is_empty() {
+                break;
+            }
+            // First the own ones, then waiting: two batches cannot wait for each other.
+            self.read(store, table, &keys, mine, ages, &mut found, &mut fetched);
+            let mut flights = self.flights();
+            while theirs.iter().any(|at| flights.contains(&keys[*at])) {
+                flights = self.landed.wait(flights).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        fetched.found = found.into_iter().map(|slot| slot.unwrap_or(Found::Unknown)).collect();
+        fetched
+    }
+
+    /// Which of the unknown keys this call reads, and which others are reading.
+    fn take_off(&self, keys: &[Key], found: &[Option<Found>]) -> (Vec<usize>, Vec<usize>) {
+        let unknown = (0..keys.len()).filter(|at| found[*at].is_none());
+        let mut flights = self.flights();
+        unknown.partition(|at| flights.insert(keys[*at].clone()))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one step of `fetch`, which owns all of this")]
+    fn read(
+        &self,
+        store: &dyn Store,
+        table: &str,
+        keys: &[Key],
+        mine: Vec<usize>,
+        ages: Ages,
+        found: &mut [Option<Found>],
+        fetched: &mut Fetched,
+    ) {
+        let Some(first) = mine.first() else { return };
+        let epoch = keys[*first].0;
+        let landing = Landing(self, mine.iter().map(|at| keys[*at].clone()).collect());
+        let wanted: Vec<&[u8]> = mine.iter().map(|at| &*keys[*at].1).collect();
+        match store.dim_get(table, epoch, &wanted) {
+            Ok(rows) => {
+                for (at, row) in mine.into_iter().zip(rows) {
+                    found[at] = Some(known(row.clone()));
+                    self.rows.insert(keys[at].clone(), Entry { read_at_ms: ages.now_ms, row });
+                }
+            }
+            Err(error) => {
+                fetched.failure = Some(error.to_string());
+                for at in mine {
+                    let entry = self.rows.get(&keys[at]).filter(|entry| ages.serves(entry));
+                    fetched.stale |= entry.is_some();
+                    found[at] = Some(entry.map_or(Found::Unknown, |entry| known(entry.row)));
+                }
+            }
+        }
+        drop(landing);
+    }
+}
+
+fn known(row: Option<Bytes>) -> Found {
+    row.map_or(Found::Absent, Found::Row)
+}

@@ -1,0 +1,409 @@
+//! Dimension columns for a batch of users.
+//!
+//! In: the catalogue's dimensions and a batch's keys. Out: one Arrow array a column. [`Dimensions`]
+//! follows the store's epochs; [`Dimensions::pin`] holds one epoch a table for a whole window.
+//! Invariant: a pinned window sees the same rows from its first batch to its last.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use arrow::array::ArrayRef;
+use hashbrown::HashMap;
+
+use super::cached::{Ages, CacheOptions, CachedRows, Found};
+use super::index::by_dictionary;
+use super::key::{KeyColumn, KeyKind, Keys, decimal_bytes, signed_bytes, unsigned_bytes};
+use super::spec::{SpecError, TableSpec};
+use super::table::{Layout, Preloaded, RowsBuilder};
+use crate::catalog::model::{Catalog, Strategy};
+use crate::clock::Zone;
+use crate::store::{DimMeta, Epoch, Result, Store};
+
+/// The clock that ages are measured by, epoch milliseconds.
+pub type Now = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// A key column that cannot be one: a mistake of the caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("dimension `{dimension}` cannot be looked up by a column of {found}")]
+pub struct EnrichError {
+    /// The dimension.
+    pub dimension: String,
+    /// The column's Arrow type.
+    pub found: String,
+}
+
+/// A dimension's columns for a batch.
+#[derive(Debug, Clone)]
+pub struct Enriched {
+    /// In the order of the dimension's columns, one value a row.
+    pub columns: Vec<ArrayRef>,
+    /// Some value is older than its `ttl`, because the store cannot be read.
+    pub stale: bool,
+    /// Rows whose values are NULL because the store cannot be read: to be computed again when it
+    /// can.
+    pub missing: Vec<u32>,
+    /// Rows whose key is NULL or in no row of the table.
+    pub absent_rows: usize,
+    /// Why the store could not be read.
+    pub failure: Option<String>,
+}
+
+/// What a refresh found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refreshed {
+    /// The table.
+    pub table: String,
+    /// Its current epoch.
+    pub epoch: Epoch,
+    /// Rows and bytes held in memory, when it is preloaded.
+    pub preloaded: Option<(usize, usize)>,
+}
+
+/// The catalogue's dimensions over a store.
+pub struct Dimensions {
+    inner: Arc<Inner>,
+    state: RwLock<Arc<Vec<TableState>>>,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    now: Now,
+    zone: Zone,
+    plans: Vec<Plan>,
+    tables: Vec<Table>,
+}
+
+/// One dimension.
+struct Plan {
+    name: String,
+    table: usize,
+    /// Positions in the table's columns.
+    columns: Vec<usize>,
+    strategy: Strategy,
+    ttl_ms: u64,
+    max_stale_ms: u64,
+}
+
+struct Table {
+    spec: TableSpec,
+    kind: KeyKind,
+    preload: bool,
+    cache: CachedRows,
+}
+
+/// What is known of a table now.
+#[derive(Clone, Default)]
+struct TableState {
+    epoch: Option<Arc<Loaded>>,
+    /// When the store last said which epoch is current.
+    checked_at_ms: i64,
+    /// Why it could not say since.
+    failure: Option<String>,
+}
+
+struct Loaded {
+    meta: DimMeta,
+    layout: Layout,
+    preloaded: Option<Preloaded>,
+}
+
+/// One epoch of each table, for one window. Cheap to clone; shards share it.
+#[derive(Clone)]
+pub struct Pinned {
+    inner: Arc<Inner>,
+    state: Arc<Vec<TableState>>,
+}
+
+impl Dimensions {
+    /// Prepares the catalogue's dimensions and reads what is loaded. A store that cannot be read
+    /// just now is no error: its tables are missing until [`Dimensions::refresh`] succeeds.
+    pub fn open(
+        catalog: &Catalog,
+        store: Arc<dyn Store>,
+        now: Now,
+        cache: &CacheOptions,
+    ) -> std::result::Result<Self, SpecError> {
+        let names = TableSpec::tables(catalog);
+        let mut tables = Vec::with_capacity(names.len());
+        for name in &names {
+            let spec = TableSpec::of(catalog, name)?;
+            let kind = KeyKind::of(&spec.key).ok_or_else(|| SpecError::KeyType {
+                dimension: name.clone(),
+                kind: super::spec::type_name(&spec.key),
+            })?;
+            let mut dimensions = catalog.dimensions.iter().filter(|d| d.table == *name);
+            let preload = dimensions.any(|d| d.strategy == Strategy::Preload);
+            tables.push(Table { spec, kind, preload, cache: CachedRows::new(cache) });
+        }
+        let plans = catalog.dimensions.iter().map(|dimension| {
+            let table = names.iter().position(|name| *name == dimension.table);
+            let table = table.expect("`names` are the tables of all dimensions");
+            let asked = &tables[table].spec.columns;
+            let at = |name: &str| {
+                let position = asked.iter().position(|(asked, _)| asked == name);
+                position.expect("the spec has the columns of all its dimensions")
+            };
+            Plan {
+                name: dimension.name.clone(),
+                table,
+                columns: dimension.columns.iter().map(|column| at(&column.from)).collect(),
+                strategy: dimension.strategy,
+                ttl_ms: dimension.ttl_ms,
+                max_stale_ms: dimension.max_stale_ms,
+            }
+        });
+        let plans = plans.collect();
+        let state = vec![TableState::default(); tables.len()];
+        let inner = Inner { store, now, zone: catalog.zone.clone(), plans, tables };
+        let dimensions = Self { inner: Arc::new(inner), state: RwLock::new(Arc::new(state)) };
+        dimensions.refresh();
+        Ok(dimensions)
+    }
+
+    /// Asks the store for new epochs and preloads them; slow when there are, so not for a shard's
+    /// thread. Gives the tables whose epoch changed. Windows that are pinned do not notice.
+    pub fn refresh(&self) -> Vec<Refreshed> {
+        let mut state: Vec<TableState> = self.pin().state.as_ref().clone();
+        let mut refreshed = Vec::new();
+        for (table, state) in self.inner.tables.iter().zip(&mut state) {
+            match self.inner.newer(table, state) {
+                Ok(newer) => {
+                    state.checked_at_ms = (self.inner.now)();
+                    state.failure = None;
+                    if let Some(loaded) = newer {
+                        let size = |p: &Preloaded| (p.len, p.bytes());
+                        refreshed.push(Refreshed {
+                            table: table.spec.table.clone(),
+                            epoch: loaded.meta.epoch,
+                            preloaded: loaded.preloaded.as_ref().map(size),
+                        });
+                        state.epoch = Some(Arc::new(loaded));
+                    }
+                }
+                Err(error) => state.failure = Some(error.to_string()),
+            }
+        }
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
+        refreshed
+    }
+
+    /// Holds the present epochs for one window.
+    pub fn pin(&self) -> Pinned {
+        let state = Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner));
+        Pinned { inner: Arc::clone(&self.inner), state }
+    }
+
+    /// Tables of the catalogue that were never loaded: their columns are NULL.
+    pub fn missing_tables(&self) -> Vec<String> {
+        let pinned = self.pin();
+        let tables = self.inner.tables.iter().zip(pinned.state.iter());
+        let missing = tables.filter(|(_, state)| state.epoch.is_none());
+        missing.map(|(table, _)| table.spec.table.clone()).collect()
+    }
+
+    /// Columns that the loaded epochs lack, each with what to do: they are NULL.
+    pub fn missing_columns(&self) -> Vec<String> {
+        let pinned = self.pin();
+        let loaded = pinned.state.iter().filter_map(|state| state.epoch.as_ref());
+        loaded.flat_map(|loaded| loaded.layout.missing.clone()).collect()
+    }
+}
+
+impl Inner {
+    /// The current epoch, when it is not the known one.
+    fn newer(&self, table: &Table, state: &TableState) -> Result<Option<Loaded>> {
+        let Some(meta) = self.store.dim_current(&table.spec.table)? else { return Ok(None) };
+        if state.epoch.as_ref().is_some_and(|known| known.meta.epoch == meta.epoch) {
+            return Ok(None);
+        }
+        let layout = Layout::new(&table.spec, &meta, &self.zone);
+        let preloaded = if table.preload {
+            let store = self.store.as_ref();
+            Some(Preloaded::read(store, &table.spec, table.kind, &meta, &layout)?)
+        } else {
+            None
+        };
+        Ok(Some(Loaded { meta, layout, preloaded }))
+    }
+}
+
+impl Pinned {
+    /// The epoch that a dimension's values come from.
+    pub fn epoch(&self, dimension: usize) -> Option<Epoch> {
+        let table = self.inner.plans.get(dimension)?.table;
+        self.state[table].epoch.as_ref().map(|loaded| loaded.meta.epoch)
+    }
+
+    /// Looks a batch up in a dimension of the catalogue. `key` has one key a row.
+    pub fn enrich(
+        &self,
+        dimension: usize,
+        key: KeyColumn<'_>,
+    ) -> std::result::Result<Enriched, EnrichError> {
+        let plan = &self.inner.plans[dimension];
+        let (table, state) = (&self.inner.tables[plan.table], &self.state[plan.table]);
+        let len = key.len();
+        let Some(keys) = key.keys(table.kind) else {
+            let found = key.data_type().to_string();
+            return Err(EnrichError { dimension: plan.name.clone(), found });
+        };
+        let Some(loaded) = &state.epoch else {
+            // Never loaded is no failure; a store that never answered is one.
+            let missing = if state.failure.is_some() { all_rows(len) } else { Vec::new() };
+            return Ok(nothing(&table.spec, plan, &self.inner.zone, len, missing, state));
+        };
+        match (&loaded.preloaded, plan.strategy) {
+            (Some(preloaded), Strategy::Preload) => {
+                let age_ms = (self.inner.now)().saturating_sub(state.checked_at_ms);
+                let stale = state.failure.is_some();
+                if stale && u64::try_from(age_ms).is_ok_and(|age| age > plan.max_stale_ms) {
+                    let missing = all_rows(len);
+                    return Ok(nothing(&table.spec, plan, &self.inner.zone, len, missing, state));
+                }
+                let rows = preloaded.index.rows(&keys, len);
+                let absent_rows = rows.iter().filter(|row| **row == 0).count();
+                let gather = |at: &usize| preloaded.rows.gather(*at, &rows, absent_rows > 0);
+                Ok(Enriched {
+                    columns: plan.columns.iter().map(gather).collect(),
+                    stale,
+                    missing: Vec::new(),
+                    absent_rows,
+                    failure: state.failure.clone(),
+                })
+            }
+            _ => Ok(self.cached(plan, table, loaded, state, &keys, len)),
+        }
+    }
+
+    fn cached(
+        &self,
+        plan: &Plan,
+        table: &Table,
+        loaded: &Loaded,
+        state: &TableState,
+        keys: &Keys<'_>,
+        len: usize,
+    ) -> Enriched {
+        let (distinct, places) = distinct(keys, table.kind, len);
+        let ages = Ages {
+            now_ms: (self.inner.now)(),
+            ttl_ms: plan.ttl_ms,
+            max_stale_ms: plan.max_stale_ms,
+        };
+        let (store, name) = (self.inner.store.as_ref(), &table.spec.table);
+        let mut fetched = table.cache.fetch(store, name, loaded.meta.epoch, distinct, ages);
+        let mut rows = RowsBuilder::new(&loaded.layout);
+        // Place 0 is the NULL key.
+        let mut row_of_place = vec![0u32];
+        let mut unknown = vec![false];
+        for found in &fetched.found {
+            let row = match found {
+                Found::Row(stored) => rows.push(stored),
+                Found::Absent | Found::Unknown => Some(0),
+            };
+            let Some(row) = row else {
+                let damaged = format!("dimension table `{name}` is damaged: load it again");
+                let mut nothing =
+                    nothing(&table.spec, plan, &self.inner.zone, len, all_rows(len), state);
+                nothing.failure = Some(damaged);
+                return nothing;
+            };
+            row_of_place.push(row);
+            unknown.push(*found == Found::Unknown);
+        }
+        let rows = rows.finish();
+        let at: Vec<u32> = places.iter().map(|place| row_of_place[*place as usize]).collect();
+        let missing: Vec<u32> = all_rows(len)
+            .into_iter()
+            .zip(&places)
+            .filter_map(|(row, place)| unknown[*place as usize].then_some(row))
+            .collect();
+        let zeros = at.iter().filter(|row| **row == 0).count();
+        Enriched {
+            columns: plan.columns.iter().map(|c| rows.gather(*c, &at, zeros > 0)).collect(),
+            stale: fetched.stale,
+            absent_rows: zeros - missing.len(),
+            missing,
+            failure: fetched.failure.take(),
+        }
+    }
+}
+
+/// All columns NULL.
+fn nothing(
+    spec: &TableSpec,
+    plan: &Plan,
+    zone: &Zone,
+    len: usize,
+    missing: Vec<u32>,
+    state: &TableState,
+) -> Enriched {
+    let null = |at: &usize| {
+        arrow::array::new_null_array(&super::column::array_type(&spec.columns[*at].1, zone), len)
+    };
+    Enriched {
+        columns: plan.columns.iter().map(null).collect(),
+        stale: false,
+        absent_rows: len - missing.len(),
+        missing,
+        failure: state.failure.clone(),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a batch has some thousand rows")]
+fn all_rows(len: usize) -> Vec<u32> {
+    (0..len as u32).collect()
+}
+
+/// The distinct keys of a batch, and for each row the place of its key: 0 for NULL, then from 1.
+#[expect(clippy::cast_possible_truncation, reason = "a batch has some thousand rows")]
+fn distinct(keys: &Keys<'_>, kind: KeyKind, len: usize) -> (Vec<Vec<u8>>, Vec<u32>) {
+    let mut distinct: Vec<Vec<u8>> = Vec::new();
+    let mut add = |bytes: Vec<u8>| {
+        distinct.push(bytes);
+        distinct.len() as u32
+    };
+    let places = match keys {
+        Keys::Numbers(at) => {
+            let mut known: HashMap<u64, u32> = HashMap::new();
+            let bytes = |number: u64| match kind {
+                KeyKind::Signed => signed_bytes(number.cast_signed()),
+                _ => unsigned_bytes(number),
+            };
+            let place = |number| *known.entry(number).or_insert_with(|| add(bytes(number)));
+            let mut place = place;
+            (0..len).map(|row| at(row).map_or(0, &mut place)).collect()
+        }
+        Keys::Decimals(array) => {
+            let mut known: HashMap<i128, u32> = HashMap::new();
+            let mut place =
+                |number| *known.entry(number).or_insert_with(|| add(decimal_bytes(number)));
+            array.iter().map(|value| value.map_or(0, &mut place)).collect()
+        }
+        Keys::Texts(array) => {
+            let mut known: HashMap<&str, u32> = HashMap::new();
+            let mut place = |text| place_of_text(&mut known, text, &mut add);
+            array.iter().map(|value| value.map_or(0, &mut place)).collect()
+        }
+        Keys::Dictionary(array, values) => {
+            let mut known: HashMap<Box<str>, u32> = HashMap::new();
+            by_dictionary(array, values, |text| match known.get(text) {
+                Some(place) => *place,
+                None if text.is_empty() => 0,
+                None => *known.entry(text.into()).or_insert(add(text.as_bytes().to_vec())),
+            })
+        }
+    };
+    (distinct, places)
+}
+
+/// Empty text is nobody's key: stores take no empty ones.
+fn place_of_text<'a>(
+    known: &mut HashMap<&'a str, u32>,
+    text: &'a str,
+    add: &mut impl FnMut(Vec<u8>) -> u32,
+) -> u32 {
+    if text.is_empty() {
+        return 0;
+    }
+    *known.entry(text).or_insert_with(|| add(text.as_bytes().to_vec()))
+}
