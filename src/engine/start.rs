@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -399,7 +399,7 @@ async fn wait(
     observe: &mut dyn FnMut(&Observed<'_>),
 ) -> Ended {
     let mut ticks = tokio::time::interval(OBSERVE_EVERY);
-    let mut signals = Signals::new();
+    let stop = stop_signals();
     loop {
         tokio::select! {
             // An engine that failed drops its end without word.
@@ -407,37 +407,27 @@ async fn wait(
                 observe(&Observed { status, sources: progress });
                 return done.unwrap_or_default();
             }
-            _ = ticks.tick() => observe(&Observed { status, sources: progress }),
-            () = signals.next() => {
-                tracing::info!("stopping: sources end, what was read is stored");
-                status.stop();
+            _ = ticks.tick() => {
+                observe(&Observed { status, sources: progress });
+                if stop.load(Ordering::Relaxed) && !status.stopping() {
+                    tracing::info!("stopping: sources end, what was read is stored");
+                    status.stop();
+                }
             }
         }
     }
 }
 
-/// SIGINT and SIGTERM; where they cannot be had, none ever comes.
-struct Signals {
-    term: Option<tokio::signal::unix::Signal>,
-    int: Option<tokio::signal::unix::Signal>,
-}
-
-impl Signals {
-    fn new() -> Self {
-        use tokio::signal::unix::{SignalKind, signal};
-        Self { term: signal(SignalKind::terminate()).ok(), int: signal(SignalKind::interrupt()).ok() }
-    }
-
-    async fn next(&mut self) {
-        let one = async |signal: &mut Option<tokio::signal::unix::Signal>| match signal {
-            Some(signal) => {
-                signal.recv().await;
-            }
-            None => std::future::pending().await,
-        };
-        tokio::select! {
-            () = one(&mut self.term) => (),
-            () = one(&mut self.int) => (),
+/// Set by SIGINT and SIGTERM; a second one ends the process at once.
+fn stop_signals() -> Arc<AtomicBool> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        let second = signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop));
+        let first = signal_hook::flag::register(signal, Arc::clone(&stop));
+        if let Err(error) = second.and(first) {
+            tracing::warn!(signal, %error, "cannot listen for this signal; it ends the process");
         }
     }
+    stop
 }

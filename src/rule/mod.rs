@@ -9,3 +9,6 @@ mod kernels;
 pub mod plan;
 pub mod safe;
 pub mod sql;
+
+pub use self::eval::{AsOf, Scratch, TagBatch};
+pub use self::plan::{InputField, Plan, PlanError};

@@ -79,10 +79,10 @@ impl Computer {
         stats: &mut WindowStats,
         out: &mut Computed,
     ) {
-        let healthy: Vec<Slot> =
-            slots.iter().copied().filter(|s| !users.get(*s).quarantined).collect();
-        for slot in slots.iter().filter(|s| users.get(**s).quarantined) {
-            write_profile(users, *slot, window, shared, out);
+        let (ill, healthy): (Vec<Slot>, Vec<Slot>) =
+            slots.iter().partition(|s| users.get(**s).quarantined);
+        for slot in ill {
+            write_profile(users, slot, window, shared, out);
         }
         if healthy.is_empty() {
             return;
@@ -93,7 +93,7 @@ impl Computer {
         match computed {
             Ok(()) => self.store_results(users, &healthy, window, shared, stats, out),
             Err(_) => {
-                *self = Self { ..Self::fresh(self, shared) };
+                *self = Self::fresh(self, shared);
                 if let [slot] = healthy[..] {
                     stats.quarantined += 1;
                     let user = users.get_mut(slot);
