@@ -169,3 +169,37 @@ impl DaysSince {
         Ok(ages.finish())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_local_date_is_the_zones(ms in prop_oneof![any::<i64>(), 0..4_200_000_000_000_i64]) {
+            // Gaps and overlaps at midnight, half hours, a skipped day, and none of it.
+            for zone in ["Europe/London", "America/Havana", "Asia/Kolkata", "Pacific/Apia", "UTC"] {
+                let zone = Zone::new(zone).unwrap();
+                let days = DayIndex::new(&zone);
+                let mut last = Stretch::default();
+                for at in [ms, ms.saturating_add(DAY_MS / 3), ms.saturating_sub(DAY_MS * 200)] {
+                    prop_assert_eq!(days.day_with(at, &mut last), zone.day_of(at));
+                }
+            }
+        }
+
+        #[test]
+        fn days_change_where_the_zone_changes(nth in 0..200_usize, by in -2..3_i64) {
+            let zone = Zone::new("America/Havana").unwrap();
+            let days = DayIndex::new(&zone);
+            let at = days.starts_ms[nth % days.starts_ms.len()] + by;
+            prop_assert_eq!(days.day_of(at), zone.day_of(at));
+        }
+    }
+}

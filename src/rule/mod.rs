@@ -4,5 +4,8 @@
 //! Invariant: no actors, no stores, no clock.
 
 pub mod days;
+pub mod eval;
+mod kernels;
+pub mod plan;
 pub mod safe;
 pub mod sql;

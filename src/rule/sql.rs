@@ -191,6 +191,7 @@ impl<'a> Compiler<'a> {
         let expr =
             self.planner.sql_to_expr(ast.clone(), &self.schema, &mut PlannerContext::new())?;
         let expr = expr.transform_up(|e| self.add_as_of(e))?.data;
+        let expr = expr.transform_up(|e| self.approximate(e))?.data;
         let expr = self.simplifier.coerce(expr, &self.schema)?;
         Ok(expr.transform_up(|e| self.checked_negation(e))?.data)
     }
@@ -213,6 +214,32 @@ impl<'a> Compiler<'a> {
         }
         args.push(Expr::Column(Column::new_unqualified(AS_OF_DATE)));
         Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
+    }
+
+    /// A float beside a decimal makes both floats. DataFusion would cast the float to a decimal,
+    /// which fails for NaN and for what is very large.
+    fn approximate(&self, expr: Expr) -> Result<Transformed<Expr>, DataFusionError> {
+        let float = |e: &Expr| e.get_type(&self.schema).is_ok_and(|t| t == DataType::Float64);
+        let to_float = |e: Box<Expr>| {
+            let exact = e.get_type(&self.schema).is_ok_and(|t| t.is_decimal());
+            if exact { Box::new(Expr::Cast(Cast::new(e, DataType::Float64))) } else { e }
+        };
+        Ok(match expr {
+            Expr::BinaryExpr(b) if float(&b.left) || float(&b.right) => {
+                let (left, right) = (to_float(b.left), to_float(b.right));
+                Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(left, b.op, right)))
+            }
+            Expr::Between(mut b) if float(&b.expr) => {
+                b.low = to_float(b.low);
+                b.high = to_float(b.high);
+                Transformed::yes(Expr::Between(b))
+            }
+            Expr::InList(mut i) if float(&i.expr) => {
+                i.list = i.list.into_iter().map(|e| *to_float(Box::new(e))).collect();
+                Transformed::yes(Expr::InList(i))
+            }
+            other => Transformed::no(other),
+        })
     }
 
     /// Negation wraps at the least integer; `0 - x` is checked when it is evaluated.

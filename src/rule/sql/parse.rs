@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use datafusion_sql::sqlparser::ast::{Expr as Ast, Ident, Spanned};
-use datafusion_sql::sqlparser::dialect::{Dialect, GenericDialect};
+use datafusion_sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Word};
@@ -180,6 +180,26 @@ impl Dialect for Rules {
         true
     }
 
+    /// `a IS DISTINCT FROM b AND c` is `(a IS DISTINCT FROM b) AND c`; the parser itself would read
+    /// `b AND c` as the right side.
+    fn parse_infix(
+        &self,
+        parser: &mut Parser<'_>,
+        left: &Ast,
+        _: u8,
+    ) -> Option<Result<Ast, ParserError>> {
+        use Keyword::{DISTINCT, FROM, IS, NOT};
+        let form: fn(Box<Ast>, Box<Ast>) -> Ast = if parser.parse_keywords(&[IS, DISTINCT, FROM]) {
+            Ast::IsDistinctFrom
+        } else if parser.parse_keywords(&[IS, NOT, DISTINCT, FROM]) {
+            Ast::IsNotDistinctFrom
+        } else {
+            return None;
+        };
+        let right = parser.parse_subexpr(self.prec_value(Precedence::Is));
+        Some(right.map(|right| form(Box::new(left.clone()), Box::new(right))))
+    }
+
     fn is_reserved_for_identifier(&self, word: Keyword) -> bool {
         use Keyword::{CASE, CAST, EXISTS, EXTRACT, INTERVAL, NOT, STRUCT, TRIM, TRY_CAST};
         matches!(word, CASE | CAST | EXISTS | EXTRACT | INTERVAL | NOT | STRUCT | TRIM | TRY_CAST)
@@ -197,6 +217,7 @@ pub(super) fn parse(
         out.error(source.text.whole(), "there is no expression here", "");
         return None;
     }
+    let spans: Vec<Span> = tokens.iter().map(|t| t.span).collect();
     let mut parser =
         Parser::new(&Rules).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
     let error = match parser.parse_expr() {
@@ -233,10 +254,8 @@ pub(super) fn parse(
             let last = sql[..end].char_indices().next_back().map_or(0, |(i, _)| i);
             return source.text.place(last..end);
         }
-        let rest = &sql[start..];
-        let word = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
-        let first = rest.chars().next().map_or(1, char::len_utf8);
-        source.text.place(start..start + word.max(first))
+        let token = spans.iter().filter_map(|s| source.range(*s)).find(|r| r.start == start);
+        token.map_or(source.text.whole(), |range| source.text.place(range))
     });
     out.error(place, syntax_message(&message), "");
     None

@@ -274,6 +274,15 @@ fn types_are_those_of_the_catalogue() {
         "date_part('year', last_bought)",
         "CAST(date_part(Utf8(\"year\"), last_bought) AS Int64) : Int64",
     );
+    check(
+        "country IS DISTINCT FROM 'x' AND member",
+        "country IS DISTINCT FROM Utf8(\"x\") AND member : Boolean",
+    );
+    check("score < 0.5", "score < Float64(0.5) : Boolean");
+    check(
+        "date_part('year', last_bought) = 2026",
+        "last_bought >= TimestampMillisecond(1767225600000, Some(\"Europe/London\")) AND last_bought < TimestampMillisecond(1798761600000, Some(\"Europe/London\")) : Boolean",
+    );
     check("0.5", "Decimal128(0.5,1,1) : Decimal128(1, 1)");
     check("days_since(last_bought)", "days_since(last_bought, as_of_date) : Int64");
 }
