@@ -155,7 +155,10 @@ fn no_damage_to_a_file_makes_the_loader_panic() {
             let to = boundaries[random(boundaries.len())];
             match random(4) {
                 0 if from < to => text.replace_range(from..to, ""),
-                1 if from < to => text.insert_str(to, &text[from..to].to_owned()),
+                1 if from < to => {
+                    let again = text[from..to].to_owned();
+                    text.insert_str(to, &again);
+                }
                 _ => text.insert_str(from, PIECES[random(PIECES.len())]),
             }
         }

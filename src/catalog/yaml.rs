@@ -78,13 +78,14 @@ impl Text {
 
     /// Where a part of the text stands; the whole where that is not known.
     pub(super) fn part(&self, range: Range<usize>) -> Place {
-        let inside = |at: usize| {
-            self.runs.iter().find(|r| r.at <= at && at <= r.at + r.len).map(|r| (r, at - r.at))
-        };
-        match (inside(range.start), inside(range.end)) {
-            (Some((a, from)), Some((b, to))) => {
-                Place { start: a.source + offset(from), end: b.source + offset(to), ..self.place }
-            }
+        let first = self.runs.iter().find(|r| r.at <= range.start && range.start < r.at + r.len);
+        let last = self.runs.iter().find(|r| r.at < range.end && range.end <= r.at + r.len);
+        match (first, last) {
+            (Some(a), Some(b)) => Place {
+                start: a.source + offset(range.start - a.at),
+                end: b.source + offset(range.end - b.at),
+                ..self.place
+            },
             _ => self.place,
         }
     }
