@@ -1,5 +1,4 @@
 //! What a right catalogue becomes: sugar as SQL, matrices, order, domains, ids and cases.
-#![expect(clippy::unwrap_used, reason = "a broken catalogue here should stop the test")]
 
 use tagloom::catalog::model::{Aggregate, Catalog, DimensionKey, Domain, From, Span, Strategy};
 use tagloom::catalog::place::Files;

@@ -125,3 +125,43 @@ fn there_are_more_than_sixty_kinds_of_mistake_and_each_says_what_to_do() {
 fn the_base_of_the_mistakes_is_itself_right() {
     assert_eq!(said(base()), "all is well\n");
 }
+
+/// Cuts, doubles and swaps pieces of the base's files: whatever comes of it is said, not a panic.
+#[test]
+fn no_damage_to_a_file_makes_the_loader_panic() {
+    const PIECES: [&str; 16] = [
+        "'", "\"", "{", "}", "[", "\t", "\n", ": ", "- ", "é大", "#", "|", "\r\n", "---\n", "$",
+        "(",
+    ];
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    let base = base();
+    let rounds = std::env::var("DAMAGE_ROUNDS").map_or(150, |n| n.parse().unwrap());
+    for _ in 0..rounds {
+        let mut texts = base.clone();
+        for _ in 0..=random(3) {
+            let at = random(texts.len());
+            let text = texts.values_mut().nth(at).unwrap();
+            let boundaries: Vec<usize> = text.char_indices().map(|(i, _)| i).collect();
+            if boundaries.is_empty() {
+                continue;
+            }
+            let from = boundaries[random(boundaries.len())];
+            let to = boundaries[random(boundaries.len())];
+            match random(4) {
+                0 if from < to => text.replace_range(from..to, ""),
+                1 if from < to => {
+                    let again = text[from..to].to_owned();
+                    text.insert_str(to, &again);
+                }
+                _ => text.insert_str(from, PIECES[random(PIECES.len())]),
+            }
+        }
+        assert!(!said(texts).is_empty());
+    }
+}

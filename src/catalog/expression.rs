@@ -98,13 +98,19 @@ impl Typer<'_> {
         let scope =
             Scope { columns: &columns, params: self.params, zone: self.zone, kind: self.kind };
         let mut found = Diagnostics::default();
-        let typed = sql::compile(text, &scope, &mut found);
+        let typed = guarded(text, &scope, &mut found);
         // What is said of a part that reads a wrong name may come of that; the rest stands.
         let hangs_on_wrong =
             |d: &Diagnostic| wrong.iter().any(|p| d.place.start <= p.start && p.end <= d.place.end);
         found.items.retain(|d| !hangs_on_wrong(d));
         self.pass_on(found, out);
-        typed.filter(|_| wrong.is_empty())
+        let typed = typed.filter(|_| wrong.is_empty())?;
+        if let DataType::Decimal128(p, scale @ ..0) = typed.data_type {
+            let message = format!("a decimal({p},{scale}) is not kept");
+            out.error(text.whole(), message, "give it 0 or more digits behind the point");
+            return None;
+        }
+        Some(typed)
     }
 
     fn pass_on(&self, found: Diagnostics, out: &mut Diagnostics) {
@@ -151,6 +157,25 @@ impl Typer<'_> {
         let message = format!("{what} must be true or false, this is {}", words(&typed.data_type));
         out.error(text.whole(), message, "compare it with something, like `... > 0`");
         None
+    }
+}
+
+/// DataFusion panics on some absurd inputs (a decimal of negative scale compared with a number, in
+/// builds with overflow checks); an author's text must not end the process that checks it.
+fn guarded(text: &SqlText, scope: &Scope<'_>, out: &mut Diagnostics) -> Option<TypedExpr> {
+    let mut found = Diagnostics::default();
+    // `found` is thrown away when the closure unwinds, so that nothing half done is seen.
+    let compile = std::panic::AssertUnwindSafe(|| sql::compile(text, scope, &mut found));
+    match std::panic::catch_unwind(compile) {
+        Ok(typed) => {
+            out.items.append(&mut found.items);
+            typed
+        }
+        Err(_) => {
+            let remedy = "write it more simply; numbers have at most 38 digits";
+            out.error(text.whole(), "this expression cannot be planned", remedy);
+            None
+        }
     }
 }
 

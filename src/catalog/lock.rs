@@ -151,13 +151,14 @@ impl Lock {
         out: &mut Diagnostics,
     ) -> bool {
         // Both sides of a conflict name the same tags: the conflict is said once.
-        if !conflicted && !entry.removed {
-            if let Some(first) = names.get(&entry.name) {
-                let message = format!("two ids for the tag `{}`", entry.name);
-                let remedy = format!("keep the older, this or line {first}, and drop the other");
-                out.error(place, message, remedy);
-                return false;
-            }
+        if let Some(first) = names.get(&entry.name)
+            && !conflicted
+            && !entry.removed
+        {
+            let message = format!("two ids for the tag `{}`", entry.name);
+            let remedy = format!("keep the older, this or line {first}, and drop the other");
+            out.error(place, message, remedy);
+            return false;
         }
         if let Some(first) = ids.get(&entry.id)
             && !conflicted

@@ -78,13 +78,14 @@ impl Text {
 
     /// Where a part of the text stands; the whole where that is not known.
     pub(super) fn part(&self, range: Range<usize>) -> Place {
-        let inside = |at: usize| {
-            self.runs.iter().find(|r| r.at <= at && at <= r.at + r.len).map(|r| (r, at - r.at))
-        };
-        match (inside(range.start), inside(range.end)) {
-            (Some((a, from)), Some((b, to))) => {
-                Place { start: a.source + offset(from), end: b.source + offset(to), ..self.place }
-            }
+        let first = self.runs.iter().find(|r| r.at <= range.start && range.start < r.at + r.len);
+        let last = self.runs.iter().find(|r| r.at < range.end && range.end <= r.at + r.len);
+        match (first, last) {
+            (Some(a), Some(b)) => Place {
+                start: a.source + offset(range.start - a.at),
+                end: b.source + offset(range.end - b.at),
+                ..self.place
+            },
             _ => self.place,
         }
     }
@@ -375,4 +376,58 @@ fn align(value: &str, source: &str, source_start: usize) -> Vec<Run> {
         at += len;
     }
     runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::place::Files;
+
+    /// What of the source stands behind `part` of the only value of the only key.
+    fn check(source: &str, part: &str, expected: &str) {
+        let mut files = Files::default();
+        let file = files.add("a.yaml", source);
+        let mut out = Diagnostics::default();
+        let documents = read(file, source, &mut out);
+        assert!(!out.has_errors(), "{out:?}");
+        let Value::Map(entries) = &documents[0].value else { panic!("a mapping") };
+        let Value::Text(text) = &entries[0].1.value else { panic!("a text") };
+        let at = text.text.find(part).expect("the part is in the value");
+        let sql = text.sql();
+        let place = sql.place(at..at + part.len());
+        assert_eq!(&source[place.start as usize..place.end as usize], expected);
+        assert_eq!(text.part(at..at + part.len()), place);
+    }
+
+    #[test]
+    fn a_part_of_a_value_is_found_in_the_file() {
+        check("k: a + bc\n", "bc", "bc");
+        check("k: 'it''s bc'\n", "bc", "bc");
+        check("k: \"\\\"é\\\" = bc\" # bc\n", "bc", "bc");
+        check("# größe\nk: \"大 bc\"\n", "bc", "bc");
+        check("k: |\n  a\n    bc\n", "bc", "bc");
+        check("k: |2\n    a\n   bc\n", "bc", "bc");
+        check("k: >-\n  a\n  bc\n", "bc", "bc");
+        check("k: a\n  bc\n", "bc", "bc");
+        check("k: a\n  bc\n", "a bc", "a\n  bc");
+        check("\u{FEFF}k: a bc\n", "bc", "bc");
+        check("k: |\r\n  a\r\n  bc\r\n", "bc", "bc");
+    }
+
+    #[test]
+    fn scalars_keep_their_text() {
+        let source = "k: [0.10, no, 01, y, ~, 1e3]\n";
+        let mut out = Diagnostics::default();
+        let documents = read(FileId(0), source, &mut out);
+        let Value::Map(entries) = &documents[0].value else { panic!("a mapping") };
+        let Value::List(items) = &entries[0].1.value else { panic!("a list") };
+        let texts: Vec<&str> = items
+            .iter()
+            .filter_map(|i| match &i.value {
+                Value::Text(t) => Some(t.text.as_str()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(texts, ["0.10", "no", "01", "y", "~", "1e3"]);
+    }
 }
