@@ -15,3 +15,5 @@ pub mod rule;
 pub mod store;
 pub mod write;
 pub mod engine;
+pub mod config;
+pub mod cli;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `tagloom` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tagloom::cli::main()
+}

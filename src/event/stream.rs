@@ -240,7 +240,7 @@ impl StreamDecoder {
 
     fn write_words(&mut self, batch: &Batch<'_>, texts: &Texts, block: &mut EventBlock) {
         let mut words = std::mem::take(&mut self.scratch);
-        let mut run = |expr: &mut RowExpr, words: &mut Words| {
+        let run = |expr: &mut RowExpr, words: &mut Words| {
             expr.words(batch.columns, batch.rows, batch.zone, texts, words);
             std::mem::take(&mut words.failed)
         };

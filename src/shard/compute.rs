@@ -231,12 +231,17 @@ impl Computer {
                 user.open = open.into();
             }
             let due_day = self.due_days[row].min(self.tags.due_days[row]);
+            let due_before_ms = user.due_ms;
             user.due_ms =
                 (due_day != NEVER).then(|| shared.ruleset.catalog.zone.day_start_ms(due_day));
             if self.incomplete.contains(&u32::try_from(row).unwrap_or(u32::MAX)) {
                 user.due_ms = Some(window.as_of_ms.saturating_add(RETRY_DIMENSIONS_MS));
             }
             user.as_of_ms = window.as_of_ms;
+            // A due entry lives until its instant: one is enough for as long as it does not move.
+            if let Some(due_ms) = user.due_ms.filter(|_| user.due_ms != due_before_ms) {
+                out.1.entry(due_ms).or_default().push(user.uid.to_key());
+            }
             write_profile(users, *slot, window, shared, out);
         }
         lap(&mut watch, &mut stats.stage_ns[3]);
@@ -288,8 +293,5 @@ fn write_profile(
     let mut bytes = Vec::new();
     let texts = shared.texts.view();
     encode(head, &user.codes, &user.open, &user.state, &shared.ruleset.layout, &texts, &mut bytes);
-    if let Some(due_ms) = user.due_ms {
-        out.1.entry(due_ms).or_default().push(key.clone());
-    }
     out.0.push((key, bytes));
 }

@@ -9,6 +9,7 @@ use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type,
     TimestampMillisecondType, UInt64Type,
 };
+use datafusion_common::ScalarValue;
 use serde::{Deserialize, Serialize};
 
 /// The value of an open tag.
@@ -109,4 +110,28 @@ pub fn unpack(bytes: &[u8]) -> Vec<Option<OpenValue>> {
         return Vec::new();
     }
     postcard::from_bytes(bytes).unwrap_or_default()
+}
+
+/// An array of a tag's values; a value of another type (the rule changed since) is NULL.
+pub fn array(data_type: &DataType, values: &[Option<OpenValue>]) -> ArrayRef {
+    let scalar = |value: &Option<OpenValue>| {
+        let scalar = match value {
+            None => return ScalarValue::try_from(data_type).ok(),
+            Some(OpenValue::Int(v)) => ScalarValue::Int64(Some(*v)),
+            Some(OpenValue::U64(v)) => ScalarValue::UInt64(Some(*v)),
+            Some(OpenValue::Float(bits)) => ScalarValue::Float64(Some(f64::from_bits(*bits))),
+            Some(OpenValue::Decimal(v, s)) => ScalarValue::Decimal128(Some(*v), 38, *s),
+            Some(OpenValue::Text(v)) => ScalarValue::Utf8(Some(v.clone())),
+            Some(OpenValue::Date(v)) => ScalarValue::Date32(Some(*v)),
+            Some(OpenValue::Timestamp(v)) => {
+                ScalarValue::TimestampMillisecond(Some(*v), Some("UTC".into()))
+            }
+            Some(OpenValue::Bool(v)) => ScalarValue::Boolean(Some(*v)),
+        };
+        scalar.cast_to(data_type).ok()
+    };
+    let null = || ScalarValue::try_from(data_type).unwrap_or(ScalarValue::Null);
+    let scalars = values.iter().map(|v| scalar(v).unwrap_or_else(null));
+    ScalarValue::iter_to_array(scalars)
+        .unwrap_or_else(|_| arrow::array::new_null_array(data_type, values.len()))
 }

@@ -1,0 +1,119 @@
+//! Commands: one file each.
+//!
+//! In: arguments. Out: text for people or JSON for scripts, and an exit code: 0 done, 1 failed,
+//! 2 wrong input.
+
+mod dims;
+mod export;
+mod open;
+mod progress;
+mod run;
+mod summary;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+
+/// Keeps a profile of every user up to date within seconds.
+#[derive(Debug, Parser)]
+#[command(name = "tagloom", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What all commands take.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Settings file [default: tagloom.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Overrides one setting, as in --set store.path=/var/lib/tagloom (may be repeated)
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// The rule directory [default: catalog.path, which is `tags`]
+    #[arg(long, global = true, value_name = "DIR")]
+    catalog: Option<PathBuf>,
+    /// Output for scripts instead of for people
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read sources, keep profiles up to date
+    Run(run::RunArgs),
+    /// Write all profiles to a Parquet or CSV file
+    Export(export::ExportArgs),
+    /// Load and list dimension tables
+    Dims(dims::DimsArgs),
+}
+
+/// Why a command ended badly.
+#[derive(Debug)]
+pub enum Failure {
+    /// What the user gave cannot be used: exit 2.
+    Input(String),
+    /// It did not work: exit 1.
+    Failed(String),
+}
+
+impl Failure {
+    /// A failure that the user's input caused.
+    pub fn input(error: impl std::fmt::Display) -> Self {
+        Self::Input(error.to_string())
+    }
+
+    /// A failure of the system or of tagloom.
+    pub fn failed(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Shorthand for what a command gives back.
+pub type Outcome = Result<(), Failure>;
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TAGLOOM_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,tagloom=info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Input(message)) => {
+            eprintln!("{message}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(message)) => {
+            eprintln!("tagloom: {message}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Outcome {
+    let config = settings(&cli.common)?;
+    let json = cli.common.json;
+    match cli.command {
+        Command::Run(args) => run::run(args, &config, json),
+        Command::Export(args) => export::run(args, &config, json),
+        Command::Dims(args) => dims::run(args, &config, json),
+    }
+}
+
+fn settings(common: &Common) -> Result<Config, Failure> {
+    let environment = std::env::vars().filter(|(key, _)| key.starts_with("TAGLOOM_")).collect();
+    let mut config = crate::config::load(common.config.as_deref(), &common.set, environment)
+        .map_err(Failure::input)?;
+    if let Some(path) = &common.catalog {
+        config.catalog.path.clone_from(path);
+    }
+    Ok(config)
+}

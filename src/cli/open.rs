@@ -1,0 +1,107 @@
+//! Opening what commands work on: catalogue, store.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Failure;
+use crate::catalog::{LoadError, Loaded};
+use crate::clock::Zone;
+use crate::config::{Config, StoreKind};
+use crate::engine::ruleset::Ruleset;
+use crate::event::parse::iso;
+use crate::store::fjall::{FjallOptions, FjallStore};
+use crate::store::memory::MemoryStore;
+use crate::store::{ClockMode, Fault, Identity, Store, StoreError};
+
+/// Loads a catalogue; all its errors are shown.
+pub(super) fn catalog(path: &Path) -> Result<Loaded, Failure> {
+    let color = std::io::stderr().is_terminal();
+    match crate::catalog::load(path) {
+        Ok(loaded) => Ok(loaded),
+        Err(LoadError::Wrong { files, diagnostics }) => {
+            let errors = diagnostics.items.len();
+            let text = crate::catalog::render(&diagnostics, &files, color);
+            Err(Failure::Input(format!("{text}\n{}: {errors} errors and warnings", path.display())))
+        }
+        Err(error @ LoadError::Io { .. }) => Err(Failure::input(error)),
+    }
+}
+
+/// Loads and compiles a catalogue for the engine; `ids.lock` must be up to date.
+pub(super) fn ruleset(path: &Path) -> Result<Ruleset, Failure> {
+    let loaded = catalog(path)?;
+    if let Some(first) = loaded.lock_behind.first() {
+        return Err(Failure::Input(format!(
+            "{}: ids.lock is behind the rules ({first}); run `tagloom check --write` and commit it",
+            path.display()
+        )));
+    }
+    Ruleset::new(loaded.catalog).map_err(Failure::input)
+}
+
+/// Opens (or makes) the configured store for a catalogue.
+pub(super) fn store(
+    config: &Config,
+    ruleset: &Ruleset,
+    clock: ClockMode,
+) -> Result<Arc<dyn Store>, Failure> {
+    let identity = Identity {
+        uid: ruleset.catalog.uid,
+        timezone: ruleset.catalog.zone.name().to_owned(),
+        clock,
+    };
+    match config.store.kind {
+        StoreKind::Memory => Ok(Arc::new(MemoryStore::new(identity, config.rejects.kept_max))),
+        StoreKind::Fjall => {
+            let store = FjallStore::open(&config.store.path, &identity, &fjall_options(config));
+            Ok(Arc::new(store.map_err(store_failure)?))
+        }
+    }
+}
+
+/// Opens the store that is there, as what it is.
+pub(super) fn existing_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
+    if config.store.kind == StoreKind::Memory {
+        return Err(Failure::Input(
+            "store.kind = memory: nothing outlives the process; use `tagloom run --export FILE`"
+                .to_owned(),
+        ));
+    }
+    let store = FjallStore::open_existing(&config.store.path, &fjall_options(config));
+    Ok(Arc::new(store.map_err(store_failure)?))
+}
+
+fn fjall_options(config: &Config) -> FjallOptions {
+    FjallOptions {
+        cache_bytes: config.store.cache_bytes_max,
+        rejects_max: config.rejects.kept_max,
+        ..FjallOptions::default()
+    }
+}
+
+/// A store's error with the right exit code.
+pub(super) fn store_failure(error: StoreError) -> Failure {
+    match error.fault() {
+        Fault::User => Failure::input(error),
+        _ => Failure::failed(error),
+    }
+}
+
+/// Reads an instant as people write it: ISO 8601 (local time of the catalogue's zone where it has no
+/// offset), epoch milliseconds, or `now`.
+pub(super) fn instant(text: &str, zone: &Zone) -> Result<i64, Failure> {
+    if text == "now" {
+        return Ok(crate::clock::wall_ms());
+    }
+    if let Ok(ms) = text.parse::<i64>() {
+        return Ok(ms);
+    }
+    iso(text, zone).map_err(|_| {
+        Failure::Input(format!(
+            "`{text}` is no instant; write 2026-03-31T20:00 (local time of {}), \
+             2026-03-31T12:00:00Z, epoch milliseconds, or now",
+            zone.name()
+        ))
+    })
+}

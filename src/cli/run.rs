@@ -1,0 +1,238 @@
+//! `tagloom run`: read sources, keep profiles up to date.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use clap::Args;
+use indicatif::{MultiProgress, ProgressBar};
+
+use super::{Failure, Outcome, open, progress, summary};
+use crate::catalog::model::{Catalog, Format, From};
+use crate::clock::Stopwatch;
+use crate::config::Config;
+use crate::dimension::CacheOptions;
+use crate::engine::checkpoint::WindowLimits;
+use crate::engine::job::Job;
+use crate::engine::ruleset::Ruleset;
+use crate::engine::{Clock, EngineError, Observed, Options};
+use crate::source::file::{FileSpec, ReadLimits};
+use crate::source::input::STDIN;
+use crate::store::{ClockMode, Store};
+
+/// Arguments of `tagloom run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tagloom run                                   the example shop: real orders, about 550 tags
+  tagloom run --catalog my/tags --source orders=orders.jsonl.gz
+  zcat orders.gz | tagloom run --source orders=-
+  tagloom run --as-of 2026-03-31T20:00          results as of one instant")]
+pub struct RunArgs {
+    /// A file for a stream instead of the catalogue's; `-` is standard input (may be repeated)
+    #[arg(long = "source", value_name = "STREAM=PATH")]
+    sources: Vec<String>,
+    /// A CSV or Parquet file to load into a dimension table first (may be repeated)
+    #[arg(long = "dims", value_name = "TABLE=PATH")]
+    dims: Vec<String>,
+    /// Compute as of this instant (clock.mode = fixed): ISO 8601 or epoch milliseconds
+    #[arg(long, value_name = "INSTANT")]
+    as_of: Option<String>,
+    /// When the input has ended, move the clock here and recompute those whose tags change by it
+    #[arg(long, value_name = "INSTANT")]
+    then_as_of: Option<String>,
+    /// Keep nothing on disk (store.kind = memory)
+    #[arg(long)]
+    memory: bool,
+    /// Write all profiles to this .parquet or .csv file at the end
+    #[arg(long, value_name = "FILE")]
+    export: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
+    let watch = Stopwatch::start();
+    let mut config = config.clone();
+    if args.memory {
+        config.store.kind = crate::config::StoreKind::Memory;
+    }
+    let ruleset = Arc::new(open::ruleset(&config.catalog.path)?);
+    let zone = &ruleset.catalog.zone;
+    let clock = match &args.as_of {
+        Some(text) => Clock::Fixed(open::instant(text, zone)?),
+        None => match config.clock.mode {
+            ClockMode::Wall => Clock::Wall,
+            ClockMode::Event => Clock::Event,
+            ClockMode::Fixed => {
+                let message = "clock.mode = fixed needs an instant: add --as-of INSTANT";
+                return Err(Failure::Input(message.to_owned()));
+            }
+        },
+    };
+    let then_as_of_ms = args.then_as_of.as_ref().map(|t| open::instant(t, zone)).transpose()?;
+    let mode = match clock {
+        Clock::Wall => ClockMode::Wall,
+        Clock::Fixed(_) => ClockMode::Fixed,
+        Clock::Event => ClockMode::Event,
+    };
+    let sources = sources(&ruleset.catalog, &config, &args.sources)?;
+    let store = open::store(&config, &ruleset, mode)?;
+    for pair in &args.dims {
+        let Some((table, path)) = pair.split_once('=') else {
+            return Err(Failure::Input(format!("--dims {pair}: expected TABLE=PATH")));
+        };
+        super::dims::load_table(store.as_ref(), &ruleset, table, path.as_ref(), None)?;
+    }
+    let mut options = options(&config, &ruleset, Arc::clone(&store), clock);
+    options.sources = sources;
+    options.then_as_of_ms = then_as_of_ms;
+    options.jobs = VecDeque::from([Job::Due]);
+    let mut bars = Bars::default();
+    let report = crate::engine::run(options, &mut |seen| bars.show(seen)).map_err(engine_failure)?;
+    bars.clear();
+    let seconds = watch.elapsed().as_secs_f64();
+    summary::show(&report, &ruleset, seconds, json);
+    if let Some(path) = &args.export {
+        super::export::write(store.as_ref(), &ruleset, path)?;
+    }
+    Ok(())
+}
+
+/// Engine options as configured, without sources and jobs.
+pub(super) fn options(
+    config: &Config,
+    ruleset: &Arc<Ruleset>,
+    store: Arc<dyn Store>,
+    clock: Clock,
+) -> Options {
+    Options {
+        ruleset: Arc::clone(ruleset),
+        store,
+        sources: Vec::new(),
+        clock,
+        limits: WindowLimits {
+            close_ms: config.window.close_ms,
+            users_max: config.window.users_max,
+            due_users_max: config.due.users_per_window_max,
+        },
+        read: ReadLimits {
+            block_bytes: config.source.block_bytes,
+            batch_rows_max: config.source.batch_rows_max,
+            line_bytes_max: config.source.line_bytes_max,
+        },
+        shards: config.shards(),
+        batches_under_way_max: config.source.batches_under_way_max,
+        rejects_waiting_max: config.rejects.waiting_max,
+        state_bytes_max: config.user.state_bytes_max,
+        batch_users_max: config.window.batch_users_max,
+        dimension_cache: CacheOptions { bytes_max: config.dimensions.cache_bytes_max },
+        jobs: VecDeque::new(),
+        then_as_of_ms: None,
+        dry: false,
+        stay: false,
+    }
+}
+
+/// An engine's error with the right exit code.
+pub(super) fn engine_failure(error: EngineError) -> Failure {
+    match error {
+        EngineError::Store(error) => open::store_failure(error),
+        EngineError::Source(_) | EngineError::AsOfBack { .. } | EngineError::Dimension(_) => {
+            Failure::input(error)
+        }
+        other => Failure::failed(other),
+    }
+}
+
+/// The files to read: each once, for all streams it feeds.
+fn sources(
+    catalog: &Catalog,
+    config: &Config,
+    given: &[String],
+) -> Result<Vec<FileSpec>, Failure> {
+    let mut paths: Vec<Option<(PathBuf, Format)>> = Vec::new();
+    for stream in &catalog.streams {
+        paths.push(match &stream.from {
+            From::File { path, format } => Some((config.catalog.path.join(path), *format)),
+            From::Kafka { .. } => None,
+        });
+    }
+    let mut any = false;
+    let mut chosen: Vec<bool> = vec![false; paths.len()];
+    for pair in given {
+        let Some((name, path)) = pair.split_once('=') else {
+            return Err(Failure::Input(format!("--source {pair}: expected STREAM=PATH")));
+        };
+        let Some(at) = catalog.streams.iter().position(|s| s.name == name) else {
+            let known: Vec<&str> = catalog.streams.iter().map(|s| s.name.as_str()).collect();
+            let known = known.join(", ");
+            return Err(Failure::Input(format!(
+                "--source {pair}: the catalogue has no stream `{name}`; it has {known}"
+            )));
+        };
+        let format = match &catalog.streams[at].from {
+            From::File { format, .. } | From::Kafka { format, .. } => *format,
+        };
+        paths[at] = Some((path.into(), format));
+        chosen[at] = true;
+        any = true;
+    }
+    let mut specs: Vec<FileSpec> = Vec::new();
+    for (at, path) in paths.into_iter().enumerate() {
+        // With --source only the named streams are read.
+        let Some((path, format)) = path.filter(|_| !any || chosen[at]) else { continue };
+        match specs.iter_mut().find(|s| s.path == path && s.format == format) {
+            Some(spec) => spec.streams.push(at),
+            None => {
+                let name = path.display().to_string();
+                specs.push(FileSpec { path, format, streams: vec![at], name });
+            }
+        }
+    }
+    if let Some(missing) = specs.iter().find(|s| s.path.as_os_str() != STDIN && !s.path.exists()) {
+        return Err(Failure::Input(format!(
+            "{}: no such file; the catalogue's stream `{}` reads it: put it there, or name \
+             another with --source {}=PATH",
+            missing.name,
+            catalog.streams[missing.streams[0]].name,
+            catalog.streams[missing.streams[0]].name
+        )));
+    }
+    Ok(specs)
+}
+
+/// One bar a source, and a line about users.
+#[derive(Default)]
+struct Bars {
+    multi: Option<MultiProgress>,
+    bars: Vec<ProgressBar>,
+}
+
+impl Bars {
+    fn show(&mut self, seen: &Observed<'_>) {
+        let multi = self.multi.get_or_insert_with(MultiProgress::new);
+        for (at, source) in seen.sources.iter().enumerate() {
+            if self.bars.len() <= at {
+                let name = source.name.rsplit('/').next().unwrap_or(&source.name);
+                self.bars.push(multi.add(progress::bytes_bar(name)));
+            }
+            self.bars[at].set_length(source.bytes_total.unwrap_or(0));
+            self.bars[at].set_position(source.bytes_read.load(Ordering::Relaxed));
+        }
+        if let Some(last) = self.bars.last() {
+            let status = seen.status;
+            last.set_message(format!(
+                "{} events, {} users waiting, {} profiles stored",
+                status.events.load(Ordering::Relaxed),
+                status.dirty_users(),
+                status.profiles.load(Ordering::Relaxed),
+            ));
+        }
+    }
+
+    fn clear(&self) {
+        for bar in &self.bars {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What a run did, for people or as one line of JSON.
+
+use std::collections::BTreeMap;
+
+use crate::clock::show_instant;
+use crate::engine::Report;
+use crate::engine::ruleset::Ruleset;
+
+/// Prints the summary of a run.
+#[expect(clippy::print_stdout, reason = "a command's output")]
+pub(super) fn show(report: &Report, ruleset: &Ruleset, seconds: f64, json: bool) {
+    if json {
+        println!("{}", as_json(report, seconds));
+        return;
+    }
+    let rate = |n: u64| per_second(n, seconds);
+    println!("rows read        {:>12}  ({} a second)", report.rows, rate(report.rows));
+    println!("rows rejected    {:>12}", report.rejected_rows);
+    for (stream, totals) in &report.totals.streams {
+        let reasons: Vec<String> =
+            totals.rejects.iter().map(|(r, n)| format!("{n} {}", r.name())).collect();
+        let rejects = if reasons.is_empty() { "none".to_owned() } else { reasons.join(", ") };
+        println!("  {stream:<14} {:>12} events, rejects: {rejects}", totals.events);
+        if totals.failed > 0 {
+            println!("  {:<14} {:>12} expressions could not be computed (NULL)", "", totals.failed);
+        }
+    }
+    println!("repeats dropped  {:>12}", report.folds.repeats + report.folds.changed);
+    if report.folds.changed > 0 {
+        println!("  of them        {:>12} had other content under the same id", report.folds.changed);
+    }
+    println!("profiles stored  {:>12}  ({} a second)", report.profiles, rate(report.profiles));
+    println!("  by time alone  {:>12}", report.stats.due_users);
+    println!("tags changed     {:>12}", report.stats.tags_changed);
+    let failed: u64 = report.stats.tags.iter().map(|t| t.failed).sum();
+    if failed > 0 {
+        println!("not computable   {failed:>12} (NULL for those users):");
+        for (tag, stats) in ruleset.catalog.tags.iter().zip(&report.stats.tags) {
+            if stats.failed > 0 {
+                println!("  {:<40} {}", tag.name, stats.failed);
+            }
+        }
+    }
+    if let Some(as_of_ms) = report.as_of_ms {
+        println!("as of            {}", show_instant(as_of_ms));
+    }
+    println!("took             {seconds:.2} s, {} windows", report.windows);
+    warnings(report, ruleset);
+}
+
+fn warnings(report: &Report, ruleset: &Ruleset) {
+    if report.rows == 0 && report.windows == 0 {
+        eprintln!("nothing new: the sources were read to their end before");
+    }
+    for table in &report.missing_tables {
+        eprintln!(
+            "warning: dimension table `{table}` was never loaded: its columns are NULL; \
+             `tagloom dims load {table} FILE`"
+        );
+    }
+    if let Some((day, strays)) = report.stray_future {
+        let at = show_instant(ruleset.catalog.zone.day_start_ms(day + 1) - 1);
+        eprintln!(
+            "warning: {strays} events lie more than 366 days beyond all others and moved the as-of; \
+             they look like mistakes: run with --as-of {at} into a new store.path"
+        );
+    }
+    if report.quarantined > 0 {
+        eprintln!("warning: {} users are quarantined; see the log for their panics", report.quarantined);
+    }
+}
+
+fn per_second(count: u64, seconds: f64) -> u64 {
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rate for people to read"
+    )]
+    let rate = (count as f64 / seconds.max(1e-3)) as u64;
+    rate
+}
+
+fn as_json(report: &Report, seconds: f64) -> serde_json::Value {
+    let rejects: BTreeMap<&str, BTreeMap<&str, u64>> = report
+        .totals
+        .streams
+        .iter()
+        .map(|(s, t)| (s.as_str(), t.rejects.iter().map(|(r, n)| (r.name(), *n)).collect()))
+        .collect();
+    serde_json::json!({
+        "rows": report.rows,
+        "events": report.events,
+        "rejected_rows": report.rejected_rows,
+        "rejects": rejects,
+        "repeats": report.folds.repeats,
+        "changed_repeats": report.folds.changed,
+        "users": report.profiles,
+        "due_users": report.stats.due_users,
+        "dirty_users": report.stats.dirty_users,
+        "tags_changed": report.stats.tags_changed,
+        "windows": report.windows,
+        "as_of_ms": report.as_of_ms,
+        "seconds": seconds,
+        "stage_ms": report.stats.stage_ns.map(|ns| ns / 1_000_000),
+    })
+}

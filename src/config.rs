@@ -1,0 +1,342 @@
+//! Settings: `tagloom.toml` < environment (`TAGLOOM_STORE__PATH`) < `--set store.path=...`.
+//!
+//! In: a file, the environment, overrides. Out: one checked [`Config`].
+//! Invariant: an unknown key is an error that suggests a known one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::ClockMode;
+
+/// All settings. Units stand last in the names.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The rule directory.
+    pub catalog: CatalogConfig,
+    /// Where as-of comes from.
+    pub clock: ClockConfig,
+    /// When windows close.
+    pub window: WindowConfig,
+    /// Draining of due users.
+    pub due: DueConfig,
+    /// Memory of the whole process.
+    pub memory: MemoryConfig,
+    /// Memory of one user.
+    pub user: UserConfig,
+    /// Reading.
+    pub source: SourceConfig,
+    /// Dimension tables.
+    pub dimensions: DimensionsConfig,
+    /// Rows that could not be used.
+    pub rejects: RejectsConfig,
+    /// Where profiles are.
+    pub store: StoreConfig,
+    /// Threads.
+    pub engine: EngineConfig,
+}
+
+/// `catalog.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CatalogConfig {
+    /// The rule directory.
+    pub path: PathBuf,
+}
+
+/// `clock.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClockConfig {
+    /// `wall`, `fixed` (with `--as-of`) or `event` (the default for files).
+    pub mode: ClockMode,
+}
+
+/// `window.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WindowConfig {
+    /// Milliseconds from one window's close to the next, 100 to 60,000.
+    pub close_ms: u64,
+    /// Dirty users at which a window closes early.
+    pub users_max: usize,
+    /// Users computed at once.
+    pub batch_users_max: usize,
+}
+
+/// `due.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DueConfig {
+    /// Due users recomputed in one window.
+    pub users_per_window_max: usize,
+}
+
+/// `memory.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MemoryConfig {
+    /// Bytes of resident users beyond which a warning is logged.
+    pub resident_bytes_max: u64,
+}
+
+/// `user.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UserConfig {
+    /// Bytes of one user's events beyond which its oldest days lose their event ids.
+    pub state_bytes_max: usize,
+}
+
+/// `source.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SourceConfig {
+    /// Bytes of JSON lines decoded at once.
+    pub block_bytes: usize,
+    /// CSV rows decoded at once.
+    pub batch_rows_max: usize,
+    /// Bytes of the longest line; a longer one is a reject.
+    pub line_bytes_max: usize,
+    /// Batches between sources and shards; sources wait beyond it.
+    pub batches_under_way_max: usize,
+}
+
+/// `dimensions.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DimensionsConfig {
+    /// Bytes of cached rows for each table.
+    pub cache_bytes_max: u64,
+}
+
+/// `rejects.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RejectsConfig {
+    /// Rejects kept in the store; the oldest go first.
+    pub kept_max: usize,
+    /// Rejects kept in memory between two windows; sources wait beyond it.
+    pub waiting_max: usize,
+}
+
+/// `store.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// `fjall` (embedded) or `memory` (nothing outlives the process).
+    pub kind: StoreKind,
+    /// Directory of the embedded store.
+    pub path: PathBuf,
+    /// Bytes of blocks kept in memory for reading.
+    pub cache_bytes_max: u64,
+}
+
+/// Kinds of stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// Embedded, durable.
+    Fjall,
+    /// In memory.
+    Memory,
+}
+
+/// `engine.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineConfig {
+    /// Threads that host users; 0: one a core.
+    pub shards: usize,
+}
+
+impl Default for CatalogConfig {
+    fn default() -> Self {
+        Self { path: "tags".into() }
+    }
+}
+
+impl Default for ClockConfig {
+    fn default() -> Self {
+        Self { mode: ClockMode::Event }
+    }
+}
+
+impl Default for WindowConfig {
+    fn default() -> Self {
+        Self { close_ms: 10_000, users_max: 1_000_000, batch_users_max: 8_192 }
+    }
+}
+
+impl Default for DueConfig {
+    fn default() -> Self {
+        Self { users_per_window_max: 100_000 }
+    }
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self { resident_bytes_max: 8 << 30 }
+    }
+}
+
+impl Default for UserConfig {
+    fn default() -> Self {
+        Self { state_bytes_max: 1 << 20 }
+    }
+}
+
+impl Default for SourceConfig {
+    fn default() -> Self {
+        Self {
+            block_bytes: 1 << 20,
+            batch_rows_max: 8_192,
+            line_bytes_max: 1 << 20,
+            batches_under_way_max: 16,
+        }
+    }
+}
+
+impl Default for DimensionsConfig {
+    fn default() -> Self {
+        Self { cache_bytes_max: 64 << 20 }
+    }
+}
+
+impl Default for RejectsConfig {
+    fn default() -> Self {
+        Self { kept_max: 1_000_000, waiting_max: 200_000 }
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { kind: StoreKind::Fjall, path: ".tagloom".into(), cache_bytes_max: 256 << 20 }
+    }
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { shards: 0 }
+    }
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+/// Reads all settings. `file`: an explicit one must exist, else `tagloom.toml` may be absent.
+pub fn load(
+    file: Option<&Path>,
+    overrides: &[String],
+    environment: BTreeMap<String, String>,
+) -> Result<Config, ConfigError> {
+    let text = |e: config::ConfigError| ConfigError(explain(&e.to_string()));
+    let mut builder = config::Config::builder();
+    let path = file.unwrap_or(Path::new("tagloom.toml"));
+    let source = config::File::from(path).format(config::FileFormat::Toml);
+    builder = builder.add_source(source.required(file.is_some()));
+    let environment = config::Environment::with_prefix("TAGLOOM")
+        .prefix_separator("_")
+        .separator("__")
+        .try_parsing(true)
+        .source(Some(environment.into_iter().filter(|(k, _)| k.contains("__")).collect()));
+    builder = builder.add_source(environment);
+    for pair in overrides {
+        let Some((key, value)) = pair.split_once('=') else {
+            let message = format!("--set {pair}: expected KEY=VALUE, as in --set window.close_ms=1000");
+            return Err(ConfigError(message));
+        };
+        builder = builder.set_override(key.trim(), value.trim()).map_err(text)?;
+    }
+    let config: Config = builder.build().and_then(config::Config::try_deserialize).map_err(text)?;
+    config.check()?;
+    Ok(config)
+}
+
+impl Config {
+    fn check(&self) -> Result<(), ConfigError> {
+        if !(100..=60_000).contains(&self.window.close_ms) {
+            return Err(ConfigError(format!(
+                "window.close_ms = {}: expected 100 to 60000 milliseconds",
+                self.window.close_ms
+            )));
+        }
+        let positive = [
+            ("window.users_max", self.window.users_max),
+            ("window.batch_users_max", self.window.batch_users_max),
+            ("due.users_per_window_max", self.due.users_per_window_max),
+            ("source.block_bytes", self.source.block_bytes),
+            ("source.batch_rows_max", self.source.batch_rows_max),
+            ("source.line_bytes_max", self.source.line_bytes_max),
+            ("source.batches_under_way_max", self.source.batches_under_way_max),
+            ("rejects.waiting_max", self.rejects.waiting_max),
+            ("user.state_bytes_max", self.user.state_bytes_max),
+        ];
+        match positive.iter().find(|(_, value)| *value == 0) {
+            Some((key, _)) => Err(ConfigError(format!("{key} = 0: expected at least 1"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Threads that host users.
+    pub fn shards(&self) -> usize {
+        match self.engine.shards {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            shards => shards,
+        }
+    }
+}
+
+/// Adds "did you mean" to serde's message about an unknown key.
+fn explain(message: &str) -> String {
+    let mut names = message.split('`').skip(1).step_by(2);
+    if !message.contains("unknown field") {
+        return message.to_owned();
+    }
+    let Some(unknown) = names.next() else { return message.to_owned() };
+    let near = names
+        .map(|known| (strsim::jaro_winkler(unknown, known), known))
+        .filter(|(score, _)| *score > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match near {
+        Some((_, known)) => format!("{message}; did you mean `{known}`?"),
+        None => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(overrides: &[&str], env: &[(&str, &str)]) -> Result<Config, String> {
+        let overrides: Vec<String> = overrides.iter().map(|s| (*s).to_owned()).collect();
+        let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        load(None, &overrides, env).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn overrides_win_over_the_environment() {
+        let env = [("TAGLOOM_STORE__PATH", "/a"), ("TAGLOOM_WINDOW__CLOSE_MS", "500")];
+        let config = check(&["store.path=/b"], &env).expect("both are known keys");
+        assert_eq!(config.store.path, PathBuf::from("/b"));
+        assert_eq!(config.window.close_ms, 500);
+    }
+
+    #[test]
+    fn unknown_keys_are_errors_with_a_suggestion() {
+        let error = check(&["window.close_msec=5"], &[]).expect_err("no such key");
+        assert!(error.contains("close_msec") && error.contains("did you mean `close_ms`"), "{error}");
+        let error = check(&[], &[("TAGLOOM_STORE__PTH", "x")]).expect_err("no such key");
+        assert!(error.contains("did you mean `path`"), "{error}");
+    }
+
+    #[test]
+    fn limits_have_limits() {
+        let error = check(&["window.close_ms=5"], &[]).expect_err("too short");
+        assert!(error.contains("100 to 60000"), "{error}");
+    }
+}
