@@ -6,7 +6,6 @@
 
 #![expect(
     clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
     reason = "values are narrowed only after a range check, and widened back by their type"
 )]
 
@@ -16,7 +15,7 @@ use arrow::array::{
     ArrayRef, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array,
     Int32Array, Int64Array, StringArray, TimestampMillisecondArray, UInt64Array,
 };
-use arrow::buffer::{BooleanBuffer, NullBuffer};
+use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
 use arrow::datatypes::{DataType, Int32Type};
 use hashbrown::HashTable;
 use twox_hash::XxHash3_64;
@@ -77,6 +76,17 @@ impl Bits {
             }
             Self::Wide(data) => Self::Wide(std::mem::take(data)),
         };
+    }
+
+    /// Makes row 0 a plain 0: in a column without other NULLs it is told by its number alone.
+    fn zero_first(&mut self) {
+        match self {
+            Self::I8(data) => data[0] = 0,
+            Self::I16(data) => data[0] = 0,
+            Self::I32(data) => data[0] = 0,
+            Self::I64(data) => data[0] = 0,
+            Self::Wide(data) => data[0] = None,
+        }
     }
 
     fn shrink(&mut self) {
@@ -154,17 +164,21 @@ where
     if !nulls {
         return (rows.iter().map(|row| to(i64::from(data[*row as usize]))).collect(), None);
     }
-    let mut valid = Vec::with_capacity(rows.len());
-    let values = rows
-        .iter()
-        .map(|row| {
+    let mut values = Vec::with_capacity(rows.len());
+    let mut words = Vec::with_capacity(rows.len().div_ceil(64));
+    for chunk in rows.chunks(64) {
+        let mut word = 0u64;
+        values.extend(chunk.iter().enumerate().map(|(bit, row)| {
             let value = data[*row as usize];
-            valid.push(value != null);
+            let valid = value != null;
+            word |= u64::from(valid) << bit;
             // Not the null's own value: who reads a NULL's slot by mistake reads a plain 0.
-            to(if value == null { 0 } else { i64::from(value) })
-        })
-        .collect();
-    let valid = BooleanBuffer::collect_bool(valid.len(), |i| valid[i]);
+            to(if valid { i64::from(value) } else { 0 })
+        }));
+        // Arrow's bitmaps are little-endian everywhere.
+        words.push(word.to_le());
+    }
+    let valid = BooleanBuffer::new(Buffer::from_vec(words), 0, rows.len());
     (values, Some(NullBuffer::new(valid)))
 }
 
@@ -226,6 +240,9 @@ impl ColumnBuilder {
     }
 
     pub(super) fn finish(mut self, kind: &ColumnType, zone: &Zone) -> Column {
+        if self.nulls == 0 {
+            self.bits.zero_first();
+        }
         self.bits.shrink();
         let values = self.texts.map(|texts| {
             // Never empty: the slot of a NULL then still names an entry.
@@ -240,6 +257,23 @@ impl ColumnBuilder {
             values,
             nulls: self.nulls > 0,
         }
+    }
+}
+
+/// Row numbers to gather: 0 is NULL in every column.
+pub(super) struct RowNumbers {
+    rows: Vec<u32>,
+    /// Where the row is not 0; `None`: nowhere is it 0.
+    present: Option<NullBuffer>,
+    pub(super) zeros: usize,
+}
+
+impl RowNumbers {
+    pub(super) fn new(rows: Vec<u32>) -> Self {
+        let zeros = rows.iter().filter(|row| **row == 0).count();
+        let present = (zeros > 0)
+            .then(|| NullBuffer::new(BooleanBuffer::collect_bool(rows.len(), |i| rows[i] != 0)));
+        Self { rows, present, zeros }
     }
 }
 
@@ -260,44 +294,47 @@ impl Column {
         self.bits.bytes() + values
     }
 
-    /// The values at `rows`, where row 0 is NULL. `any_missing`: whether some row is 0.
-    pub(super) fn gather(&self, rows: &[u32], any_missing: bool) -> ArrayRef {
-        let nulls = self.nulls || any_missing;
+    /// The values at these rows.
+    pub(super) fn gather(&self, at: &RowNumbers) -> ArrayRef {
+        let rows = &at.rows;
+        let nulls = self.nulls;
+        // A column without NULLs of its own shares one bitmap with all others.
+        let bits = |nulls: Option<NullBuffer>| nulls.or_else(|| at.present.clone());
         match &self.kind {
             ColumnType::U64 => {
                 let (values, nulls) = self.bits.gather(rows, nulls, i64::cast_unsigned);
-                Arc::new(UInt64Array::new(values.into(), nulls))
+                Arc::new(UInt64Array::new(values.into(), bits(nulls)))
             }
             ColumnType::Int => {
                 let (values, nulls) = self.bits.gather(rows, nulls, |v| v);
-                Arc::new(Int64Array::new(values.into(), nulls))
+                Arc::new(Int64Array::new(values.into(), bits(nulls)))
             }
             ColumnType::Float => {
                 let to = |v: i64| f64::from_bits(v.cast_unsigned());
                 let (values, nulls) = self.bits.gather(rows, nulls, to);
-                Arc::new(Float64Array::new(values.into(), nulls))
+                Arc::new(Float64Array::new(values.into(), bits(nulls)))
             }
             ColumnType::Decimal { precision, scale } => {
                 let (values, nulls) = self.bits.gather(rows, nulls, i128::from);
                 let data_type = DataType::Decimal128(*precision, *scale);
-                Arc::new(Decimal128Array::new(values.into(), nulls).with_data_type(data_type))
+                Arc::new(Decimal128Array::new(values.into(), bits(nulls)).with_data_type(data_type))
             }
             ColumnType::Bool => {
                 let (values, nulls) = self.bits.gather(rows, nulls, |v| v != 0);
-                Arc::new(BooleanArray::new(values.into(), nulls))
+                Arc::new(BooleanArray::new(values.into(), bits(nulls)))
             }
             ColumnType::Date => {
                 let (values, nulls) = self.bits.gather(rows, nulls, |v| v as i32);
-                Arc::new(Date32Array::new(values.into(), nulls))
+                Arc::new(Date32Array::new(values.into(), bits(nulls)))
             }
             ColumnType::Timestamp(_) => {
                 let (values, nulls) = self.bits.gather(rows, nulls, |v| v);
-                let array = TimestampMillisecondArray::new(values.into(), nulls);
+                let array = TimestampMillisecondArray::new(values.into(), bits(nulls));
                 Arc::new(array.with_timezone(Arc::clone(&self.zone)))
             }
             ColumnType::String => {
                 let (codes, nulls) = self.bits.gather(rows, nulls, |v| v as i32);
-                let codes = Int32Array::new(codes.into(), nulls);
+                let codes = Int32Array::new(codes.into(), bits(nulls));
                 let values = self.values.as_ref().expect("`new` gives text columns values");
                 let array = DictionaryArray::<Int32Type>::try_new(codes, Arc::clone(values));
                 Arc::new(array.expect("codes are positions in the values"))
@@ -331,11 +368,11 @@ mod tests {
         }
         let column = builder.finish(&ColumnType::Int, &zone);
         let rows: Vec<u32> = (0..=values.len() as u32).collect();
-        let got = column.gather(&rows, true);
+        let present = column.gather(&RowNumbers::new(rows[1..].to_vec()));
+        let got = column.gather(&RowNumbers::new(rows));
         let got: Vec<Option<i64>> = got.as_primitive::<Int64Type>().iter().collect();
         assert_eq!(got[0], None);
         assert_eq!(&got[1..], values);
-        let present = column.gather(&rows[1..], false);
         assert_eq!(present.null_count(), values.iter().filter(|v| v.is_none()).count());
     }
 

@@ -76,7 +76,7 @@ pub(super) fn read(
             );
             sink.reject(line, None, what)?;
         }
-        if sink.rows() % PROGRESS_ROWS == 0 {
+        if sink.rows().is_multiple_of(PROGRESS_ROWS) {
             progress(Progress { bytes: bytes.get(), bytes_total, rows: sink.rows() });
         }
     }

@@ -10,6 +10,7 @@ use arrow::array::ArrayRef;
 use hashbrown::HashMap;
 
 use super::cached::{Ages, CacheOptions, CachedRows, Found};
+use super::column::RowNumbers;
 use super::index::by_dictionary;
 use super::key::{KeyColumn, KeyKind, Keys, decimal_bytes, signed_bytes, unsigned_bytes};
 use super::spec::{SpecError, TableSpec};
@@ -259,14 +260,13 @@ impl Pinned {
                     let missing = all_rows(len);
                     return Ok(nothing(&table.spec, plan, &self.inner.zone, len, missing, state));
                 }
-                let rows = preloaded.index.rows(&keys, len);
-                let absent_rows = rows.iter().filter(|row| **row == 0).count();
-                let gather = |at: &usize| preloaded.rows.gather(*at, &rows, absent_rows > 0);
+                let at = RowNumbers::new(preloaded.index.rows(&keys, len));
+                let gather = |column: &usize| preloaded.rows.gather(*column, &at);
                 Ok(Enriched {
                     columns: plan.columns.iter().map(gather).collect(),
                     stale,
                     missing: Vec::new(),
-                    absent_rows,
+                    absent_rows: at.zeros,
                     failure: state.failure.clone(),
                 })
             }
@@ -311,17 +311,17 @@ impl Pinned {
             unknown.push(*found == Found::Unknown);
         }
         let rows = rows.finish();
-        let at: Vec<u32> = places.iter().map(|place| row_of_place[*place as usize]).collect();
+        let at = places.iter().map(|place| row_of_place[*place as usize]);
+        let at = RowNumbers::new(at.collect());
         let missing: Vec<u32> = all_rows(len)
             .into_iter()
             .zip(&places)
             .filter_map(|(row, place)| unknown[*place as usize].then_some(row))
             .collect();
-        let zeros = at.iter().filter(|row| **row == 0).count();
         Enriched {
-            columns: plan.columns.iter().map(|c| rows.gather(*c, &at, zeros > 0)).collect(),
+            columns: plan.columns.iter().map(|c| rows.gather(*c, &at)).collect(),
             stale: fetched.stale,
-            absent_rows: zeros - missing.len(),
+            absent_rows: at.zeros - missing.len(),
             missing,
             failure: fetched.failure.take(),
         }

@@ -27,3 +27,4 @@ pub use key::{KeyColumn, KeyKind};
 pub use load::{LoadError, LoadOptions, LoadReport, Progress, RowError, load};
 pub use lookup::{Dimensions, EnrichError, Enriched, Now, Pinned, Refreshed};
 pub use spec::{SpecError, TableSpec};
+pub use table::PreloadedTable;

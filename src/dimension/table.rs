@@ -4,9 +4,9 @@
 
 use arrow::array::ArrayRef;
 
-use super::column::{Column, ColumnBuilder};
+use super::column::{Column, ColumnBuilder, RowNumbers};
 use super::index::Index;
-use super::key::KeyKind;
+use super::key::{KeyColumn, KeyKind};
 use super::row::{self, Coding};
 use super::spec::{TableSpec, type_name};
 use crate::catalog::model::ColumnType;
@@ -106,8 +106,45 @@ impl<'a> RowsBuilder<'a> {
 
 impl Rows {
     /// One asked column at these rows.
-    pub(super) fn gather(&self, column: usize, rows: &[u32], any_missing: bool) -> ArrayRef {
-        self.columns[column].gather(rows, any_missing)
+    pub(super) fn gather(&self, column: usize, at: &RowNumbers) -> ArrayRef {
+        self.columns[column].gather(at)
+    }
+}
+
+/// The current epoch of a table in memory, without a catalogue around it.
+#[derive(Debug)]
+pub struct PreloadedTable {
+    table: Preloaded,
+    kind: KeyKind,
+}
+
+impl PreloadedTable {
+    /// Reads the current epoch; `None`: the table was never loaded, or its key can be none.
+    pub fn read(store: &dyn Store, spec: &TableSpec, zone: &Zone) -> Result<Option<Self>> {
+        let (Some(meta), Some(kind)) = (store.dim_current(&spec.table)?, KeyKind::of(&spec.key))
+        else {
+            return Ok(None);
+        };
+        let layout = Layout::new(spec, &meta, zone);
+        let table = Preloaded::read(store, spec, kind, &meta, &layout)?;
+        Ok(Some(Self { table, kind }))
+    }
+
+    /// The number of rows.
+    pub fn len(&self) -> usize {
+        self.table.len
+    }
+
+    /// Whether it has no rows.
+    pub fn is_empty(&self) -> bool {
+        self.table.len == 0
+    }
+
+    /// All columns for a batch of keys; `None`: the key column's type cannot be looked up.
+    pub fn columns(&self, key: KeyColumn<'_>) -> Option<Vec<ArrayRef>> {
+        let at = RowNumbers::new(self.table.index.rows(&key.keys(self.kind)?, key.len()));
+        let columns = self.table.rows.columns.iter();
+        Some(columns.map(|column| column.gather(&at)).collect())
     }
 }
 
