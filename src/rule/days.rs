@@ -172,8 +172,6 @@ impl DaysSince {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
-
     use proptest::prelude::*;
 
     use super::*;

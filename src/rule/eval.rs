@@ -92,7 +92,7 @@ impl Plan {
         out.open.clear();
         out.open.extend(self.open.iter().map(|t| new_null_array(&self.tags[*t].data_type, 0)));
         out.codes.resize(rows * self.closed.len(), 0);
-        scratch.by_tag.resize(self.closed.len() * rows, 0);
+        scratch.by_tag.resize(self.closed.len() * stride(rows), 0);
         let mut columns = Columns { plan: self, inputs, rows, as_of, cache: Vec::new() };
         let leaf_runs: Vec<bool> =
             self.leaves.iter().map(|l| self.leaf_is_exact(l, scratch)).collect();
@@ -109,7 +109,7 @@ impl Plan {
                 if last {
                     let closed = self.closed.len();
                     let to = &mut out.codes[chunk.start * closed..chunk.end * closed];
-                    transpose(&from[chunk.start..], rows, closed, chunk.len(), to);
+                    transpose(&from[chunk.start..], stride(rows), closed, chunk.len(), to);
                 }
             });
         }
@@ -187,7 +187,7 @@ impl Plan {
             (Place::Closed(at), Some(codes)) => {
                 let mut column = Vec::with_capacity(columns.rows);
                 codes.put(&array, &mut column);
-                let start = at * columns.rows;
+                let start = at * stride(columns.rows);
                 scratch.by_tag[start..start + columns.rows].copy_from_slice(&column);
             }
             (Place::Open(at), _) => out.open[at] = array,
@@ -224,7 +224,8 @@ impl Plan {
                 let (Place::Closed(at), Some(program)) = (planned.place, &planned.program) else {
                     continue;
                 };
-                let out = &mut by_tag[at * rows + chunk.start..at * rows + chunk.end];
+                let start = at * stride(rows);
+                let out = &mut by_tag[start + chunk.start..start + chunk.end];
                 let masks = Masks { slots: &slots, masks: &masks };
                 self.run_program(program, &chunk, scratch, &masks, &mut spare, out);
             }
@@ -284,7 +285,8 @@ impl Plan {
             }
             Leaf::Tag { tag, codes } => {
                 let Place::Closed(at) = self.tags[*tag].place else { return };
-                let codes_of = &scratch.by_tag[at * rows + chunk.start..at * rows + chunk.end];
+                let start = at * stride(rows);
+                let codes_of = &scratch.by_tag[start + chunk.start..start + chunk.end];
                 for (out, code) in out.iter_mut().zip(codes_of) {
                     *out = u8::from(codes[usize::from(code / 64)] >> (code % 64) & 1 == 1);
                 }
@@ -346,6 +348,12 @@ fn due_of_ages(spec: &LaneSpec, lane: &Lane, today: Day, valid: &[u8], due: &mut
             *due = (*due).min(Day::try_from(day).unwrap_or(NEVER));
         }
     }
+}
+
+/// Bytes from one tag's codes to the next's: an odd number of cache lines, so that the same rows of
+/// many tags do not compete for the same few places in the cache.
+fn stride(rows: usize) -> usize {
+    (rows.div_ceil(64) | 1) * 64
 }
 
 fn gather(table: &[u8], ids: &[u32], out: &mut [u8]) {
@@ -450,7 +458,8 @@ impl Columns<'_> {
         match planned.place {
             Place::Open(at) => open[at].clone(),
             Place::Closed(at) => {
-                let codes = &scratch.by_tag[at * self.rows..(at + 1) * self.rows];
+                let start = at * stride(self.rows);
+                let codes = &scratch.by_tag[start..start + self.rows];
                 if let Some(Codes::Bool(no, _)) = planned.codes {
                     let value = |c: &u8| (*c != 0).then_some(*c != no);
                     return Arc::new(codes.iter().map(value).collect::<BooleanArray>());

@@ -289,11 +289,8 @@ fn text(ast: &Ast) -> String {
 
 fn expressions(args: &FunctionArguments) -> Option<Vec<&Ast>> {
     let FunctionArguments::List(list) = args else { return None };
-    let one = |arg: &'_ FunctionArg| match arg {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(_)) => true,
-        _ => false,
-    };
-    list.args.iter().all(one).then(|| {
+    let expr = |arg: &'_ FunctionArg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(_)));
+    list.args.iter().all(expr).then(|| {
         let expr = |arg| match arg {
             &FunctionArg::Unnamed(FunctionArgExpr::Expr(ref e)) => Some(e),
             _ => None,
