@@ -12,7 +12,7 @@ use crate::store::Store;
 
 /// Arguments of `tagloom dims`.
 #[derive(Debug, Args)]
-pub struct DimsArgs {
+pub(super) struct DimsArgs {
     #[command(subcommand)]
     command: DimsCommand,
 }

@@ -27,7 +27,7 @@ use crate::write::profile::{Schemas, label_of};
 #[command(after_help = "Examples:
   tagloom export --out tags.parquet
   tagloom export --out tags.csv")]
-pub struct ExportArgs {
+pub(super) struct ExportArgs {
     /// The file to write: .parquet or .csv
     #[arg(long, value_name = "FILE")]
     out: PathBuf,

@@ -3,6 +3,7 @@
 //! In: arguments. Out: text for people or JSON for scripts, and an exit code: 0 done, 1 failed,
 //! 2 wrong input.
 
+mod check;
 mod dims;
 mod export;
 mod open;
@@ -47,6 +48,8 @@ pub struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Check the rule directory
+    Check(check::CheckArgs),
     /// Read sources, keep profiles up to date
     Run(run::RunArgs),
     /// Write all profiles to a Parquet or CSV file
@@ -102,6 +105,7 @@ fn dispatch(cli: Cli) -> Outcome {
     let config = settings(&cli.common)?;
     let json = cli.common.json;
     match cli.command {
+        Command::Check(args) => check::run(&args, &config, json),
         Command::Run(args) => run::run(args, &config, json),
         Command::Export(args) => export::run(args, &config, json),
         Command::Dims(args) => dims::run(args, &config, json),

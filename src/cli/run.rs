@@ -28,7 +28,7 @@ use crate::store::{ClockMode, Store};
   tagloom run --catalog my/tags --source orders=orders.jsonl.gz
   zcat orders.gz | tagloom run --source orders=-
   tagloom run --as-of 2026-03-31T20:00          results as of one instant")]
-pub struct RunArgs {
+pub(super) struct RunArgs {
     /// A file for a stream instead of the catalogue's; `-` is standard input (may be repeated)
     #[arg(long = "source", value_name = "STREAM=PATH")]
     sources: Vec<String>,

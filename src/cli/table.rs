@@ -8,10 +8,10 @@ use comfy_table::{ContentArrangement, Table};
 pub(super) fn new<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     if std::io::stdout().is_terminal() {
-        table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);
+        table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
         table.set_content_arrangement(ContentArrangement::Dynamic);
     } else {
-        table.load_preset(comfy_table::presets::NOTHING);
+        table.load_style(comfy_table::presets::NOTHING);
     }
     table.set_header(header);
     table

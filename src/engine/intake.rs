@@ -160,6 +160,11 @@ impl Intake {
         self.moved
     }
 
+    /// Greatest event time accepted so far.
+    pub fn greatest_ms(&self) -> Option<i64> {
+        self.greatest_ms
+    }
+
     /// Rejects waiting for the next cut.
     pub fn rejects_waiting(&self) -> usize {
         self.rejects.len()

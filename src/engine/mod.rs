@@ -6,6 +6,7 @@
 
 pub mod checkpoint;
 pub mod credits;
+pub mod direct;
 pub mod intake;
 pub mod job;
 pub mod route;
