@@ -117,6 +117,10 @@ impl CheckpointActor {
 
     fn look(&mut self) {
         let Some(router) = self.wire.as_ref().map(|w| w.router.clone()) else { return };
+        if self.done.is_none() {
+            // The end was told: the others are stopping.
+            return;
+        }
         let status = Arc::clone(&self.parts.status);
         if status.failed() {
             self.end();
@@ -265,7 +269,7 @@ impl CheckpointActor {
 
     fn watch(&self) {
         let gone = |w: &Wire| w.router.shards().iter().any(|s| !s.connected());
-        if self.wire.as_ref().is_some_and(gone) {
+        if self.done.is_some() && self.wire.as_ref().is_some_and(gone) {
             self.parts.status.fail(EngineError::ActorGone("shard"));
         }
     }

@@ -7,6 +7,7 @@
 
 pub mod block;
 mod column;
+mod inputs;
 mod json;
 pub mod parse;
 pub mod reject;
@@ -58,7 +59,6 @@ struct Batch<'a> {
     columns: &'a [Column],
     rows: usize,
     shards: usize,
-    zone: &'a Zone,
     /// Events later than this are too early.
     latest_ms: Option<i64>,
 }
@@ -286,7 +286,6 @@ impl Decoder {
             columns: &self.columns,
             rows: self.places.len(),
             shards: self.shards,
-            zone: &self.zone,
             latest_ms,
         };
         let mut rows_refused = vec![false; batch.rows];
