@@ -1,6 +1,7 @@
 //! Starting and stopping an engine.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -62,6 +63,8 @@ pub struct Options {
     pub batch_users_max: usize,
     /// Memory of the dimension cache.
     pub dimension_cache: CacheOptions,
+    /// Users of changed dimension rows computed again, a second.
+    pub changed_users_per_s_max: NonZeroU32,
     /// Work after the sources' end, before due users are drained.
     pub jobs: VecDeque<Job>,
     /// Then move the clock here and drain again.
@@ -148,6 +151,13 @@ pub fn run(
         let ruleset = &options.ruleset;
         let schema = serde_json::to_vec(&ruleset.schema).unwrap_or_default();
         options.store.put_meta(&schema_key(ruleset.schema_id), schema)?;
+    }
+    if !options.dry {
+        let users_per_s = options.changed_users_per_s_max;
+        let changed = super::reload::jobs(options.store.as_ref(), &options.ruleset, users_per_s)?;
+        for job in changed.into_iter().rev() {
+            options.jobs.push_front(job);
+        }
     }
     let mut restarts = 0;
     loop {
