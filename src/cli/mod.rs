@@ -12,6 +12,7 @@ mod progress;
 mod run;
 mod summary;
 mod table;
+mod usage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

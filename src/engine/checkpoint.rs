@@ -75,6 +75,10 @@ pub struct Ended {
     pub stats: WindowStats,
     /// The last as-of.
     pub as_of_ms: Option<i64>,
+    /// Users resident at the last window, and their memory.
+    pub users: u64,
+    /// Memory of their states, codes and tables.
+    pub resident_bytes: u64,
 }
 
 /// Closes windows.
@@ -310,6 +314,8 @@ impl Handler<Stored> for CheckpointActor {
     fn handle(&mut self, stored: Stored, ctx: &mut Self::Context) {
         self.under_way = false;
         self.ended.stats.add(&stored.stats);
+        self.ended.users = stored.stats.resident_users;
+        self.ended.resident_bytes = stored.stats.resident_bytes;
         let pause = match (self.chunk.take(), self.parts.jobs.front_mut()) {
             (Some(chunk), Some(job)) => job.pause_after(&chunk),
             _ => Duration::ZERO,

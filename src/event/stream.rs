@@ -122,7 +122,7 @@ impl StreamDecoder {
         self.apply_filter(batch, texts, &mut block);
         self.require(batch, refused);
         self.check_time(batch, refused);
-        self.pick(batch, &mut block);
+        self.pick(batch, &mut block, refused);
         self.write_heads(batch, days, &mut block);
         self.write_words(batch, texts, &mut block);
         block
@@ -189,7 +189,7 @@ impl StreamDecoder {
     }
 
     /// Sorts the events by shard, keeping their order.
-    fn pick(&mut self, batch: &Batch<'_>, block: &mut EventBlock) {
+    fn pick(&mut self, batch: &Batch<'_>, block: &mut EventBlock, refused: &mut Vec<Refused>) {
         self.picked.clear();
         self.shard_of.clear();
         let column = &batch.columns[self.uid];
@@ -202,6 +202,10 @@ impl StreamDecoder {
                 Values::Plain(v) => crate::user::layout::hash64(v[row].as_bytes()),
                 _ => 0,
             };
+            if batch.quarantine.holds(hash) {
+                self.refuse(refused, row, Reason::Quarantined, "the user's state or a rule panicked");
+                continue;
+            }
             let shard = crate::event::block::shard_of(hash, batch.shards);
             let rows = &mut block.shards[shard];
             match (&mut rows.uids, &column.values) {
