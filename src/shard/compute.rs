@@ -44,7 +44,7 @@ impl Computer {
     pub(super) fn new(shared: &Shared) -> Self {
         let ruleset = &shared.ruleset;
         Self {
-            features: FeatureBatch::new(Arc::clone(&ruleset.layout), &ruleset.feature_types),
+            features: FeatureBatch::new(&ruleset.layout, &ruleset.feature_types),
             scratch: Scratch::default(),
             tags: TagBatch::default(),
             due_days: Vec::new(),
