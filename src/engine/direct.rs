@@ -102,7 +102,7 @@ impl Direct {
         position: Option<Position>,
         decoded: Decoded,
     ) -> Result<(), EngineError> {
-        for (stream, parts) in self.intake.absorb(source, position, decoded) {
+        for (stream, parts) in self.intake.absorb(&[source.to_owned()], position, decoded) {
             for (shard, part) in self.shards.iter_mut().zip(&parts) {
                 shard.fold(stream, part)?;
             }

@@ -24,7 +24,7 @@ use crate::shard::actor::ShardActor;
 use crate::event::quarantine::Quarantine;
 use crate::shard::{Shard, Shared, WindowStats};
 use crate::source::file::{FileSource, FileSpec, ReadLimits};
-use crate::source::position::{Position, meta_key};
+use crate::source::position::{Position, meta_key, source_name};
 use crate::store::Store;
 use crate::user::texts::Texts;
 use crate::write::actor::WriterActor;
@@ -201,10 +201,9 @@ fn attempt(
     let dimensions =
         Arc::new(Dimensions::open(catalog, Arc::clone(&options.store), now, &options.dimension_cache)?);
     let mut sources = Vec::with_capacity(options.sources.len());
-    for spec in &options.sources {
-        let resume: Option<Position> = read_meta(store, &meta_key(&spec.name))?;
+    for (spec, resume) in by_position(options)? {
         let source = FileSource::open(
-            spec.clone(),
+            spec,
             catalog,
             &options.ruleset.layout,
             Arc::clone(&texts),
@@ -259,6 +258,27 @@ fn attempt(
         missing_tables: dimensions.missing_tables(),
         quarantined: quarantine.len(),
     })
+}
+
+/// The files to read, each split by how far its streams are: a stream that was added to a file later
+/// reads it from its start.
+fn by_position(options: &Options) -> Result<Vec<(FileSpec, Option<Position>)>, EngineError> {
+    let mut specs: Vec<(FileSpec, Option<Position>)> = Vec::new();
+    for spec in &options.sources {
+        let first = specs.len();
+        for stream in &spec.streams {
+            let name = source_name(&options.ruleset.catalog.streams[*stream].name, &spec.path);
+            let position = read_meta(options.store.as_ref(), &meta_key(&name))?;
+            match specs[first..].iter_mut().find(|s| s.1 == position) {
+                Some((same, _)) => same.streams.push(*stream),
+                None => {
+                    let spec = FileSpec { streams: vec![*stream], ..spec.clone() };
+                    specs.push((spec, position));
+                }
+            }
+        }
+    }
+    Ok(specs)
 }
 
 struct Parts<'a> {
@@ -384,7 +404,7 @@ fn start_source(
             match source.next(latest_ms) {
                 Ok(Some((decoded, position))) => {
                     let position = replayable.then_some(position);
-                    if !router.route(source.name(), position, decoded) {
+                    if !router.route(source.names(), position, decoded) {
                         return;
                     }
                 }

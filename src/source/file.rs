@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::input::{Input, InputError, STDIN, open};
-use super::position::Position;
+use super::position::{Position, source_name};
 use crate::catalog::model::{Catalog, Format};
 use crate::event::quarantine::Quarantine;
 use crate::event::{Decoded, Decoder, DecoderError};
@@ -69,6 +69,7 @@ pub struct FileSource {
     decoder: Decoder,
     reader: Reader,
     position: Position,
+    names: Vec<String>,
     limits: ReadLimits,
     /// Length of the file on disk.
     pub bytes_total: Option<u64>,
@@ -106,7 +107,9 @@ impl FileSource {
             }
             Format::Csv => open_csv(&spec, catalog, &mut decoder, input, &position, resume.is_some())?,
         };
-        Ok(Self { spec, decoder, reader, position, limits, bytes_total, bytes_read })
+        let name = |s: &usize| source_name(&catalog.streams[*s].name, &spec.path);
+        let names = spec.streams.iter().map(name).collect();
+        Ok(Self { spec, decoder, reader, position, names, limits, bytes_total, bytes_read })
     }
 
     /// Refuses events of quarantined users.
@@ -119,6 +122,11 @@ impl FileSource {
     /// The source's name.
     pub fn name(&self) -> &str {
         &self.spec.name
+    }
+
+    /// The names under which its position is kept, one a stream.
+    pub fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// Whether a restart can go on where this stopped (standard input cannot).
