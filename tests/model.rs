@@ -1,7 +1,7 @@
 //! The plain model: SEMANTICS sections 1-4 and 6, computed slowly and obviously, agrees with the
 //! engine on generated catalogues and streams, whatever the windows, shards, restarts and steps of
 //! the clock.
-#![expect(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a test")]
+#![expect(unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
 mod driven;
 #[path = "model/generate.rs"]
@@ -216,9 +216,13 @@ impl<'a> Run<'a> {
     }
 }
 
-fn check(seed: u64) {
+fn check(seed: u64, show: bool) {
     let mut random = Random::new(seed);
     let spec = random.spec();
+    if show {
+        // The standard error of a test that passes is not shown.
+        spec.files().iter().for_each(|(path, text)| eprintln!("# {path}\n{text}"));
+    }
     let mut run = Run::new(&spec, random);
     for _ in 0..run.random.rng.random_range(3..=12) {
         run.send_new();
@@ -260,7 +264,7 @@ fn the_engine_agrees_with_the_plain_model() {
     let (from, seeds) = (number("MODEL_SEED_FROM", 1), number("MODEL_SEEDS", 60));
     for seed in from..from + seeds {
         let on_failure = OnFailure(seed);
-        check(seed);
+        check(seed, seeds == 1);
         drop(on_failure);
     }
     eprintln!("model: {seeds} seeds ran");

@@ -1,7 +1,7 @@
 //! Order does not matter: the same events shuffled, split into other batches and windows, sent
 //! twice, hosted by other numbers of shards, stopped and replayed from an earlier position give
 //! equal stores. Equal is what SEMANTICS section 7 says: state and labels, byte by byte.
-#![expect(missing_docs, unreachable_pub, dead_code, clippy::unwrap_used, reason = "a test")]
+#![expect(unreachable_pub, dead_code, clippy::unwrap_used, reason = "a test")]
 
 mod driven;
 #[path = "model/generate.rs"]

@@ -1,6 +1,6 @@
 //! The portrait workload: every user and every one of its 550 tags is what the workload's oracle
 //! says, now and 1, 30 and 100 days later without events.
-#![expect(missing_docs, unreachable_pub, dead_code, clippy::unwrap_used, reason = "a test")]
+#![expect(unreachable_pub, dead_code, clippy::unwrap_used, reason = "a test")]
 
 mod driven;
 #[path = "driven/portrait.rs"]

@@ -1,6 +1,6 @@
 //! Time alone: days later, without an event, every tag equals a recompute of everyone, while only
 //! due users were recomputed.
-#![expect(missing_docs, unreachable_pub, dead_code, clippy::unwrap_used, reason = "a test")]
+#![expect(unreachable_pub, dead_code, clippy::unwrap_used, reason = "a test")]
 
 mod driven;
 #[path = "driven/portrait.rs"]

@@ -14,6 +14,7 @@ use super::row_expr::{RowExpr, Words};
 use super::{Batch, DecoderError};
 use crate::catalog::model::{self, Catalog, Derived, TypedExpr};
 use crate::clock::DayTable;
+use crate::rule::guard::guarded;
 use crate::user::layout::{StreamLayout, ValueKind, flag_at, pack_day, pack_time};
 use crate::user::texts::Texts;
 
@@ -302,13 +303,14 @@ fn column_expr(column: &model::Column, catalog: &Catalog, stream: &model::Stream
     }
 }
 
-/// The expression with derived columns replaced by what they stand for.
+/// The expression with derived columns replaced by what they stand for: NULL where that cannot be
+/// computed, like any column without a value.
 fn inline(expr: &TypedExpr, derived: &[Derived]) -> TypedExpr {
     let mut inlined = expr.expr.clone();
     // A derived column reads only those before it: replacing from the last on reaches all.
     for d in derived.iter().rev() {
         let replaced = inlined.transform_up(|e| match &e {
-            Expr::Column(c) if c.name == d.name => Ok(Transformed::yes(d.expr.expr.clone())),
+            Expr::Column(c) if c.name == d.name => Ok(Transformed::yes(guarded(d.expr.expr.clone()))),
             _ => Ok(Transformed::no(e)),
         });
         match replaced {
