@@ -137,7 +137,8 @@ impl Random {
 
     fn group(&mut self, streams: usize) -> Group {
         use Agg::{Count, Distinct, First, FirstTime, Last, LastTime, Max, Min, Sum};
-        let agg = self.pick(&[Count, Sum, Sum, Min, Max, First, Last, Distinct, FirstTime, LastTime]);
+        let agg =
+            self.pick(&[Count, Sum, Sum, Min, Max, First, Last, Distinct, FirstTime, LastTime]);
         let value = match agg {
             Count | FirstTime | LastTime => None,
             Sum => Some(self.pick(&[RowExpr::N, RowExpr::M, RowExpr::U, RowExpr::Twice])),
@@ -155,7 +156,12 @@ impl Random {
             spans.push(Span::Lifetime);
         }
         let mut seen = Vec::new();
-        spans.retain(|s| !seen.contains(s) && { seen.push(*s); true });
+        spans.retain(|s| {
+            !seen.contains(s) && {
+                seen.push(*s);
+                true
+            }
+        });
         let offset = if !spans.contains(&Span::Lifetime) && self.one_in(3) {
             self.rng.random_range(1..=60)
         } else {

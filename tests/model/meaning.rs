@@ -68,11 +68,7 @@ fn holds(op: Op, order: Ordering) -> bool {
 }
 
 /// SQL's three-valued logic: `None` is NULL.
-fn decide<S: Copy>(
-    cond: &Cond<S>,
-    today: i64,
-    value: &dyn Fn(S) -> Option<Val>,
-) -> Option<bool> {
+fn decide<S: Copy>(cond: &Cond<S>, today: i64, value: &dyn Fn(S) -> Option<Val>) -> Option<bool> {
     match cond {
         Cond::Not(inner) => decide(inner, today, value).map(|b| !b),
         Cond::All(parts) => {
@@ -129,7 +125,11 @@ fn row_value(event: &Event, expr: RowExpr) -> Option<Val> {
         },
         column => {
             let at = RowExpr::ALL.iter().position(|e| *e == column).unwrap();
-            event.cells[at].clone()
+            match &event.cells[at] {
+                // There is one zero.
+                Some(Val::Float(v)) => Some(Val::Float(v + 0.0)),
+                other => other.clone(),
+            }
         }
     }
 }
@@ -179,9 +179,10 @@ impl<'a> Model<'a> {
                 last - i64::from(days) < day && day <= last
             }
         };
-        let chosen = self.events.iter().filter(|(e, day)| {
-            e.user == user && e.stream == group.stream && in_span(*day)
-        });
+        let chosen = self
+            .events
+            .iter()
+            .filter(|(e, day)| e.user == user && e.stream == group.stream && in_span(*day));
         let chosen = chosen.map(|(e, _)| e).filter(|event| match &group.filter {
             None => true,
             Some(filter) => decide(filter, 0, &|e| row_value(event, e)) == Some(true),
@@ -256,9 +257,8 @@ impl<'a> Model<'a> {
             },
             Body::Map { of, keys, default } => {
                 let value = value(*of);
-                let hit = keys.iter().position(|k| {
-                    value.as_ref().is_some_and(|v| compare(v, k).is_eq())
-                });
+                let hit =
+                    keys.iter().position(|k| value.as_ref().is_some_and(|v| compare(v, k).is_eq()));
                 hit.map_or(none(*default), |i| Some(Val::Str(format!("m{}", i % 3))))
             }
             Body::Flag(cond) => decide(cond, today, &value).map(Val::Bool),

@@ -187,11 +187,28 @@ pub struct Cut(/** Thousandths. */ pub i128);
 
 #[derive(Debug, Clone)]
 pub enum Body {
-    Bands { of: Source, cuts: Vec<Cut>, missing: bool },
-    Recency { of: Source, cuts: Vec<Cut>, missing: bool },
-    Ratio { num: Source, den: Source, cuts: Vec<Cut>, default: bool },
+    Bands {
+        of: Source,
+        cuts: Vec<Cut>,
+        missing: bool,
+    },
+    Recency {
+        of: Source,
+        cuts: Vec<Cut>,
+        missing: bool,
+    },
+    Ratio {
+        num: Source,
+        den: Source,
+        cuts: Vec<Cut>,
+        default: bool,
+    },
     /// The label of key `i` is `m{i % 3}`.
-    Map { of: Source, keys: Vec<Val>, default: bool },
+    Map {
+        of: Source,
+        keys: Vec<Val>,
+        default: bool,
+    },
     Flag(Cond<Source>),
     YesNo(Cond<Source>),
     Plain(Source),
@@ -408,7 +425,8 @@ impl Spec {
             let cuts: Vec<String> = cuts.iter().map(|c| c.text()).collect();
             format!("{{{of}, cuts: [{}], labels: [{}]{last}}}", cuts.join(", "), labels.join(", "))
         };
-        let missing = |yes: bool, key: &str| if yes { format!(", {key}: none") } else { String::new() };
+        let missing =
+            |yes: bool, key: &str| if yes { format!(", {key}: none") } else { String::new() };
         match body {
             Body::Bands { of, cuts, missing: m } => {
                 let of = format!("of: {}", quoted(&name(*of)));
