@@ -13,10 +13,11 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 
-use super::{Failure, Outcome, open, progress};
+use super::{Failure, Outcome, desk, open, progress};
 use crate::catalog::model::{Domain, UidType};
 use crate::config::Config;
 use crate::engine::ruleset::Ruleset;
+use crate::serve::local::Request;
 use crate::store::{Store, Uid, UidKey};
 use crate::user::snapshot::decode_tags;
 use crate::write::open::OpenValue;
@@ -38,22 +39,45 @@ const BATCH_USERS: usize = 8_192;
 
 /// Runs the command.
 pub(super) fn run(args: ExportArgs, config: &Config, _json: bool) -> Outcome {
-    let ruleset = Arc::new(open::ruleset(&config.catalog.path)?);
-    let store = open::existing_store(config)?;
-    write(store.as_ref(), &ruleset, &args.out)
+    let bar = progress::users_bar("export", 0);
+    let request = Request::Export { path: desk::absolute(&args.out)? };
+    let done = desk::request(config, request, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    done
 }
 
 /// Writes all profiles, sorted by uid: `uid`, then one column a tag in catalogue order.
 pub(super) fn write(store: &dyn Store, ruleset: &Ruleset, path: &Path) -> Outcome {
-    let mut sink = Sink::create(path, ruleset)?;
     let bar = progress::users_bar("export", 0);
+    let done = write_with(store, ruleset, path, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    done
+}
+
+/// [`write`] that shows nothing: `progress` is told the users done, of about how many.
+pub(super) fn write_with(
+    store: &dyn Store,
+    ruleset: &Ruleset,
+    path: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Outcome {
+    let mut sink = Sink::create(path, ruleset)?;
+    let total = store.stats().map_err(open::store_failure)?.profiles_approximate;
+    let mut done = 0;
     let schemas = Schemas::default();
     let mut after: Option<UidKey> = None;
     loop {
         let rows = store.scan_profiles(after.as_ref(), BATCH_USERS).map_err(open::store_failure)?;
         let Some((last, _)) = rows.last() else { break };
         after = Some(last.clone());
-        bar.inc(rows.len() as u64);
+        done += rows.len() as u64;
+        progress(done, total.max(done));
         let mut columns = Columns::new(ruleset);
         for (key, bytes) in &rows {
             let tags = decode_tags(bytes).map_err(Failure::failed)?;
@@ -64,7 +88,6 @@ pub(super) fn write(store: &dyn Store, ruleset: &Ruleset, path: &Path) -> Outcom
         }
         sink.write(columns.finish())?;
     }
-    bar.finish_and_clear();
     sink.close()
 }
 
