@@ -9,15 +9,15 @@
     reason = "draws are rounded down on purpose, and all bounds are far below 2^52"
 )]
 
-use rand::rngs::StdRng;
+use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
 /// A generator for one part of the workload: parts do not disturb each other.
-pub(super) struct Draw(StdRng);
+pub(super) struct Draw(Xoshiro256PlusPlus);
 
 impl Draw {
     pub(super) fn new(seed: u64, part: u64) -> Self {
-        Self(StdRng::seed_from_u64(seed ^ part.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+        Self(Xoshiro256PlusPlus::seed_from_u64(seed ^ part.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
     }
 
     /// Uniform in 0..1.
