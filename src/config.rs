@@ -110,6 +110,8 @@ pub struct SourceConfig {
 pub struct DimensionsConfig {
     /// Bytes of cached rows for each table.
     pub cache_bytes_max: u64,
+    /// Users of changed rows computed again, a second.
+    pub changed_users_per_s_max: std::num::NonZeroU32,
 }
 
 /// `rejects.*`
@@ -201,7 +203,8 @@ impl Default for SourceConfig {
 
 impl Default for DimensionsConfig {
     fn default() -> Self {
-        Self { cache_bytes_max: 64 << 20 }
+        let changed_users_per_s_max = std::num::NonZeroU32::new(100_000).unwrap_or(std::num::NonZeroU32::MIN);
+        Self { cache_bytes_max: 64 << 20, changed_users_per_s_max }
     }
 }
 

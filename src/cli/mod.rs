@@ -3,6 +3,7 @@
 //! In: arguments. Out: text for people or JSON for scripts, and an exit code: 0 done, 1 failed,
 //! 2 wrong input.
 
+mod backfill;
 mod check;
 mod desk;
 mod dims;
@@ -15,6 +16,7 @@ mod rejects;
 mod run;
 mod summary;
 mod table;
+mod usage;
 mod why;
 
 use std::path::PathBuf;
@@ -57,6 +59,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Read sources, keep profiles up to date
     Run(run::RunArgs),
+    /// Recompute users with the present catalogue
+    Backfill(backfill::BackfillArgs),
     /// Write all profiles to a Parquet or CSV file
     Export(export::ExportArgs),
     /// Load and list dimension tables
@@ -120,6 +124,7 @@ fn dispatch(cli: Cli) -> Outcome {
     match cli.command {
         Command::Check(args) => check::run(&args, &config, json),
         Command::Run(args) => run::run(args, &config, json),
+        Command::Backfill(args) => backfill::run(&args, &config, json),
         Command::Export(args) => export::run(args, &config, json),
         Command::Dims(args) => dims::run(args, &config, json),
         Command::Get(args) => get::run(args, &config, json),

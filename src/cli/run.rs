@@ -131,6 +131,7 @@ pub(super) fn options(
         state_bytes_max: config.user.state_bytes_max,
         batch_users_max: config.window.batch_users_max,
         dimension_cache: CacheOptions { bytes_max: config.dimensions.cache_bytes_max },
+        changed_users_per_s_max: config.dimensions.changed_users_per_s_max,
         jobs: VecDeque::new(),
         then_as_of_ms: None,
         dry: false,

@@ -88,6 +88,7 @@ fn as_json(report: &Report, seconds: f64) -> serde_json::Value {
         .iter()
         .map(|(s, t)| (s.as_str(), t.rejects.iter().map(|(r, n)| (r.name(), *n)).collect()))
         .collect();
+    let (cpu_seconds, peak_rss_bytes) = super::usage::usage().unwrap_or_default();
     serde_json::json!({
         "rows": report.rows,
         "events": report.events,
@@ -95,13 +96,19 @@ fn as_json(report: &Report, seconds: f64) -> serde_json::Value {
         "rejects": rejects,
         "repeats": report.folds.repeats,
         "changed_repeats": report.folds.changed,
-        "users": report.profiles,
+        "users": report.users,
         "due_users": report.stats.due_users,
         "dirty_users": report.stats.dirty_users,
         "tags_changed": report.stats.tags_changed,
         "windows": report.windows,
         "as_of_ms": report.as_of_ms,
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "events_per_s": per_second(report.events, seconds),
+        "users_per_s": per_second(report.profiles, seconds),
+        "peak_rss_mb": peak_rss_bytes >> 20,
         "stage_ms": report.stats.stage_ns.map(|ns| ns / 1_000_000),
+        "resident_bytes_per_user": report.resident_bytes.checked_div(report.users).unwrap_or(0),
+        "stored_bytes_per_user": report.packed_bytes.checked_div(report.profiles).unwrap_or(0),
     })
 }

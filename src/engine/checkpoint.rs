@@ -75,6 +75,10 @@ pub struct Ended {
     pub stats: WindowStats,
     /// The last as-of.
     pub as_of_ms: Option<i64>,
+    /// Users resident at the last window, and their memory.
+    pub users: u64,
+    /// Memory of their states, codes and tables.
+    pub resident_bytes: u64,
 }
 
 /// Closes windows.
@@ -117,6 +121,10 @@ impl CheckpointActor {
 
     fn look(&mut self) {
         let Some(router) = self.wire.as_ref().map(|w| w.router.clone()) else { return };
+        if self.done.is_none() {
+            // The end was told: the others are stopping.
+            return;
+        }
         let status = Arc::clone(&self.parts.status);
         if status.failed() {
             self.end();
@@ -265,7 +273,7 @@ impl CheckpointActor {
 
     fn watch(&self) {
         let gone = |w: &Wire| w.router.shards().iter().any(|s| !s.connected());
-        if self.wire.as_ref().is_some_and(gone) {
+        if self.done.is_some() && self.wire.as_ref().is_some_and(gone) {
             self.parts.status.fail(EngineError::ActorGone("shard"));
         }
     }
@@ -306,6 +314,8 @@ impl Handler<Stored> for CheckpointActor {
     fn handle(&mut self, stored: Stored, ctx: &mut Self::Context) {
         self.under_way = false;
         self.ended.stats.add(&stored.stats);
+        self.ended.users = stored.stats.resident_users;
+        self.ended.resident_bytes = stored.stats.resident_bytes;
         let pause = match (self.chunk.take(), self.parts.jobs.front_mut()) {
             (Some(chunk), Some(job)) => job.pause_after(&chunk),
             _ => Duration::ZERO,

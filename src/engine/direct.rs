@@ -13,7 +13,7 @@ use super::ruleset::Ruleset;
 use crate::dimension::{CacheOptions, Dimensions};
 use crate::event::Decoded;
 use crate::event::block::shard_of;
-use crate::shard::quarantine::Quarantine;
+use crate::event::quarantine::Quarantine;
 use crate::shard::{Shard, Shared, WindowClose, WindowStats, hash_of};
 use crate::source::position::Position;
 use crate::store::{Store, Uid};

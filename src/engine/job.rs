@@ -61,6 +61,10 @@ pub enum Job {
         ended: bool,
         /// Told how many users were handed out.
         progress: std::sync::Arc<std::sync::atomic::AtomicU64>,
+        /// Where progress is kept, for jobs that an interruption does not undo.
+        progress_key: Option<&'static str>,
+        /// Written with the last chunk.
+        done: Vec<(String, Vec<u8>)>,
     },
 }
 
@@ -124,7 +128,7 @@ impl Job {
                 let meta = if keys.is_empty() { std::mem::take(done) } else { Vec::new() };
                 Ok(Some(Chunk { also, meta, ..Chunk::default() }))
             }
-            Self::All { after, name, limit, ended, progress } => {
+            Self::All { after, name, limit, ended, progress, progress_key, done } => {
                 if *ended {
                     return Ok(None);
                 }
@@ -137,7 +141,10 @@ impl Job {
                     *after = Some(last.clone());
                 }
                 let state = if *ended { None } else { after.as_ref().map(|k| k.as_bytes().to_vec()) };
-                let meta = vec![(BACKFILL_KEY.to_owned(), progress_bytes(*name, state))];
+                let mut meta = if *ended { std::mem::take(done) } else { Vec::new() };
+                if let Some(key) = progress_key {
+                    meta.push(((*key).to_owned(), progress_bytes(*name, state)));
+                }
                 Ok(Some(Chunk { also, meta, ..Chunk::default() }))
             }
         }

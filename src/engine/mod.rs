@@ -11,6 +11,7 @@ pub mod intake;
 pub mod job;
 pub mod route;
 pub mod ruleset;
+mod reload;
 mod start;
 pub mod status;
 

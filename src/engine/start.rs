@@ -1,6 +1,7 @@
 //! Starting and stopping an engine.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -20,7 +21,7 @@ use super::{Clock, EngineError};
 use crate::clock::Day;
 use crate::dimension::{CacheOptions, Dimensions};
 use crate::shard::actor::ShardActor;
-use crate::shard::quarantine::Quarantine;
+use crate::event::quarantine::Quarantine;
 use crate::shard::{Shard, Shared, WindowStats};
 use crate::source::file::{FileSource, FileSpec, ReadLimits};
 use crate::source::position::{Position, meta_key};
@@ -62,6 +63,8 @@ pub struct Options {
     pub batch_users_max: usize,
     /// Memory of the dimension cache.
     pub dimension_cache: CacheOptions,
+    /// Users of changed dimension rows computed again, a second.
+    pub changed_users_per_s_max: NonZeroU32,
     /// Work after the sources' end, before due users are drained.
     pub jobs: VecDeque<Job>,
     /// Then move the clock here and drain again.
@@ -108,6 +111,12 @@ pub struct Report {
     pub stats: WindowStats,
     /// The last as-of, epoch ms.
     pub as_of_ms: Option<i64>,
+    /// Users that are resident at the end.
+    pub users: u64,
+    /// Memory of their states, codes and tables.
+    pub resident_bytes: u64,
+    /// Bytes of the packed profiles written.
+    pub packed_bytes: u64,
     /// Profiles written in this run.
     pub profiles: u64,
     /// Windows stored in this run.
@@ -118,8 +127,6 @@ pub struct Report {
     pub missing_tables: Vec<String>,
     /// Users that are quarantined.
     pub quarantined: usize,
-    /// Sources of which everything had been read before.
-    pub sources_without_news: usize,
 }
 
 /// Reads a small JSON value of the store.
@@ -148,6 +155,13 @@ pub fn run(
         let ruleset = &options.ruleset;
         let schema = serde_json::to_vec(&ruleset.schema).unwrap_or_default();
         options.store.put_meta(&schema_key(ruleset.schema_id), schema)?;
+    }
+    if !options.dry {
+        let users_per_s = options.changed_users_per_s_max;
+        let changed = super::reload::jobs(options.store.as_ref(), &options.ruleset, users_per_s)?;
+        for job in changed.into_iter().rev() {
+            options.jobs.push_front(job);
+        }
     }
     let mut restarts = 0;
     loop {
@@ -189,7 +203,7 @@ fn attempt(
     let mut sources = Vec::with_capacity(options.sources.len());
     for spec in &options.sources {
         let resume: Option<Position> = read_meta(store, &meta_key(&spec.name))?;
-        sources.push(FileSource::open(
+        let source = FileSource::open(
             spec.clone(),
             catalog,
             &options.ruleset.layout,
@@ -197,7 +211,8 @@ fn attempt(
             options.shards,
             options.read,
             resume,
-        )?);
+        )?;
+        sources.push(source.with_quarantine(Arc::clone(&quarantine)));
     }
     let totals: Totals = read_meta(store, TOTALS_KEY)?;
     let folds: FoldTotals = read_meta(store, FOLDS_KEY)?;
@@ -234,13 +249,15 @@ fn attempt(
         totals: read_meta(store, TOTALS_KEY)?,
         folds: read_meta(store, FOLDS_KEY)?,
         as_of_ms: ended.as_of_ms,
+        users: ended.users,
+        resident_bytes: ended.resident_bytes,
+        packed_bytes: ended.stats.packed_bytes,
         stats: ended.stats,
         profiles: status.profiles.load(Ordering::Relaxed),
         windows: status.windows.load(Ordering::Relaxed),
         stray_future,
         missing_tables: dimensions.missing_tables(),
         quarantined: quarantine.len(),
-        sources_without_news: 0,
     })
 }
 

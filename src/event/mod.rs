@@ -7,8 +7,10 @@
 
 pub mod block;
 mod column;
+mod inputs;
 mod json;
 pub mod parse;
+pub mod quarantine;
 pub mod reject;
 mod row_expr;
 mod stream;
@@ -19,6 +21,7 @@ use self::block::EventBlock;
 use self::column::{Column, TextUse};
 use self::json::Keys;
 use self::parse::Cell;
+use self::quarantine::Quarantine;
 use self::reject::{Reason, Reject, shown};
 use self::stream::{Refused, StreamDecoder};
 use crate::catalog::model::{Catalog, ColumnType};
@@ -58,9 +61,9 @@ struct Batch<'a> {
     columns: &'a [Column],
     rows: usize,
     shards: usize,
-    zone: &'a Zone,
     /// Events later than this are too early.
     latest_ms: Option<i64>,
+    quarantine: &'a Quarantine,
 }
 
 /// Where a row of the batch stands.
@@ -101,6 +104,7 @@ pub struct Decoder {
     days: DayTable,
     shards: usize,
     places: Vec<RowPlace>,
+    quarantine: Arc<Quarantine>,
 }
 
 impl Decoder {
@@ -154,7 +158,15 @@ impl Decoder {
             days: DayTable::new(&catalog.zone),
             shards,
             places: Vec::new(),
+            quarantine: Arc::default(),
         })
+    }
+
+    /// Refuses events of the users that shards put into this quarantine.
+    #[must_use]
+    pub fn with_quarantine(mut self, quarantine: Arc<Quarantine>) -> Self {
+        self.quarantine = quarantine;
+        self
     }
 
     /// CSV: finds the columns in the header. A missing optional column reads as NULL.
@@ -286,8 +298,8 @@ impl Decoder {
             columns: &self.columns,
             rows: self.places.len(),
             shards: self.shards,
-            zone: &self.zone,
             latest_ms,
+            quarantine: &self.quarantine,
         };
         let mut rows_refused = vec![false; batch.rows];
         for (at, stream) in self.streams.iter_mut().enumerate() {

@@ -4,18 +4,16 @@
 //! An expression that reads one text column is computed once for each distinct text, not for each
 //! row. Invariant: no I/O; a row that cannot be computed is NULL and counted.
 
-use std::sync::Arc;
-
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Field, Float64Type, Int64Type, Schema, SchemaRef,
-    TimestampMillisecondType, UInt64Type,
+    DataType, Date32Type, Decimal128Type, Float64Type, Int64Type, TimestampMillisecondType,
+    UInt64Type,
 };
 
 use super::column::{Column, Dictionary, Values};
+use super::inputs::{Inputs, Planned, Reads};
 use crate::catalog::model::TypedExpr;
-use crate::clock::Zone;
-use crate::rule::safe::{NotExecutable, SafeExpr};
+use crate::rule::safe::NotExecutable;
 use crate::user::layout::{ValueKind, hash64};
 use crate::user::texts::Texts;
 
@@ -40,30 +38,24 @@ enum Way {
     /// A column as it is.
     Column(usize),
     /// One text column: words by code.
-    ByCode { column: usize, expr: SafeExpr, schema: SchemaRef, known: Words, generation: u64 },
+    ByCode { column: usize, planned: Planned, known: Words, generation: u64 },
     /// A text column as it is: codes of the state's texts, or hashes, by code.
     TextByCode { column: usize, known: Vec<u64>, generation: u64 },
-    /// Several columns.
-    Rows { columns: Vec<usize>, expr: SafeExpr, schema: SchemaRef },
+    /// Several inputs.
+    Rows { reads: Vec<usize>, planned: Planned },
 }
 
-/// The name under which a stream's expressions know each source column, by position.
-pub(super) type Names<'a> = &'a [(String, usize)];
-
 impl RowExpr {
-    /// `names`: the stream's column names and the source column behind each.
+    /// Plans an expression of the stream whose inputs these are.
     pub(super) fn new(
         expr: &TypedExpr,
         kind: ValueKind,
-        names: Names<'_>,
+        inputs: &Inputs,
         columns: &[Column],
-        zone: &Zone,
     ) -> Result<Self, NotExecutable> {
-        let find = |name: &str| names.iter().find(|n| n.0 == name).map(|n| n.1);
-        let is_text = |at: usize| matches!(columns[at].values, Values::Text(..));
         if let datafusion_expr::Expr::Column(column) = &expr.expr {
-            if let Some(at) = find(&column.name) {
-                let way = if is_text(at) {
+            if let Some(at) = inputs.column(&column.name) {
+                let way = if matches!(columns[at].values, Values::Text(..)) {
                     Way::TextByCode { column: at, known: Vec::new(), generation: u64::MAX }
                 } else {
                     Way::Column(at)
@@ -71,22 +63,14 @@ impl RowExpr {
                 return Ok(Self { kind, way });
             }
         }
-        let read: Vec<(String, usize)> =
-            expr.columns.iter().filter_map(|c| find(c).map(|at| (c.clone(), at))).collect();
-        let fields = read.iter().map(|(name, at)| {
-            Field::new(name, columns[*at].kind.data_type(zone), true)
-        });
-        let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let safe = SafeExpr::new(expr, &schema)?;
-        let way = match read.as_slice() {
-            [(_, at)] if is_text(*at) => Way::ByCode {
-                column: *at,
-                expr: safe,
-                schema,
+        let way = match inputs.reads(expr, columns) {
+            Reads::OneText(column, inlined) => Way::ByCode {
+                column,
+                planned: inputs.plan_text(&inlined)?,
                 known: Words::default(),
                 generation: u64::MAX,
             },
-            _ => Way::Rows { columns: read.iter().map(|r| r.1).collect(), expr: safe, schema },
+            Reads::Inputs(reads) => Way::Rows { planned: inputs.plan(expr, &reads)?, reads },
         };
         Ok(Self { kind, way })
     }
@@ -96,7 +80,7 @@ impl RowExpr {
         &mut self,
         columns: &[Column],
         rows: usize,
-        zone: &Zone,
+        inputs: &mut Inputs,
         texts: &Texts,
         out: &mut Words,
     ) {
@@ -121,61 +105,40 @@ impl RowExpr {
                 out.words.extend(codes.iter().map(|c| known[*c as usize]));
                 out.valid.extend(codes.iter().map(|c| *c != 0));
             }
-            Way::ByCode { column, expr, schema, known, generation } => {
+            Way::ByCode { column, planned, known, generation } => {
                 let Values::Text(codes, dictionary) = &columns[*column].values else { return };
                 if *generation != dictionary.generation {
                     *known = Words::default();
                     *generation = dictionary.generation;
                 }
-                learn(expr, schema, dictionary, self.kind, texts, known);
+                learn(planned, dictionary, self.kind, texts, known);
                 out.words.extend(codes.iter().map(|c| known.words[*c as usize]));
                 out.valid.extend(codes.iter().map(|c| known.valid[*c as usize]));
             }
-            Way::Rows { columns: read, expr, schema } => {
-                let arrays = read.iter().map(|at| columns[*at].array(zone)).collect();
-                let evaluated = evaluate(expr, schema, arrays, rows);
-                out.failed += evaluated.1;
-                array_words(&evaluated.0, self.kind, texts, out);
+            Way::Rows { reads, planned } => {
+                let arrays = inputs.arrays(reads, columns, rows);
+                let (array, failed) = planned.evaluate(arrays, rows);
+                out.failed += failed;
+                array_words(&array, self.kind, texts, out);
             }
         }
-    }
-}
-
-fn evaluate(
-    expr: &SafeExpr,
-    schema: &SchemaRef,
-    arrays: Vec<ArrayRef>,
-    rows: usize,
-) -> (ArrayRef, u64) {
-    let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    match RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options) {
-        Ok(batch) => {
-            let evaluated = expr.evaluate(&batch);
-            (evaluated.array, evaluated.failed_rows)
-        }
-        // The schema was made from these columns; were it not, NULL is the honest answer.
-        Err(_) => (arrow::array::new_null_array(&DataType::Boolean, rows), rows as u64),
     }
 }
 
 /// Computes the words of codes that are new since the last batch.
 fn learn(
-    expr: &SafeExpr,
-    schema: &SchemaRef,
+    planned: &Planned,
     dictionary: &Dictionary,
     kind: ValueKind,
     texts: &Texts,
     known: &mut Words,
 ) {
     let from = known.words.len();
-    if from == dictionary.len() {
-        return;
+    if from < dictionary.len() {
+        let (array, failed) = planned.of_texts(dictionary, from);
+        known.failed += failed;
+        array_words(&array, kind, texts, known);
     }
-    let new: StringArray = (from..dictionary.len()).map(|code| dictionary.text(code)).collect();
-    let rows = new.len();
-    let (array, failed) = evaluate(expr, schema, vec![Arc::new(new)], rows);
-    known.failed += failed;
-    array_words(&array, kind, texts, known);
 }
 
 /// Appends the words of a source column.

@@ -4,15 +4,15 @@
 //! wrong with the others. Invariant: no I/O, no clock; each row is an event, filtered out, or one
 //! reject.
 
-use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_expr::Expr;
 
 use super::block::{EventBlock, Uids, uid_hash};
 use super::column::{Column, Values};
+use super::inputs::Inputs;
 use super::reject::Reason;
 use super::row_expr::{RowExpr, Words};
 use super::{Batch, DecoderError};
-use crate::catalog::model::{self, Catalog, Derived, TypedExpr};
+use crate::catalog::model::{self, Catalog, TypedExpr};
 use crate::clock::DayTable;
 use crate::user::layout::{StreamLayout, ValueKind, flag_at, pack_day, pack_time};
 use crate::user::texts::Texts;
@@ -25,6 +25,7 @@ pub(super) struct StreamDecoder {
     required: Vec<(usize, String)>,
     /// Source column and name of every column the stream declares.
     declared: Vec<(usize, String)>,
+    inputs: Inputs,
     filter: Option<RowExpr>,
     uid: usize,
     time: usize,
@@ -60,13 +61,11 @@ impl StreamDecoder {
             .zip(&stream.columns)
             .map(|(at, c)| (*at, c.name.clone()))
             .collect();
-        let names: Vec<(String, usize)> =
-            declared.iter().map(|(at, name)| (name.clone(), *at)).collect();
+        let failed =
+            |source| DecoderError::Expression { stream: stream.name.clone(), source };
+        let inputs = Inputs::new(stream, source_columns, columns, zone).map_err(failed)?;
         let compile = |expr: &TypedExpr, kind: ValueKind| {
-            let inlined = inline(expr, &stream.derive);
-            RowExpr::new(&inlined, kind, &names, columns, zone).map_err(|source| {
-                DecoderError::Expression { stream: stream.name.clone(), source }
-            })
+            RowExpr::new(expr, kind, &inputs, columns).map_err(failed)
         };
         let id = match &stream.dedupe {
             None => None,
@@ -98,6 +97,7 @@ impl StreamDecoder {
                 .iter()
                 .map(|f| compile(&f.expr, ValueKind::Bool))
                 .collect::<Result<_, _>>()?,
+            inputs,
             layout: layout.clone(),
             scratch: Words::default(),
             wanted: Vec::new(),
@@ -115,13 +115,14 @@ impl StreamDecoder {
         refused: &mut Vec<Refused>,
     ) -> EventBlock {
         let mut block = EventBlock::new(&self.layout, batch.shards);
+        self.inputs.clear();
         self.wanted.clear();
         self.wanted.resize(batch.rows, true);
         self.drop_bad_cells(batch, refused);
         self.apply_filter(batch, texts, &mut block);
         self.require(batch, refused);
         self.check_time(batch, refused);
-        self.pick(batch, &mut block);
+        self.pick(batch, &mut block, refused);
         self.write_heads(batch, days, &mut block);
         self.write_words(batch, texts, &mut block);
         block
@@ -146,7 +147,7 @@ impl StreamDecoder {
     fn apply_filter(&mut self, batch: &Batch<'_>, texts: &Texts, block: &mut EventBlock) {
         let Some(filter) = &mut self.filter else { return };
         let words = &mut self.scratch;
-        filter.words(batch.columns, batch.rows, batch.zone, texts, words);
+        filter.words(batch.columns, batch.rows, &mut self.inputs, texts, words);
         block.failed += std::mem::take(&mut words.failed);
         for (row, wanted) in self.wanted.iter_mut().enumerate() {
             let keep = words.valid[row] && words.words[row] == 1;
@@ -188,7 +189,7 @@ impl StreamDecoder {
     }
 
     /// Sorts the events by shard, keeping their order.
-    fn pick(&mut self, batch: &Batch<'_>, block: &mut EventBlock) {
+    fn pick(&mut self, batch: &Batch<'_>, block: &mut EventBlock, refused: &mut Vec<Refused>) {
         self.picked.clear();
         self.shard_of.clear();
         let column = &batch.columns[self.uid];
@@ -201,6 +202,10 @@ impl StreamDecoder {
                 Values::Plain(v) => crate::user::layout::hash64(v[row].as_bytes()),
                 _ => 0,
             };
+            if batch.quarantine.holds(hash) {
+                self.refuse(refused, row, Reason::Quarantined, "the user's state or a rule panicked");
+                continue;
+            }
             let shard = crate::event::block::shard_of(hash, batch.shards);
             let rows = &mut block.shards[shard];
             match (&mut rows.uids, &column.values) {
@@ -240,8 +245,9 @@ impl StreamDecoder {
 
     fn write_words(&mut self, batch: &Batch<'_>, texts: &Texts, block: &mut EventBlock) {
         let mut words = std::mem::take(&mut self.scratch);
-        let run = |expr: &mut RowExpr, words: &mut Words| {
-            expr.words(batch.columns, batch.rows, batch.zone, texts, words);
+        let inputs = &mut self.inputs;
+        let mut run = |expr: &mut RowExpr, words: &mut Words| {
+            expr.words(batch.columns, batch.rows, inputs, texts, words);
             std::mem::take(&mut words.failed)
         };
         if let (Some(id), Some(word)) = (&mut self.id, self.layout.id_word) {
@@ -271,6 +277,7 @@ impl StreamDecoder {
             scatter(&self.picked, &self.shard_of, self.layout.width, &words, block, put);
         }
         self.scratch = words;
+        block.failed += std::mem::take(&mut self.inputs.failed);
     }
 }
 
@@ -300,25 +307,4 @@ fn column_expr(column: &model::Column, catalog: &Catalog, stream: &model::Stream
         sql: column.name.clone(),
         place: stream.place,
     }
-}
-
-/// The expression with derived columns replaced by what they stand for.
-fn inline(expr: &TypedExpr, derived: &[Derived]) -> TypedExpr {
-    let mut inlined = expr.expr.clone();
-    // A derived column reads only those before it: replacing from the last on reaches all.
-    for d in derived.iter().rev() {
-        let replaced = inlined.transform_up(|e| match &e {
-            Expr::Column(c) if c.name == d.name => Ok(Transformed::yes(d.expr.expr.clone())),
-            _ => Ok(Transformed::no(e)),
-        });
-        match replaced {
-            Ok(done) => inlined = done.data,
-            Err(_) => return expr.clone(),
-        }
-    }
-    let mut columns: Vec<String> =
-        inlined.column_refs().into_iter().map(|c| c.name.clone()).collect();
-    columns.sort();
-    columns.dedup();
-    TypedExpr { expr: inlined, columns, ..expr.clone() }
 }

@@ -7,19 +7,21 @@
 
 pub mod actor;
 pub(crate) mod compute;
-pub mod quarantine;
+#[cfg(test)]
+mod tests;
 pub mod users;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use self::compute::Computer;
-use self::quarantine::Quarantine;
+
 use self::users::{Slot, UserTable};
 use crate::clock::Day;
 use crate::dimension::Pinned;
 use crate::engine::ruleset::Ruleset;
 use crate::event::block::{ShardRows, Uids, uid_hash};
+use crate::event::quarantine::Quarantine;
 use crate::store::{DuePack, Store, Uid, UidKey};
 use crate::user::layout::hash64;
 use crate::user::snapshot::decode_tags;
@@ -108,8 +110,12 @@ pub struct WindowStats {
     pub tags: Vec<TagStats>,
     /// What became of the events since the last window.
     pub folded: FoldCounts,
-    /// Resident users, and the memory of the shard.
+    /// Resident users.
     pub resident_users: u64,
+    /// Memory of their states, codes and tables.
+    pub resident_bytes: u64,
+    /// Bytes of the packed profiles.
+    pub packed_bytes: u64,
     /// Rows whose dimension values were stale or missing because the store could not be read.
     pub dimension_missing: u64,
     /// Users quarantined in this window.
@@ -142,6 +148,8 @@ impl WindowStats {
         self.dimension_missing += other.dimension_missing;
         self.quarantined += other.quarantined;
         self.resident_users += other.resident_users;
+        self.resident_bytes += other.resident_bytes;
+        self.packed_bytes += other.packed_bytes;
         self.folded.add(other.folded);
         self.tags.resize(self.tags.len().max(other.tags.len()), TagStats::default());
         for (mine, theirs) in self.tags.iter_mut().zip(&other.tags) {
@@ -310,6 +318,11 @@ impl Shard {
         }
         let due = packs.collect();
         stats.resident_users = self.users.len() as u64;
+        // Looks at every user: once the sources have ended, not in every window.
+        if window.roll_up {
+            stats.resident_bytes = self.users.bytes() as u64;
+        }
+        stats.packed_bytes = profiles.iter().map(|p| p.1.len() as u64).sum();
         Ok(ShardWindow { window: window.window, shard: self.index, profiles, due, stats })
     }
 
@@ -339,6 +352,10 @@ impl Shard {
         for slot in wanted {
             let user = self.users.get_mut(slot);
             if user.dirty {
+                continue;
+            }
+            // Named by somebody, but nobody's: a profile is made by events only.
+            if user.version == 0 && user.state.rows_count() == 0 {
                 continue;
             }
             if only_due && user.due_ms.is_none_or(|due| due > window.as_of_ms) {

@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU64;
 use super::input::{Input, InputError, STDIN, open};
 use super::position::Position;
 use crate::catalog::model::{Catalog, Format};
+use crate::event::quarantine::Quarantine;
 use crate::event::{Decoded, Decoder, DecoderError};
 use crate::user::layout::StateLayout;
 use crate::user::texts::Texts;
@@ -106,6 +107,13 @@ impl FileSource {
             Format::Csv => open_csv(&spec, catalog, &mut decoder, input, &position, resume.is_some())?,
         };
         Ok(Self { spec, decoder, reader, position, limits, bytes_total, bytes_read })
+    }
+
+    /// Refuses events of quarantined users.
+    #[must_use]
+    pub fn with_quarantine(mut self, quarantine: Arc<Quarantine>) -> Self {
+        self.decoder = self.decoder.with_quarantine(quarantine);
+        self
     }
 
     /// The source's name.

@@ -1,0 +1,143 @@
+//! `tagloom backfill`: recompute users with the present catalogue.
+
+use std::collections::VecDeque;
+use std::io::IsTerminal;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use clap::Args;
+
+use super::{Failure, Outcome, open, progress, run, table};
+use crate::config::Config;
+use crate::engine::job::{BACKFILL_KEY, Job, Limit, interrupted};
+use crate::engine::ruleset::Ruleset;
+use crate::engine::{Clock, Report};
+use crate::store::{ClockMode, Uid};
+
+/// Arguments of `tagloom backfill`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tagloom backfill --dry-run            how many users would each tag move?
+  tagloom backfill                      recompute everyone; an interrupted one goes on
+  tagloom backfill --uid 17850 --uid 13047
+  tagloom backfill --uids users.txt --users-per-s 1000")]
+pub(super) struct BackfillArgs {
+    /// Compute and count, but write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Only this user (may be repeated)
+    #[arg(long = "uid", value_name = "UID")]
+    uid: Vec<String>,
+    /// Only the users in this file, one a line
+    #[arg(long, value_name = "FILE")]
+    uids: Option<PathBuf>,
+    /// At most this many users a second
+    #[arg(long, value_name = "N")]
+    users_per_s: Option<NonZeroU32>,
+    /// Compute as of this instant instead of the store's last (stores in fixed mode)
+    #[arg(long, value_name = "INSTANT")]
+    as_of: Option<String>,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &BackfillArgs, config: &Config, json: bool) -> Outcome {
+    let ruleset = Arc::new(open::ruleset(&config.catalog.path)?);
+    let store = open::existing_store(config)?;
+    let clock = match (&args.as_of, store.identity().clock) {
+        (Some(text), _) => Clock::Fixed(open::instant(text, &ruleset.catalog.zone)?),
+        (None, ClockMode::Wall) => Clock::Wall,
+        (None, ClockMode::Event | ClockMode::Fixed) => Clock::Event,
+    };
+    let handed_out = Arc::new(AtomicU64::new(0));
+    let limit = args.users_per_s.map(Limit::new);
+    let (job, users) = match users(args, &ruleset)? {
+        Some(keys) => {
+            let users = keys.len() as u64;
+            (Job::Users { keys, done: Vec::new(), limit }, users)
+        }
+        None => {
+            let name = ruleset.catalog.fingerprint;
+            let after = if args.dry_run {
+                None
+            } else {
+                interrupted(store.as_ref(), name).map_err(run::engine_failure)?
+            };
+            if after.is_some() {
+                eprintln!("an interrupted backfill of this catalogue goes on where it was");
+            }
+            let users = store.stats().map_err(open::store_failure)?.profiles_approximate;
+            let progress = Arc::clone(&handed_out);
+            let progress_key = Some(BACKFILL_KEY);
+            let (ended, done) = (false, Vec::new());
+            (Job::All { after, name, limit, ended, progress, progress_key, done }, users)
+        }
+    };
+    let mut options = run::options(config, &ruleset, store, clock);
+    options.jobs = VecDeque::from([job]);
+    options.dry = args.dry_run;
+    let bar = progress::users_bar("backfill", users);
+    let report = crate::engine::run(options, &mut |seen| {
+        bar.set_position(seen.status.profiles.load(Ordering::Relaxed));
+    });
+    bar.finish_and_clear();
+    show(&report.map_err(run::engine_failure)?, &ruleset, args.dry_run, json);
+    Ok(())
+}
+
+/// The users that were named, if any were.
+fn users(
+    args: &BackfillArgs,
+    ruleset: &Ruleset,
+) -> Result<Option<VecDeque<crate::store::UidKey>>, Failure> {
+    let mut names = args.uid.clone();
+    if let Some(path) = &args.uids {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Failure::Input(format!("{}: {e}", path.display())))?;
+        names.extend(text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned));
+    } else if names.is_empty() {
+        return Ok(None);
+    }
+    let keys = names.iter().map(|name| {
+        Uid::parse(ruleset.catalog.uid, name).map(|uid| uid.to_key()).map_err(Failure::input)
+    });
+    keys.collect::<Result<_, _>>().map(Some)
+}
+
+#[expect(clippy::print_stdout, reason = "a command's output")]
+fn show(report: &Report, ruleset: &Ruleset, dry: bool, json: bool) {
+    let mut moved: Vec<(&str, u64)> = ruleset
+        .catalog
+        .tags
+        .iter()
+        .zip(&report.stats.tags)
+        .filter(|(_, stats)| stats.flips > 0)
+        .map(|(tag, stats)| (tag.name.as_str(), stats.flips))
+        .collect();
+    moved.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+    if json {
+        let tags: serde_json::Map<String, serde_json::Value> =
+            moved.iter().map(|(tag, users)| ((*tag).to_owned(), (*users).into())).collect();
+        println!(
+            "{}",
+            serde_json::json!({ "users": report.profiles, "dry_run": dry, "moved": tags })
+        );
+        return;
+    }
+    let users = report.profiles;
+    if moved.is_empty() {
+        println!("{users} users examined, no tag moves");
+        return;
+    }
+    let mut rows = table::new(["tag", "users moved"]);
+    for (tag, users) in &moved {
+        rows.add_row([(*tag).to_owned(), users.to_string()]);
+    }
+    println!("{rows}");
+    let verb = if dry { "would move (nothing was written)" } else { "moved" };
+    println!("{users} users examined, {} tags {verb}", moved.len());
+    if dry && std::io::stdout().is_terminal() {
+        println!("write it with `tagloom backfill`");
+    }
+}

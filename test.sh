@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# All checks: format, lints, documentation, tests. Builds go to CARGO_TARGET_DIR.
+set -euo pipefail
+cd "$(dirname "$0")"
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HOME/.cache/tagloom/target}
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "format";        cargo fmt --check
+step "lints";         cargo clippy --release --all-targets --quiet -- -D warnings
+step "documentation"; RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --quiet
+step "tests";         cargo test --release
+step "example catalogue"
+cargo run --release --quiet -- check --catalog tags
+cargo run --release --quiet -- check --catalog benches/portrait/catalog
