@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{Failure, Outcome, desk};
-use crate::clock::show_instant;
+use crate::clock::{Zone, show_instant};
 use crate::config::Config;
 use crate::serve::local::Request;
 use crate::serve::read::{TagValue, UserTags};
@@ -63,6 +63,7 @@ fn show(user: &UserTags, all: bool, json: bool) {
         println!("{}", as_json(user));
         return;
     }
+    let zone = Zone::new(&user.timezone).ok();
     let mut table = super::table::new(["tag", "value", "group"]);
     let mut without = 0;
     for tag in &user.tags {
@@ -74,9 +75,9 @@ fn show(user: &UserTags, all: bool, json: bool) {
         table.add_row([&tag.name, value, &tag.group]);
     }
     println!("{table}");
-    println!("user {}, as of {}, version {}", user.uid, show_instant(user.as_of_ms), user.version);
+    println!("user {}, as of {}, version {}", user.uid, at(&zone, user.as_of_ms), user.version);
     match user.due_ms {
-        Some(due) => println!("may change by time alone at {}", show_instant(due)),
+        Some(due) => println!("may change by time alone at {}", at(&zone, due)),
         None => println!("does not change by time alone"),
     }
     if without > 0 {
@@ -106,4 +107,9 @@ fn as_json(user: &UserTags) -> serde_json::Value {
         "quarantined": user.quarantined, "differs": user.differs, "notes": user.notes,
         "tags": tags,
     })
+}
+
+/// An instant as local time of the store, in UTC when this program does not know its zone.
+fn at(zone: &Option<Zone>, instant_ms: i64) -> String {
+    zone.as_ref().map_or_else(|| show_instant(instant_ms), |zone| zone.show(instant_ms))
 }

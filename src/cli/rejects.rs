@@ -106,6 +106,11 @@ pub(super) fn collect(
     Ok(rejects)
 }
 
+/// A row on one line of a terminal: control characters do nothing there.
+fn printable(row: &str) -> String {
+    row.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
 #[expect(clippy::print_stdout, reason = "a command's output")]
 fn show(rejects: &Rejects, json: bool) -> Outcome {
     if json {
@@ -128,7 +133,7 @@ fn show(rejects: &Rejects, json: bool) -> Outcome {
             reject.reason.name(),
             reject.detail
         );
-        println!("  {}", reject.row.escape_debug());
+        println!("  {}", printable(&reject.row));
         if reject.row_bytes > reject.row.len() as u64 {
             println!("  ... of {} bytes", reject.row_bytes);
         }

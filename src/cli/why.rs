@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{Outcome, desk};
-use crate::clock::show_instant;
+use crate::clock::{Zone, show_instant};
 use crate::config::Config;
 use crate::serve::local::Request;
 use crate::serve::why::{FlipText, Input, Next, When, Why};
@@ -35,8 +35,9 @@ pub(super) fn run(args: WhyArgs, config: &Config, json: bool) -> Outcome {
         println!("{}", serde_json::to_value(&why).map_err(super::Failure::failed)?);
         return Ok(());
     }
+    let zone = Zone::new(&why.timezone).ok();
     println!("{} of user {} is {}", why.tag, why.uid, shown(why.value.as_deref()));
-    println!("as of {}", show_instant(why.as_of_ms));
+    println!("as of {}", at(&zone, why.as_of_ms));
     if why.stored != why.value {
         println!("the stored profile still says {}", shown(why.stored.as_deref()));
     }
@@ -48,14 +49,14 @@ pub(super) fn run(args: WhyArgs, config: &Config, json: bool) -> Outcome {
         println!("  | {line}");
     }
     println!("  = {}\n", why.rule.sql);
-    show_inputs(&why.inputs, 0);
+    show_inputs(&why.inputs, &zone, 0);
     match &why.next {
         Next::Never => println!("time alone does not change it"),
-        Next::NotBefore(at) => println!("time alone does not change it before {}", show_instant(*at)),
+        Next::NotBefore(ms) => println!("time alone does not change it before {}", at(&zone, *ms)),
         Next::At { at_ms, becomes } => println!(
             "without events it becomes {} at {}",
             shown(becomes.as_deref()),
-            show_instant(*at_ms)
+            at(&zone, *at_ms)
         ),
     }
     for note in &why.notes {
@@ -65,7 +66,7 @@ pub(super) fn run(args: WhyArgs, config: &Config, json: bool) -> Outcome {
 }
 
 #[expect(clippy::print_stdout, reason = "a command's output")]
-fn show_inputs(inputs: &[Input], depth: usize) {
+fn show_inputs(inputs: &[Input], zone: &Option<Zone>, depth: usize) {
     let indent = "  ".repeat(depth);
     for input in inputs {
         let value = input.value.as_deref().unwrap_or("NULL");
@@ -76,9 +77,9 @@ fn show_inputs(inputs: &[Input], depth: usize) {
         }
         for event in &input.events {
             let value = event.value.as_deref().unwrap_or("");
-            println!("{indent}    event {}  {value}", show_instant(event.time_ms));
+            println!("{indent}    event {}  {value}", at(zone, event.time_ms));
         }
-        show_inputs(&input.inputs, depth + 1);
+        show_inputs(&input.inputs, zone, depth + 1);
     }
     if depth == 0 && !inputs.is_empty() {
         println!();
@@ -101,4 +102,9 @@ fn flip_text(flip: &FlipText) -> String {
 
 fn shown(value: Option<&str>) -> String {
     value.map_or_else(|| "without a value".to_owned(), |v| format!("`{v}`"))
+}
+
+/// An instant as local time of the store, in UTC when this program does not know its zone.
+fn at(zone: &Option<Zone>, instant_ms: i64) -> String {
+    zone.as_ref().map_or_else(|| show_instant(instant_ms), |zone| zone.show(instant_ms))
 }

@@ -15,8 +15,9 @@ use datafusion_common::ScalarValue;
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion_expr::Expr;
 
-use super::{AsOf, Plan};
-use crate::catalog::model::Catalog;
+use super::{AsOf, InputField, Plan, PlanError};
+use crate::catalog::model::{Catalog, Tag};
+use crate::clock::Zone;
 
 mod axis;
 
@@ -54,10 +55,50 @@ pub struct Crossing {
     pub code: u8,
 }
 
+/// One tag and those it reads, without all others.
+#[derive(Debug)]
+pub struct Focus {
+    /// Over the inputs of the whole catalogue.
+    pub plan: Plan,
+    /// Those tags, in catalogue order.
+    pub tags: Vec<Tag>,
+    /// Index of the one into `tags`, and so into the plan's tags.
+    pub tag: usize,
+    zone: Zone,
+}
+
+impl Focus {
+    /// Compiles one tag of a catalogue with those it reads.
+    pub fn new(catalog: &Catalog, inputs: &[InputField], tag: usize) -> Result<Self, PlanError> {
+        let wanted = closure(catalog, tag).1;
+        let mut kept = wanted.clone();
+        kept.sort_unstable();
+        let place = |of: &usize| kept.iter().position(|t| t == of);
+        let part = Catalog {
+            name: catalog.name.clone(),
+            uid: catalog.uid,
+            zone: catalog.zone.clone(),
+            allowed_lateness_ms: catalog.allowed_lateness_ms,
+            max_ahead_ms: catalog.max_ahead_ms,
+            exact_values_max: catalog.exact_values_max,
+            params: catalog.params.clone(),
+            streams: Vec::new(),
+            dimensions: Vec::new(),
+            features: Vec::new(),
+            tags: kept.iter().map(|t| catalog.tags[*t].clone()).collect(),
+            tag_order: catalog.tag_order.iter().filter_map(place).collect(),
+            cases: Vec::new(),
+            fingerprint: 0,
+        };
+        let plan = Plan::compile(&part, inputs)?;
+        let tag = place(&tag).unwrap_or(0);
+        Ok(Self { plan, tags: part.tags, tag, zone: part.zone })
+    }
+}
+
 /// Tries other inputs on one user.
 pub struct Prober<'a> {
-    plan: &'a Plan,
-    catalog: &'a Catalog,
+    focus: &'a Focus,
     inputs: &'a [ArrayRef],
     as_of: AsOf,
     /// Among the closed tags.
@@ -69,20 +110,14 @@ pub struct Prober<'a> {
 impl<'a> Prober<'a> {
     /// `inputs`: one row. `None`: the tag's values are not labels, so every change of an input may
     /// change it.
-    pub fn new(
-        plan: &'a Plan,
-        catalog: &'a Catalog,
-        inputs: &'a [ArrayRef],
-        as_of: AsOf,
-        tag: usize,
-    ) -> Option<Self> {
-        let closed = plan.closed_tags().iter().position(|t| *t == tag)?;
+    pub fn new(focus: &'a Focus, inputs: &'a [ArrayRef], as_of: AsOf) -> Option<Self> {
+        let closed = focus.plan.closed_tags().iter().position(|t| *t == focus.tag)?;
         let mut literals = Vec::new();
-        for tag in closure(catalog, tag).1 {
-            collect_literals(&catalog.tags[tag].expr.expr, &mut literals);
+        for tag in &focus.tags {
+            collect_literals(&tag.expr.expr, &mut literals);
         }
-        let present = plan.evaluate(inputs, 1, as_of).codes[closed];
-        Some(Self { plan, catalog, inputs, as_of, closed, present, literals })
+        let present = focus.plan.evaluate(inputs, 1, as_of).codes[closed];
+        Some(Self { focus, inputs, as_of, closed, present, literals })
     }
 
     /// The tag's present code.
@@ -107,7 +142,7 @@ impl<'a> Prober<'a> {
             take(array, &first, None).unwrap_or_else(|_| Arc::clone(array))
         };
         let columns: Vec<ArrayRef> = self.inputs.iter().enumerate().map(column).collect();
-        let batch = self.plan.evaluate(&columns, rows, self.as_of);
+        let batch = self.focus.plan.evaluate(&columns, rows, self.as_of);
         batch.codes.chunks_exact(batch.closed.max(1)).map(|codes| codes[self.closed]).collect()
     }
 
@@ -123,7 +158,7 @@ impl<'a> Prober<'a> {
             let code = self.codes(input, &[null]);
             flip.null = code.first().copied().filter(|code| *code != self.present);
         }
-        match Axis::new(inner(array.data_type()), &present, self.as_of, &self.catalog.zone) {
+        match Axis::new(inner(array.data_type()), &present, self.as_of, &self.focus.zone) {
             Some(axis) => {
                 let (low, high) = axis.range(lowest, past);
                 self.along(input, &axis, (low, high), &mut flip);

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::model::{Catalog, Strategy};
+use crate::catalog::model::{Catalog, Strategy, Tag};
 use crate::clock::{Day, show_instant};
 use crate::dimension::{CacheOptions, Dimensions, Now, SpecError};
 use crate::engine::ruleset::Ruleset;
-use crate::rule::{AsOf, TagBatch};
+use crate::rule::{AsOf, Plan, PlanError, TagBatch};
 use crate::shard::compute::add_dimension_columns;
 use crate::store::{ClockMode, Epoch, Store, StoreError, Uid};
 use crate::user::features::{FeatureBatch, NEVER};
@@ -37,6 +37,9 @@ pub enum ReadError {
     /// A dimension cannot be looked up.
     #[error(transparent)]
     Dimension(#[from] SpecError),
+    /// A tag cannot be computed alone, though the catalogue as a whole can.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// Nothing is known of this user.
     #[error("the store has no user `{0}`: no event of this uid was accepted (see `tagloom rejects`)")]
     UnknownUser(String),
@@ -81,6 +84,8 @@ pub struct UserTags {
     pub uid: String,
     /// The instant the values are true at, epoch ms.
     pub as_of_ms: i64,
+    /// The business timezone.
+    pub timezone: String,
     /// From when on a value may be another without an event, epoch ms.
     pub due_ms: Option<i64>,
     /// Writes of this profile so far.
@@ -128,6 +133,8 @@ pub(super) struct Evaluation {
     /// Columns of one row: features, then dimension columns.
     pub(super) inputs: Vec<ArrayRef>,
     pub(super) tags: TagBatch,
+    /// When a feature may change, and when anything may.
+    pub(super) feature_due: Day,
     pub(super) due_day: Day,
     /// By dimension.
     pub(super) lookups: Vec<Lookup>,
@@ -184,6 +191,7 @@ impl Reader {
         };
         Ok(UserTags {
             uid: user.uid.to_string(),
+            timezone: catalog.zone.name().to_owned(),
             as_of_ms: if evaluation.is_some() { as_of_ms } else { user.head.as_of_ms },
             due_ms: evaluation.as_ref().map_or(user.head.due_ms, |e| self.due_ms(e.due_day)),
             version: user.head.version,
@@ -267,11 +275,20 @@ impl Reader {
 
     /// Inputs and tags of a user as of an instant.
     pub(super) fn evaluate(&self, user: &StoredUser, as_of_ms: i64) -> Evaluation {
+        let as_of = AsOf { ms: as_of_ms, day: self.ruleset.catalog.zone.day_of(as_of_ms) };
+        let (inputs, feature_due, lookups) = self.inputs(user, as_of.day);
+        let tags = self.ruleset.plan.evaluate(&inputs, 1, as_of);
+        let due_day = tags.due_days.first().copied().unwrap_or(NEVER).min(feature_due);
+        Evaluation { as_of, inputs, tags, feature_due, due_day, lookups }
+    }
+
+    /// A user's input columns on a day, the next day on which a feature may change, and what the
+    /// lookups gave.
+    pub(super) fn inputs(&self, user: &StoredUser, day: Day) -> (Vec<ArrayRef>, Day, Vec<Lookup>) {
         let ruleset = &self.ruleset;
-        let as_of = AsOf { ms: as_of_ms, day: ruleset.catalog.zone.day_of(as_of_ms) };
         let mut features = FeatureBatch::new(Arc::clone(&ruleset.layout), &ruleset.feature_types);
         let texts = user.texts.view();
-        let feature_due = features.push(&user.state, as_of.day, &texts);
+        let feature_due = features.push(&user.state, day, &texts);
         let mut inputs = features.take(&texts);
         let pinned = self.dimensions.pin();
         let mut lookups = vec![Lookup::default(); ruleset.catalog.dimensions.len()];
@@ -285,23 +302,12 @@ impl Reader {
                 failure: enriched.failure.clone(),
             };
         });
-        let tags = ruleset.plan.evaluate(&inputs, 1, as_of);
-        let due_day = tags.due_days.first().copied().unwrap_or(NEVER).min(feature_due);
-        Evaluation { as_of, inputs, tags, due_day, lookups }
+        (inputs, feature_due, lookups)
     }
 
     /// All tags of one row, by catalogue tag index.
     pub(super) fn labels(&self, batch: &TagBatch, row: usize) -> Vec<Option<String>> {
-        let tags = &self.ruleset.catalog.tags;
-        let mut values = vec![None; tags.len()];
-        let codes = &batch.codes[row * batch.closed..(row + 1) * batch.closed];
-        for (tag, code) in self.ruleset.plan.closed_tags().iter().zip(codes) {
-            values[*tag] = label_of(&tags[*tag].domain, *code).map(str::to_owned);
-        }
-        for (tag, array) in self.ruleset.plan.open_tags().iter().zip(&batch.open) {
-            values[*tag] = OpenValue::at(array, row).map(|v| v.label());
-        }
-        values
+        labels_of(&self.ruleset.plan, &self.ruleset.catalog.tags, batch, row)
     }
 
     /// The instant at which a day begins.
@@ -333,4 +339,22 @@ impl Reader {
         }
         notes
     }
+}
+
+/// All tags of one row of a plan's batch, in the order of `tags`.
+pub(super) fn labels_of(
+    plan: &Plan,
+    tags: &[Tag],
+    batch: &TagBatch,
+    row: usize,
+) -> Vec<Option<String>> {
+    let mut values = vec![None; tags.len()];
+    let codes = &batch.codes[row * batch.closed..(row + 1) * batch.closed];
+    for (tag, code) in plan.closed_tags().iter().zip(codes) {
+        values[*tag] = label_of(&tags[*tag].domain, *code).map(str::to_owned);
+    }
+    for (tag, array) in plan.open_tags().iter().zip(&batch.open) {
+        values[*tag] = OpenValue::at(array, row).map(|v| v.label());
+    }
+    values
 }

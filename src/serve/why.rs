@@ -7,14 +7,15 @@
 use datafusion_common::ScalarValue;
 use serde::{Deserialize, Serialize};
 
-use super::read::{Evaluation, ReadError, Reader, StoredUser};
+use super::read::{Evaluation, ReadError, Reader, StoredUser, labels_of};
 use crate::catalog::model::{
-    Aggregate, Catalog, DimensionKey, Domain, Feature, Span, Stream, TypedExpr,
+    Aggregate, DimensionKey, Domain, Feature, Span, Stream, TypedExpr,
 };
 use crate::catalog::place::{Files, Place};
-use crate::clock::show_instant;
+use crate::clock::Day;
+use crate::rule::{AsOf, TagBatch};
 use crate::rule::sql::nearest;
-use crate::rule::why::{Crossing, Prober};
+use crate::rule::why::{Crossing, Focus, Prober};
 use crate::store::Uid;
 use crate::user::features::NEVER;
 use crate::user::layout::{ValueKind, flag_set, low32, row_day, row_stream, row_time, value_word};
@@ -49,6 +50,8 @@ pub struct Why {
     pub stored: Option<String>,
     /// The instant all this is true at, epoch ms.
     pub as_of_ms: i64,
+    /// The business timezone.
+    pub timezone: String,
     /// The rule.
     pub rule: Rule,
     /// What it reads.
@@ -161,19 +164,20 @@ impl Reader {
             return Ok(self.quarantined(&user, at, files));
         };
         let values = self.labels(&evaluation.tags, 0);
+        let focus = Focus::new(catalog, self.ruleset.plan.inputs(), at)?;
         let view = View {
             reader: self,
             user: &user,
             evaluation: &evaluation,
             values: &values,
-            prober: Prober::new(&self.ruleset.plan, catalog, &evaluation.inputs, evaluation.as_of, at),
+            prober: Prober::new(&focus, &evaluation.inputs, evaluation.as_of),
             domain: &catalog.tags[at].domain,
         };
         let mut why = self.blank(&user, at, files);
         why.value.clone_from(&values[at]);
         why.as_of_ms = as_of_ms;
         why.inputs = view.inputs(at, 1);
-        why.next = self.next_change(&user, &evaluation, at, values[at].as_deref());
+        why.next = self.next_change(&user, &evaluation, &focus, values[at].as_deref());
         why.notes = self.notes(&user, &evaluation);
         Ok(why)
     }
@@ -189,6 +193,7 @@ impl Reader {
             value: None,
             stored: user.values[at].clone(),
             as_of_ms: user.head.as_of_ms,
+            timezone: self.ruleset.catalog.zone.name().to_owned(),
             rule: Rule {
                 place: shown_place(files, tag.place),
                 source: source_of(files, tag.place),
@@ -208,28 +213,34 @@ impl Reader {
         why
     }
 
-    /// The next instant at which one tag changes without an event: found by computing the user at
-    /// each instant at which anything may change.
+    /// The next instant at which one tag changes without an event: found by computing it at each
+    /// instant at which it, or any feature, may change.
     fn next_change(
         &self,
         user: &StoredUser,
         now: &Evaluation,
-        tag: usize,
+        focus: &Focus,
         value: Option<&str>,
     ) -> Next {
         let zone = &self.ruleset.catalog.zone;
-        let mut due_day = now.due_day;
+        let due = |tags: &TagBatch, features: Day| {
+            tags.due_days.first().copied().unwrap_or(NEVER).min(features)
+        };
+        let tags = focus.plan.evaluate(&now.inputs, 1, now.as_of);
+        let mut due_day = due(&tags, now.feature_due);
         for _ in 0..STEPS_MAX {
             if due_day == NEVER {
                 return Next::Never;
             }
             let at_ms = zone.day_start_ms(due_day);
-            let then = self.evaluate(user, at_ms);
-            let becomes = self.labels(&then.tags, 0).swap_remove(tag);
+            let (inputs, feature_due, _) = self.inputs(user, due_day);
+            let as_of = AsOf { ms: at_ms, day: due_day };
+            let tags = focus.plan.evaluate(&inputs, 1, as_of);
+            let becomes = labels_of(&focus.plan, &focus.tags, &tags, 0).swap_remove(focus.tag);
             if becomes.as_deref() != value {
                 return Next::At { at_ms, becomes };
             }
-            due_day = then.due_day;
+            due_day = due(&tags, feature_due);
         }
         Next::NotBefore(zone.day_start_ms(due_day))
     }
@@ -288,6 +299,10 @@ impl View<'_> {
                 );
                 let past = matches!(feature.aggregate, Aggregate::FirstTime | Aggregate::LastTime);
                 input.flips = self.flips(at, counts.then_some(0), past);
+                if counts || matches!(feature.aggregate, Aggregate::Sum(_)) {
+                    // These always have a value.
+                    input.flips.retain(|flip| flip.value.is_some());
+                }
             }
             return Some(input);
         }
@@ -365,7 +380,7 @@ impl View<'_> {
     fn shown(&self, value: &OpenValue) -> String {
         let zone = &self.reader.ruleset.catalog.zone;
         match value {
-            OpenValue::Timestamp(ms) => shown_instant(*ms, zone),
+            OpenValue::Timestamp(ms) => zone.show(*ms),
             other => other.label(),
         }
     }
@@ -412,9 +427,7 @@ impl View<'_> {
                 ValueKind::U64 => word.to_string(),
                 ValueKind::Float => f64::from_bits(word).to_string(),
                 ValueKind::Decimal(_, scale) => decimal_text(i128::from(word.cast_signed()), scale),
-                ValueKind::Timestamp => {
-                    shown_instant(word.cast_signed(), &ruleset.catalog.zone)
-                }
+                ValueKind::Timestamp => ruleset.catalog.zone.show(word.cast_signed()),
                 // Only the hash of a text that is counted is kept.
                 ValueKind::Hash => format!("#{word:016x}"),
                 ValueKind::Text => texts.get(low32(word)).to_owned(),
@@ -425,17 +438,6 @@ impl View<'_> {
         let event = |row: &&[u64]| EventText { time_ms: row_time(row[0]), value: text(row) };
         rows.iter().take(EVENTS_MAX).map(event).collect()
     }
-}
-
-/// An instant as local time with offset.
-pub fn shown_instant(instant_ms: i64, zone: &crate::clock::Zone) -> String {
-    jiff::Timestamp::from_millisecond(instant_ms).map_or_else(
-        |_| show_instant(instant_ms),
-        |t| {
-            let local = t.to_zoned(zone.tz().clone());
-            local.strftime("%Y-%m-%d %H:%M:%S%:z").to_string()
-        },
-    )
 }
 
 /// `sum(amount) of consume where family = 'gift' in the last 30 days`.
