@@ -235,6 +235,28 @@ fn a_read_is_right_at_every_instant_without_the_drain() {
 }
 
 #[test]
+fn reading_everyone_at_once_is_reading_each() {
+    let shop = Shop::at(AS_OF_MS);
+    let later = AS_OF_MS + 8 * DAY_MS;
+    let rows = shop.store.scan_profiles(None, 100).unwrap();
+    let users = shop.reader().read_rows(&rows, later).unwrap();
+    assert_eq!(users.len(), 3);
+    for user in users {
+        let Uid::U64(number) = user.uid else { panic!() };
+        let values = shop.values(number, Some(later));
+        for (code, tag) in user.codes.iter().zip(shop.ruleset.plan.closed_tags()) {
+            let domain = &shop.ruleset.catalog.tags[*tag].domain;
+            let label = tagloom::write::profile::label_of(domain, *code);
+            assert_eq!(label, values[*tag].1.as_deref(), "{}", values[*tag].0);
+        }
+        let day = user.open[0].as_ref().map(tagloom::write::open::OpenValue::label);
+        assert_eq!(Some(&day), values.iter().find(|v| v.0 == "last_day").map(|v| &v.1));
+    }
+    let back = shop.reader().read_rows(&rows, AS_OF_MS - 1);
+    assert!(matches!(back, Err(ReadError::AsOfBack { .. })), "{back:?}");
+}
+
+#[test]
 fn a_tag_turns_at_its_due_instant_and_not_before() {
     let shop = Shop::at(AS_OF_MS);
     let reader = shop.reader();

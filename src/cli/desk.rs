@@ -98,8 +98,9 @@ impl Desk {
                 let report = dims::load_with(store, &self.ruleset, &table, &path, key, progress)?;
                 Ok(dims::report_json(&report))
             }
-            Request::Export { path } => {
-                export::write_with(self.store.as_ref(), &self.ruleset, &path, progress)?;
+            Request::Export { path, as_of } => {
+                let as_of = instant(&as_of)?.map(|at| (&self.reader, at));
+                export::write_with(self.store.as_ref(), &self.ruleset, &path, as_of, progress)?;
                 Ok(Value::Null)
             }
         }
@@ -191,7 +192,7 @@ fn json(value: &impl serde::Serialize) -> Result<Value, Failure> {
     serde_json::to_value(value).map_err(Failure::failed)
 }
 
-fn read_failure(error: ReadError) -> Failure {
+pub(super) fn read_failure(error: ReadError) -> Failure {
     match error {
         ReadError::Store(error) => open::store_failure(error),
         error if error.is_input() => Failure::input(error),

@@ -18,6 +18,7 @@ use crate::catalog::model::{Domain, UidType};
 use crate::config::Config;
 use crate::engine::ruleset::Ruleset;
 use crate::serve::local::Request;
+use crate::serve::read::Reader;
 use crate::store::{Store, Uid, UidKey};
 use crate::user::snapshot::decode_tags;
 use crate::write::open::OpenValue;
@@ -27,11 +28,14 @@ use crate::write::profile::{Schemas, label_of};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tagloom export --out tags.parquet
-  tagloom export --out tags.csv")]
+  tagloom export --out tags.csv --as-of now")]
 pub(super) struct ExportArgs {
     /// The file to write: .parquet or .csv
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Compute as of this instant (not before the store's last): ISO 8601, epoch milliseconds, `now`
+    #[arg(long, value_name = "INSTANT")]
+    as_of: Option<String>,
 }
 
 /// Profiles read from the store at once.
@@ -40,7 +44,7 @@ const BATCH_USERS: usize = 8_192;
 /// Runs the command.
 pub(super) fn run(args: ExportArgs, config: &Config, _json: bool) -> Outcome {
     let bar = progress::users_bar("export", 0);
-    let request = Request::Export { path: desk::absolute(&args.out)? };
+    let request = Request::Export { path: desk::absolute(&args.out)?, as_of: args.as_of };
     let done = desk::request(config, request, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
@@ -52,7 +56,7 @@ pub(super) fn run(args: ExportArgs, config: &Config, _json: bool) -> Outcome {
 /// Writes all profiles, sorted by uid: `uid`, then one column a tag in catalogue order.
 pub(super) fn write(store: &dyn Store, ruleset: &Ruleset, path: &Path) -> Outcome {
     let bar = progress::users_bar("export", 0);
-    let done = write_with(store, ruleset, path, &mut |done, total| {
+    let done = write_with(store, ruleset, path, None, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });
@@ -60,11 +64,13 @@ pub(super) fn write(store: &dyn Store, ruleset: &Ruleset, path: &Path) -> Outcom
     done
 }
 
-/// [`write`] that shows nothing: `progress` is told the users done, of about how many.
+/// [`write`] that shows nothing: `progress` is told the users done, of about how many. `as_of`: an
+/// instant to compute everyone for.
 pub(super) fn write_with(
     store: &dyn Store,
     ruleset: &Ruleset,
     path: &Path,
+    as_of: Option<(&Reader, i64)>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Outcome {
     let mut sink = Sink::create(path, ruleset)?;
@@ -79,6 +85,13 @@ pub(super) fn write_with(
         done += rows.len() as u64;
         progress(done, total.max(done));
         let mut columns = Columns::new(ruleset);
+        if let Some((reader, as_of_ms)) = as_of {
+            for user in reader.read_rows(&rows, as_of_ms).map_err(desk::read_failure)? {
+                columns.push(&user.uid, &user.codes, &user.open, ruleset);
+            }
+            sink.write(columns.finish())?;
+            continue;
+        }
         for (key, bytes) in &rows {
             let tags = decode_tags(bytes).map_err(Failure::failed)?;
             let schema =

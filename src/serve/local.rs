@@ -75,6 +75,8 @@ pub enum Request {
     Export {
         /// An absolute path.
         path: PathBuf,
+        /// As of when; none: as stored.
+        as_of: Option<String>,
     },
 }
 

@@ -16,7 +16,7 @@ use crate::dimension::{CacheOptions, Dimensions, Now, SpecError};
 use crate::engine::ruleset::Ruleset;
 use crate::rule::{AsOf, Plan, PlanError, TagBatch};
 use crate::shard::compute::add_dimension_columns;
-use crate::store::{ClockMode, Epoch, Store, StoreError, Uid};
+use crate::store::{Bytes, ClockMode, Epoch, Store, StoreError, Uid, UidError, UidKey};
 use crate::user::features::{FeatureBatch, NEVER};
 use crate::user::snapshot::{Head, decode_tags};
 use crate::user::state::UserState;
@@ -40,6 +40,9 @@ pub enum ReadError {
     /// A tag cannot be computed alone, though the catalogue as a whole can.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// A stored key is no uid of this store's type.
+    #[error(transparent)]
+    Key(#[from] UidError),
     /// Nothing is known of this user.
     #[error("the store has no user `{0}`: no event of this uid was accepted (see `tagloom rejects`)")]
     UnknownUser(String),
@@ -115,6 +118,17 @@ pub struct TagValue {
     pub group: String,
     /// Who answers for it.
     pub owner: String,
+}
+
+/// A user's tags as the store codes them.
+#[derive(Debug, Clone)]
+pub struct UserRow {
+    /// Whose.
+    pub uid: Uid,
+    /// Codes of the closed tags, in the plan's order.
+    pub codes: Box<[u8]>,
+    /// Values of the open tags, in the plan's order.
+    pub open: Vec<Option<OpenValue>>,
 }
 
 /// A user as stored, state included.
@@ -214,6 +228,70 @@ impl Reader {
         })
     }
 
+    /// Many users as of an instant, in the order of `rows` (as the store scans them). A quarantined
+    /// user has its stored values.
+    pub fn read_rows(
+        &self,
+        rows: &[(UidKey, Bytes)],
+        as_of_ms: i64,
+    ) -> Result<Vec<UserRow>, ReadError> {
+        let done = catch_unwind(AssertUnwindSafe(|| self.read_batch(rows, as_of_ms)));
+        match (done, rows) {
+            (Ok(done), _) => done,
+            (Err(_), [row]) => Ok(vec![self.stored_row(row)?.0]),
+            (Err(_), _) => {
+                let (left, right) = rows.split_at(rows.len() / 2);
+                let mut users = self.read_rows(left, as_of_ms)?;
+                users.extend(self.read_rows(right, as_of_ms)?);
+                Ok(users)
+            }
+        }
+    }
+
+    fn read_batch(
+        &self,
+        rows: &[(UidKey, Bytes)],
+        as_of_ms: i64,
+    ) -> Result<Vec<UserRow>, ReadError> {
+        let ruleset = &self.ruleset;
+        let as_of = AsOf { ms: as_of_ms, day: ruleset.catalog.zone.day_of(as_of_ms) };
+        let mut users = Vec::with_capacity(rows.len());
+        let mut healthy = Vec::with_capacity(rows.len());
+        let texts = Texts::default();
+        let mut features = FeatureBatch::new(Arc::clone(&ruleset.layout), &ruleset.feature_types);
+        for (at, row) in rows.iter().enumerate() {
+            let (user, head) = self.stored_row(row)?;
+            not_back(as_of_ms, head.as_of_ms)?;
+            users.push(user);
+            if !head.quarantined {
+                let tags = decode_tags(&row.1).map_err(ProfileError::from)?;
+                let schema = self.schemas.get(head.schema, ruleset, self.store.as_ref())?;
+                let state = tags.state(&schema.layout, &ruleset.layout, &texts);
+                let state = state.map_err(ProfileError::from)?;
+                features.push(&state, as_of.day, &texts.view());
+                healthy.push(at);
+            }
+        }
+        let mut inputs = features.take(&texts.view());
+        let uids: Vec<&Uid> = healthy.iter().map(|at| &users[*at].uid).collect();
+        let pinned = self.dimensions.pin();
+        add_dimension_columns(ruleset, &pinned, &uids, &mut inputs, |_, _| {});
+        let batch = ruleset.plan.evaluate(&inputs, healthy.len(), as_of);
+        for (row, at) in healthy.into_iter().enumerate() {
+            users[at].codes = batch.codes[row * batch.closed..(row + 1) * batch.closed].into();
+            users[at].open = batch.open.iter().map(|array| OpenValue::at(array, row)).collect();
+        }
+        Ok(users)
+    }
+
+    fn stored_row(&self, (key, bytes): &(UidKey, Bytes)) -> Result<(UserRow, Head), ReadError> {
+        let tags = decode_tags(bytes).map_err(ProfileError::from)?;
+        let schema = self.schemas.get(tags.head.schema, &self.ruleset, self.store.as_ref())?;
+        let uid = Uid::from_key(self.ruleset.catalog.uid, key)?;
+        let (codes, open) = (schema.codes(&tags), schema.open_values(&tags));
+        Ok((UserRow { uid, codes, open }, tags.head))
+    }
+
     /// A user as stored.
     pub(super) fn user(&self, uid: &Uid) -> Result<StoredUser, ReadError> {
         let found = self.store.profiles(&[uid.to_key()])?.pop().flatten();
@@ -242,11 +320,7 @@ impl Reader {
     ) -> Result<i64, ReadError> {
         let stored_ms = user.head.as_of_ms;
         match asked_ms {
-            Some(asked) if asked < stored_ms => Err(ReadError::AsOfBack {
-                asked: show_instant(asked),
-                stored: show_instant(stored_ms),
-            }),
-            Some(asked) => Ok(asked),
+            Some(asked) => not_back(asked, stored_ms).map(|()| asked),
             None => {
                 let now = match self.store.identity().clock {
                     ClockMode::Wall => Some((self.now)()),
@@ -357,4 +431,12 @@ pub(super) fn labels_of(
         values[*tag] = OpenValue::at(array, row).map(|v| v.label());
     }
     values
+}
+
+/// Stored as-of never goes back.
+fn not_back(asked_ms: i64, stored_ms: i64) -> Result<(), ReadError> {
+    if asked_ms >= stored_ms {
+        return Ok(());
+    }
+    Err(ReadError::AsOfBack { asked: show_instant(asked_ms), stored: show_instant(stored_ms) })
 }
