@@ -48,6 +48,14 @@ impl Zone {
         days_from_civil(i32::from(date.year()), date.month(), date.day())
     }
 
+    /// An instant as local time with its offset, for people.
+    pub fn show(&self, instant_ms: i64) -> String {
+        Timestamp::from_millisecond(instant_ms).map_or_else(
+            |_| show_instant(instant_ms),
+            |at| at.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S%:z").to_string(),
+        )
+    }
+
     /// The first instant with that local date, epoch milliseconds.
     pub fn day_start_ms(&self, day: Day) -> i64 {
         let (year, month, dom) = civil_from_days(day);

@@ -15,5 +15,6 @@ pub mod rule;
 pub mod store;
 pub mod write;
 pub mod engine;
+pub mod serve;
 pub mod config;
 pub mod cli;

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use serde_json::Value;
 
-use super::{Failure, Outcome, open};
+use super::{Failure, Outcome, desk, open};
 use crate::config::Config;
 use crate::dimension::{LoadOptions, LoadReport, TableSpec, load};
 use crate::engine::ruleset::Ruleset;
+use crate::serve::local::Request;
 use crate::store::Store;
 
 /// Arguments of `tagloom dims`.
@@ -36,17 +38,21 @@ enum DimsCommand {
 
 /// Runs the command.
 pub(super) fn run(args: DimsArgs, config: &Config, json: bool) -> Outcome {
-    let ruleset = open::ruleset(&config.catalog.path)?;
     match args.command {
         DimsCommand::Load { table, path, key } => {
-            let store = open::store(config, &ruleset, config.clock.mode)?;
-            let report = load_table(store.as_ref(), &ruleset, &table, &path, key)?;
-            show(&report, json);
+            let bar = super::progress::bytes_bar(&table);
+            let request = Request::DimsLoad { table, path: desk::absolute(&path)?, key };
+            let report = desk::request(config, request, &mut |done, total| {
+                bar.set_length(total);
+                bar.set_position(done);
+            });
+            bar.finish_and_clear();
+            show(&report?, json);
             Ok(())
         }
         DimsCommand::List => {
-            let store = open::existing_store(config)?;
-            list(store.as_ref(), json)
+            list(&desk::request(config, Request::DimsList, &mut |_, _| {})?, json);
+            Ok(())
         }
     }
 }
@@ -59,43 +65,49 @@ pub(super) fn load_table(
     path: &Path,
     key_column: Option<String>,
 ) -> Result<LoadReport, Failure> {
-    let spec = TableSpec::of(&ruleset.catalog, table).map_err(Failure::input)?;
-    let options = LoadOptions { key_column, ..LoadOptions::default() };
     let bar = super::progress::bytes_bar(table);
-    let mut progress = |p: crate::dimension::Progress| {
-        bar.set_length(p.bytes_total);
-        bar.set_position(p.bytes);
-    };
-    let now = crate::clock::wall_ms();
-    let zone = &ruleset.catalog.zone;
-    let report = load(store, &spec, zone, path, &options, now, &mut progress);
+    let report = load_with(store, ruleset, table, path, key_column, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
     bar.finish_and_clear();
-    let report = report.map_err(Failure::input)?;
+    let report = report?;
     for error in &report.errors {
         eprintln!("{error}");
     }
     Ok(report)
 }
 
-#[expect(clippy::print_stdout, reason = "a command's output")]
-fn show(report: &LoadReport, json: bool) {
-    if json {
-        let value = serde_json::json!({
-            "table": report.table, "epoch": report.epoch, "rows": report.rows,
-            "rejected": report.rejected, "changed": report.changed, "removed": report.removed,
-        });
-        println!("{value}");
-        return;
-    }
-    println!(
-        "{}: epoch {}, {} rows, {} rejected, {} changed, {} removed",
-        report.table, report.epoch, report.rows, report.rejected, report.changed, report.removed
-    );
+/// [`load_table`] that shows nothing: `progress` is told the bytes done, of how many.
+pub(super) fn load_with(
+    store: &dyn Store,
+    ruleset: &Ruleset,
+    table: &str,
+    path: &Path,
+    key_column: Option<String>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<LoadReport, Failure> {
+    let spec = TableSpec::of(&ruleset.catalog, table).map_err(Failure::input)?;
+    let options = LoadOptions { key_column, ..LoadOptions::default() };
+    let mut progress = |p: crate::dimension::Progress| progress(p.bytes, p.bytes_total);
+    let now = crate::clock::wall_ms();
+    let zone = &ruleset.catalog.zone;
+    let report = load(store, &spec, zone, path, &options, now, &mut progress);
+    report.map_err(Failure::input)
 }
 
-#[expect(clippy::print_stdout, reason = "a command's output")]
-fn list(store: &dyn Store, json: bool) -> Outcome {
-    let mut table = super::table::new(["table", "epoch", "rows", "loaded"]);
+/// What a load did, for whoever asked for it.
+pub(super) fn report_json(report: &LoadReport) -> Value {
+    let errors: Vec<String> = report.errors.iter().map(ToString::to_string).collect();
+    serde_json::json!({
+        "table": report.table, "epoch": report.epoch, "rows": report.rows,
+        "rejected": report.rejected, "changed": report.changed, "removed": report.removed,
+        "errors": errors,
+    })
+}
+
+/// Loaded tables, one object an epoch.
+pub(super) fn tables(store: &dyn Store) -> Result<Value, Failure> {
     let mut objects = Vec::new();
     for name in store.dim_tables().map_err(open::store_failure)? {
         for meta in store.dim_epochs(&name).map_err(open::store_failure)? {
@@ -103,13 +115,41 @@ fn list(store: &dyn Store, json: bool) -> Outcome {
             objects.push(serde_json::json!({
                 "table": name, "epoch": meta.epoch, "rows": meta.rows, "loaded": loaded,
             }));
-            table.add_row([name.clone(), meta.epoch.to_string(), meta.rows.to_string(), loaded]);
         }
     }
-    if json {
-        println!("{}", serde_json::Value::Array(objects));
-    } else {
-        println!("{table}");
+    Ok(Value::Array(objects))
+}
+
+#[expect(clippy::print_stdout, reason = "a command's output")]
+fn show(report: &Value, json: bool) {
+    for error in report["errors"].as_array().into_iter().flatten() {
+        eprintln!("{}", error.as_str().unwrap_or_default());
     }
-    Ok(())
+    if json {
+        println!("{report}");
+        return;
+    }
+    println!(
+        "{}: epoch {}, {} rows, {} rejected, {} changed, {} removed",
+        report["table"].as_str().unwrap_or_default(),
+        report["epoch"],
+        report["rows"],
+        report["rejected"],
+        report["changed"],
+        report["removed"]
+    );
+}
+
+#[expect(clippy::print_stdout, reason = "a command's output")]
+fn list(tables: &Value, json: bool) {
+    if json {
+        println!("{tables}");
+        return;
+    }
+    let mut table = super::table::new(["table", "epoch", "rows", "loaded"]);
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    for row in tables.as_array().into_iter().flatten() {
+        table.add_row(["table", "epoch", "rows", "loaded"].map(|name| text(&row[name])));
+    }
+    println!("{table}");
 }

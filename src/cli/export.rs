@@ -13,10 +13,12 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 
-use super::{Failure, Outcome, open, progress};
+use super::{Failure, Outcome, desk, open, progress};
 use crate::catalog::model::{Domain, UidType};
 use crate::config::Config;
 use crate::engine::ruleset::Ruleset;
+use crate::serve::local::Request;
+use crate::serve::read::Reader;
 use crate::store::{Store, Uid, UidKey};
 use crate::user::snapshot::decode_tags;
 use crate::write::open::OpenValue;
@@ -26,11 +28,14 @@ use crate::write::profile::{Schemas, label_of};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tagloom export --out tags.parquet
-  tagloom export --out tags.csv")]
+  tagloom export --out tags.csv --as-of now")]
 pub(super) struct ExportArgs {
     /// The file to write: .parquet or .csv
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Compute as of this instant (not before the store's last): ISO 8601, epoch milliseconds, `now`
+    #[arg(long, value_name = "INSTANT")]
+    as_of: Option<String>,
 }
 
 /// Profiles read from the store at once.
@@ -38,23 +43,55 @@ const BATCH_USERS: usize = 8_192;
 
 /// Runs the command.
 pub(super) fn run(args: ExportArgs, config: &Config, _json: bool) -> Outcome {
-    let ruleset = Arc::new(open::ruleset(&config.catalog.path)?);
-    let store = open::existing_store(config)?;
-    write(store.as_ref(), &ruleset, &args.out)
+    let bar = progress::users_bar("export", 0);
+    let request = Request::Export { path: desk::absolute(&args.out)?, as_of: args.as_of };
+    let done = desk::request(config, request, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    done
 }
 
 /// Writes all profiles, sorted by uid: `uid`, then one column a tag in catalogue order.
 pub(super) fn write(store: &dyn Store, ruleset: &Ruleset, path: &Path) -> Outcome {
-    let mut sink = Sink::create(path, ruleset)?;
     let bar = progress::users_bar("export", 0);
+    let done = write_with(store, ruleset, path, None, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    done
+}
+
+/// [`write`] that shows nothing: `progress` is told the users done, of about how many. `as_of`: an
+/// instant to compute everyone for.
+pub(super) fn write_with(
+    store: &dyn Store,
+    ruleset: &Ruleset,
+    path: &Path,
+    as_of: Option<(&Reader, i64)>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Outcome {
+    let mut sink = Sink::create(path, ruleset)?;
+    let total = store.stats().map_err(open::store_failure)?.profiles_approximate;
+    let mut done = 0;
     let schemas = Schemas::default();
     let mut after: Option<UidKey> = None;
     loop {
         let rows = store.scan_profiles(after.as_ref(), BATCH_USERS).map_err(open::store_failure)?;
         let Some((last, _)) = rows.last() else { break };
         after = Some(last.clone());
-        bar.inc(rows.len() as u64);
+        done += rows.len() as u64;
+        progress(done, total.max(done));
         let mut columns = Columns::new(ruleset);
+        if let Some((reader, as_of_ms)) = as_of {
+            for user in reader.read_rows(&rows, as_of_ms).map_err(desk::read_failure)? {
+                columns.push(&user.uid, &user.codes, &user.open, ruleset);
+            }
+            sink.write(columns.finish())?;
+            continue;
+        }
         for (key, bytes) in &rows {
             let tags = decode_tags(bytes).map_err(Failure::failed)?;
             let schema =
@@ -64,7 +101,6 @@ pub(super) fn write(store: &dyn Store, ruleset: &Ruleset, path: &Path) -> Outcom
         }
         sink.write(columns.finish())?;
     }
-    bar.finish_and_clear();
     sink.close()
 }
 

@@ -5,14 +5,19 @@
 
 mod backfill;
 mod check;
+mod desk;
 mod dims;
 mod export;
+mod generate;
+mod get;
 mod open;
 mod progress;
+mod rejects;
 mod run;
 mod summary;
 mod table;
 mod usage;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,6 +65,14 @@ enum Command {
     Export(export::ExportArgs),
     /// Load and list dimension tables
     Dims(dims::DimsArgs),
+    /// Show one user's tags
+    Get(get::GetArgs),
+    /// Show why a user has a tag's value, and what would change it
+    Why(why::WhyArgs),
+    /// Show rows that could not be used
+    Rejects(rejects::RejectsArgs),
+    /// Write the workload's streams and tables, or one stream at a fixed rate
+    Gen(generate::GenArgs),
 }
 
 /// Why a command ended badly.
@@ -114,6 +127,10 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Backfill(args) => backfill::run(&args, &config, json),
         Command::Export(args) => export::run(args, &config, json),
         Command::Dims(args) => dims::run(args, &config, json),
+        Command::Get(args) => get::run(args, &config, json),
+        Command::Why(args) => why::run(args, &config, json),
+        Command::Rejects(args) => rejects::run(args, &config, json),
+        Command::Gen(args) => generate::run(&args, json),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Failure;
+use crate::catalog::place::Files;
 use crate::catalog::{LoadError, Loaded};
 use crate::clock::Zone;
 use crate::config::{Config, StoreKind};
@@ -30,6 +31,11 @@ pub(super) fn catalog(path: &Path) -> Result<Loaded, Failure> {
 
 /// Loads and compiles a catalogue for the engine; `ids.lock` must be up to date.
 pub(super) fn ruleset(path: &Path) -> Result<Ruleset, Failure> {
+    ruleset_and_files(path).map(|(ruleset, _)| ruleset)
+}
+
+/// [`ruleset`], and what the catalogue's places point into.
+pub(super) fn ruleset_and_files(path: &Path) -> Result<(Ruleset, Files), Failure> {
     let loaded = catalog(path)?;
     if let Some(first) = loaded.lock_behind.first() {
         return Err(Failure::Input(format!(
@@ -37,7 +43,8 @@ pub(super) fn ruleset(path: &Path) -> Result<Ruleset, Failure> {
             path.display()
         )));
     }
-    Ruleset::new(loaded.catalog).map_err(Failure::input)
+    let ruleset = Ruleset::new(loaded.catalog).map_err(Failure::input)?;
+    Ok((ruleset, loaded.files))
 }
 
 /// Opens (or makes) the configured store for a catalogue.
@@ -63,16 +70,21 @@ pub(super) fn store(
 /// Opens the store that is there, as what it is.
 pub(super) fn existing_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
     if config.store.kind == StoreKind::Memory {
-        return Err(Failure::Input(
-            "store.kind = memory: nothing outlives the process; use `tagloom run --export FILE`"
-                .to_owned(),
-        ));
+        return Err(no_store());
     }
     let store = FjallStore::open_existing(&config.store.path, &fjall_options(config));
     Ok(Arc::new(store.map_err(store_failure)?))
 }
 
-fn fjall_options(config: &Config) -> FjallOptions {
+/// There is nothing to open.
+pub(super) fn no_store() -> Failure {
+    Failure::Input(
+        "store.kind = memory: nothing outlives the process; use `tagloom run --export FILE`"
+            .to_owned(),
+    )
+}
+
+pub(super) fn fjall_options(config: &Config) -> FjallOptions {
     FjallOptions {
         cache_bytes: config.store.cache_bytes_max,
         rejects_max: config.rejects.kept_max,

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar};
 
+use super::desk::Desk;
 use super::{Failure, Outcome, open, progress, summary};
 use crate::catalog::model::{Catalog, Format, From};
 use crate::clock::Stopwatch;
@@ -56,7 +57,8 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     if args.memory {
         config.store.kind = crate::config::StoreKind::Memory;
     }
-    let ruleset = Arc::new(open::ruleset(&config.catalog.path)?);
+    let (ruleset, files) = open::ruleset_and_files(&config.catalog.path)?;
+    let ruleset = Arc::new(ruleset);
     let zone = &ruleset.catalog.zone;
     let clock = match &args.as_of {
         Some(text) => Clock::Fixed(open::instant(text, zone)?),
@@ -87,6 +89,8 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     options.sources = sources;
     options.then_as_of_ms = then_as_of_ms;
     options.jobs = VecDeque::from([Job::Due]);
+    let desk = Desk::new(Arc::clone(&ruleset), files, Arc::clone(&store))?;
+    let server = desk.serve(&config);
     let mut bars = Bars::default();
     let report = crate::engine::run(options, &mut |seen| bars.show(seen)).map_err(engine_failure)?;
     bars.clear();
@@ -95,6 +99,7 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     if let Some(path) = &args.export {
         super::export::write(store.as_ref(), &ruleset, path)?;
     }
+    drop(server);
     Ok(())
 }
 

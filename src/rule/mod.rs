@@ -10,6 +10,7 @@ mod kernels;
 pub mod plan;
 pub mod safe;
 pub mod sql;
+pub mod why;
 
 pub use self::eval::{AsOf, Scratch, TagBatch};
 pub use self::plan::{InputField, Plan, PlanError};

@@ -14,7 +14,8 @@ use super::users::{Slot, UserTable};
 use super::{Shared, WindowClose, WindowStats};
 use crate::catalog::model::DimensionKey;
 use crate::clock::{Day, Stopwatch};
-use crate::dimension::KeyColumn;
+use crate::dimension::{Enriched, KeyColumn, Pinned};
+use crate::engine::ruleset::Ruleset;
 use crate::rule::{AsOf, Scratch, TagBatch};
 use crate::store::{Uid, UidKey};
 use crate::user::features::{FeatureBatch, NEVER};
@@ -171,40 +172,13 @@ impl Computer {
         columns: &mut Vec<ArrayRef>,
         stats: &mut WindowStats,
     ) {
-        let ruleset = &shared.ruleset;
-        self.incomplete.clear();
-        for (at, dimension) in ruleset.catalog.dimensions.iter().enumerate() {
-            let numbers: Vec<u64>;
-            let array: ArrayRef;
-            let key = match dimension.key {
-                DimensionKey::Uid => {
-                    let uids = slots.iter().map(|s| &users.get(*s).uid);
-                    if ruleset.catalog.uid == crate::catalog::model::UidType::U64 {
-                        let number = |uid: &Uid| if let Uid::U64(n) = uid { *n } else { 0 };
-                        numbers = uids.map(number).collect();
-                        KeyColumn::Numbers(&numbers)
-                    } else {
-                        array = Arc::new(uids.map(|u| Some(u.to_string())).collect::<StringArray>());
-                        KeyColumn::Array(&array)
-                    }
-                }
-                DimensionKey::Feature(feature) => KeyColumn::Array(&columns[feature]),
-                DimensionKey::Column { dimension, column } => {
-                    KeyColumn::Array(&columns[ruleset.dimension_inputs[dimension] + column])
-                }
-            };
-            match window.dimensions.enrich(at, key) {
-                Ok(enriched) => {
-                    stats.dimension_missing += enriched.missing.len() as u64;
-                    self.incomplete.extend(&enriched.missing);
-                    columns.extend(enriched.columns);
-                }
-                // Checked when the catalogue was compiled: a key column has the table's key type.
-                Err(_) => columns.extend(dimension.columns.iter().map(|c| {
-                    arrow::array::new_null_array(&c.kind.data_type(&ruleset.catalog.zone), slots.len())
-                })),
-            }
-        }
+        let uids: Vec<&Uid> = slots.iter().map(|s| &users.get(*s).uid).collect();
+        let incomplete = &mut self.incomplete;
+        incomplete.clear();
+        add_dimension_columns(&shared.ruleset, &window.dimensions, &uids, columns, |_, enriched| {
+            stats.dimension_missing += enriched.missing.len() as u64;
+            incomplete.extend(&enriched.missing);
+        });
     }
 
     fn store_results(
@@ -245,6 +219,48 @@ impl Computer {
             write_profile(users, *slot, window, shared, out);
         }
         lap(&mut watch, &mut stats.stage_ns[3]);
+    }
+}
+
+/// Appends the columns of all dimensions to the feature columns of a batch of users. `seen` gets
+/// each dimension's index and what its lookup gave, before its columns are appended.
+pub(crate) fn add_dimension_columns(
+    ruleset: &Ruleset,
+    dimensions: &Pinned,
+    uids: &[&Uid],
+    columns: &mut Vec<ArrayRef>,
+    mut seen: impl FnMut(usize, &Enriched),
+) {
+    for (at, dimension) in ruleset.catalog.dimensions.iter().enumerate() {
+        let numbers: Vec<u64>;
+        let array: ArrayRef;
+        let key = match dimension.key {
+            DimensionKey::Uid => {
+                if ruleset.catalog.uid == crate::catalog::model::UidType::U64 {
+                    let number = |uid: &&Uid| if let Uid::U64(n) = uid { *n } else { 0 };
+                    numbers = uids.iter().map(number).collect();
+                    KeyColumn::Numbers(&numbers)
+                } else {
+                    let texts = uids.iter().map(|u| Some(u.to_string()));
+                    array = Arc::new(texts.collect::<StringArray>());
+                    KeyColumn::Array(&array)
+                }
+            }
+            DimensionKey::Feature(feature) => KeyColumn::Array(&columns[feature]),
+            DimensionKey::Column { dimension, column } => {
+                KeyColumn::Array(&columns[ruleset.dimension_inputs[dimension] + column])
+            }
+        };
+        match dimensions.enrich(at, key) {
+            Ok(enriched) => {
+                seen(at, &enriched);
+                columns.extend(enriched.columns);
+            }
+            // Checked when the catalogue was compiled: a key column has the table's key type.
+            Err(_) => columns.extend(dimension.columns.iter().map(|c| {
+                arrow::array::new_null_array(&c.kind.data_type(&ruleset.catalog.zone), uids.len())
+            })),
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! activate users that are not resident.
 
 pub mod actor;
-mod compute;
+pub(crate) mod compute;
 #[cfg(test)]
 mod tests;
 pub mod users;

@@ -134,7 +134,8 @@ impl FileSource {
         self.spec.path != Path::new(STDIN)
     }
 
-    /// Reads and decodes the next batch; `None` at the end. Events later than `latest_ms` are
+    /// Reads and decodes the next batch; `None` at the end. Of standard input what is there is
+    /// decoded at once: its next line may be long in coming. Events later than `latest_ms` are
     /// rejects.
     pub fn next(
         &mut self,
@@ -149,7 +150,8 @@ impl FileSource {
                 if *ended {
                     return Ok(None);
                 }
-                let block = read_lines(reader, carry, ended, &self.limits).map_err(failed)?;
+                let live = self.bytes_total.is_none();
+                let block = read_lines(reader, carry, ended, &self.limits, live).map_err(failed)?;
                 if block.bytes.is_empty() {
                     return Ok(None);
                 }
@@ -236,19 +238,31 @@ struct Block {
     skipped: u64,
 }
 
+/// Bytes asked of a live source at once: what a pipe holds.
+const LIVE_BYTES: usize = 1 << 16;
+
 /// Whole lines, about `block_bytes` of them; what is behind the last line break is carried over.
+/// `live`: lines that are there do not wait for more.
 fn read_lines(
     reader: &mut (impl Read + ?Sized),
     carry: &mut Vec<u8>,
     ended: &mut bool,
     limits: &ReadLimits,
+    live: bool,
 ) -> std::io::Result<Block> {
     let mut bytes = std::mem::take(carry);
     loop {
         let searched = bytes.len();
         let wanted = limits.block_bytes.max(1);
-        bytes.reserve(wanted);
-        let read = (&mut *reader).take(wanted as u64).read_to_end(&mut bytes)?;
+        let read = if live {
+            bytes.resize(searched + wanted.min(LIVE_BYTES), 0);
+            let read = read_some(reader, &mut bytes[searched..])?;
+            bytes.truncate(searched + read);
+            read
+        } else {
+            bytes.reserve(wanted);
+            (&mut *reader).take(wanted as u64).read_to_end(&mut bytes)?
+        };
         let last = memchr::memrchr(b'\n', &bytes[searched..]).map(|at| searched + at);
         if read == 0 {
             *ended = true;
@@ -262,6 +276,15 @@ fn read_lines(
         if bytes.len() > limits.line_bytes_max {
             let skipped = skip_line(reader, carry, ended)?;
             return Ok(Block { bytes, too_long: true, skipped });
+        }
+    }
+}
+
+fn read_some(reader: &mut (impl Read + ?Sized), into: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match reader.read(into) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            done => return done,
         }
     }
 }

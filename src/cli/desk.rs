@@ -1,0 +1,212 @@
+//! What commands ask of a store, be it their own or that of a running process.
+//!
+//! In: a [`Request`]. Out: JSON, the same whoever answers. A store has one process that opens it:
+//! when that is another one, it is asked over its local socket.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Failure, dims, export, open, rejects};
+use crate::catalog::place::Files;
+use crate::config::{Config, StoreKind};
+use crate::engine::ruleset::Ruleset;
+use crate::serve::local::{AskError, Handler, Refusal, Request, Server, ask, socket_path};
+use crate::serve::read::{ReadError, Reader};
+use crate::store::fjall::FjallStore;
+use crate::store::{Store, StoreError, Uid};
+
+/// How often a store that another process has just opened or is about to close is tried again.
+const TRIES: u32 = 40;
+
+/// Between two tries.
+const TRY_EVERY: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// A store with its catalogue, ready to answer.
+pub(super) struct Desk {
+    ruleset: Arc<Ruleset>,
+    store: Arc<dyn Store>,
+    files: Files,
+    reader: Reader,
+    /// One load at a time.
+    loading: std::sync::Mutex<()>,
+}
+
+impl Desk {
+    pub(super) fn new(
+        ruleset: Arc<Ruleset>,
+        files: Files,
+        store: Arc<dyn Store>,
+    ) -> Result<Self, Failure> {
+        let now: crate::dimension::Now = Arc::new(crate::clock::wall_ms);
+        let reader = Reader::open(Arc::clone(&ruleset), Arc::clone(&store), now);
+        let reader = reader.map_err(read_failure)?;
+        Ok(Self { ruleset, store, files, reader, loading: std::sync::Mutex::new(()) })
+    }
+
+    /// Answers others on the store's socket, until the server is dropped. `None`: nothing outlives
+    /// this process, or the socket cannot be made (which is logged: the run itself goes on).
+    pub(super) fn serve(self, config: &Config) -> Option<Server> {
+        if config.store.kind == StoreKind::Memory {
+            return None;
+        }
+        let path = socket_path(&config.store.path);
+        let handler: Arc<Handler> =
+            Arc::new(move |request, progress| self.answer(request, progress).map_err(refusal));
+        match Server::start(&path, handler) {
+            Ok(server) => Some(server),
+            Err(error) => {
+                tracing::warn!(
+                    %error, path = %path.display(),
+                    "no local socket: get, why, dims, rejects and export must wait for this run's \
+                     end; is the path longer than 100 bytes?"
+                );
+                None
+            }
+        }
+    }
+
+    fn answer(
+        &self,
+        request: Request,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Value, Failure> {
+        let catalog = &self.ruleset.catalog;
+        let uid = |text: &str| Uid::parse(catalog.uid, text).map_err(Failure::input);
+        let instant = |text: &Option<String>| {
+            text.as_ref().map(|t| open::instant(t, &catalog.zone)).transpose()
+        };
+        match request {
+            Request::Get { uid: text, as_of } => {
+                let tags = self.reader.read(&uid(&text)?, instant(&as_of)?);
+                json(&tags.map_err(read_failure)?)
+            }
+            Request::Why { uid: text, tag, as_of } => {
+                let why = self.reader.why(&uid(&text)?, &tag, instant(&as_of)?, &self.files);
+                json(&why.map_err(read_failure)?)
+            }
+            Request::Rejects { stream, reason, rows_max } => {
+                let store = self.store.as_ref();
+                json(&rejects::collect(store, stream.as_deref(), reason.as_deref(), rows_max)?)
+            }
+            Request::DimsList => dims::tables(self.store.as_ref()),
+            Request::DimsLoad { table, path, key } => {
+                let _one = self.loading.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let store = self.store.as_ref();
+                let report = dims::load_with(store, &self.ruleset, &table, &path, key, progress)?;
+                Ok(dims::report_json(&report))
+            }
+            Request::Export { path, as_of } => {
+                let as_of = instant(&as_of)?.map(|at| (&self.reader, at));
+                export::write_with(self.store.as_ref(), &self.ruleset, &path, as_of, progress)?;
+                Ok(Value::Null)
+            }
+        }
+    }
+}
+
+/// Asks the store of the configuration, or the process that has it open.
+pub(super) fn request<T: DeserializeOwned>(
+    config: &Config,
+    request: Request,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<T, Failure> {
+    let value = match opened(config, &request, progress)? {
+        Access::Own(desk) => desk.answer(request, progress)?,
+        Access::Other(answer) => answer,
+    };
+    serde_json::from_value(value)
+        .map_err(|e| Failure::Failed(format!("the running process answered in other terms: {e}")))
+}
+
+/// Who answered.
+enum Access {
+    Own(Box<Desk>),
+    Other(Value),
+}
+
+/// Opens the store, or asks the one who has it. Between two processes neither may succeed: the
+/// socket comes after the store and goes before it.
+fn opened(
+    config: &Config,
+    wanted: &Request,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Access, Failure> {
+    let path = socket_path(&config.store.path);
+    let mut tries = 0;
+    loop {
+        let locked = match open_for(config, wanted) {
+            Ok(desk) => return Ok(Access::Own(Box::new(desk))),
+            Err(OpenError::Locked(error)) => error,
+            Err(OpenError::Other(failure)) => return Err(failure),
+        };
+        match ask(&path, wanted, progress) {
+            Ok(value) => return Ok(Access::Other(value)),
+            Err(AskError::Refused(refusal)) => return Err(failure(refusal)),
+            Err(AskError::Unreachable { .. }) if tries < TRIES => tries += 1,
+            Err(error) => return Err(Failure::Failed(format!("{locked}\n{error}"))),
+        }
+        // Not a wait for an event: the other process has no way to tell us.
+        std::thread::park_timeout(TRY_EVERY);
+    }
+}
+
+enum OpenError {
+    Locked(StoreError),
+    Other(Failure),
+}
+
+fn open_for(config: &Config, wanted: &Request) -> Result<Desk, OpenError> {
+    if config.store.kind == StoreKind::Memory {
+        return Err(OpenError::Other(open::no_store()));
+    }
+    // The store first: who holds it answers with the catalogue that it runs.
+    let other = |failure| OpenError::Other(failure);
+    let makes = matches!(wanted, Request::DimsLoad { .. });
+    let options = open::fjall_options(config);
+    let store = FjallStore::open_existing(&config.store.path, &options);
+    match store {
+        Ok(store) => {
+            let (ruleset, files) = open::ruleset_and_files(&config.catalog.path).map_err(other)?;
+            let ruleset = Arc::new(ruleset);
+            Desk::new(ruleset, files, Arc::new(store)).map_err(other)
+        }
+        Err(StoreError::NotFound { .. }) if makes => {
+            let (ruleset, files) = open::ruleset_and_files(&config.catalog.path).map_err(other)?;
+            let store = open::store(config, &ruleset, config.clock.mode).map_err(other)?;
+            Desk::new(Arc::new(ruleset), files, store).map_err(other)
+        }
+        Err(error @ StoreError::Locked { .. }) => Err(OpenError::Locked(error)),
+        Err(error) => Err(OpenError::Other(open::store_failure(error))),
+    }
+}
+
+/// A path as another process, which stands elsewhere, can open it.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(value).map_err(Failure::failed)
+}
+
+pub(super) fn read_failure(error: ReadError) -> Failure {
+    match error {
+        ReadError::Store(error) => open::store_failure(error),
+        error if error.is_input() => Failure::input(error),
+        error => Failure::failed(error),
+    }
+}
+
+fn refusal(failure: Failure) -> Refusal {
+    match failure {
+        Failure::Input(message) => Refusal { message, input: true },
+        Failure::Failed(message) => Refusal { message, input: false },
+    }
+}
+
+fn failure(refusal: Refusal) -> Failure {
+    if refusal.input { Failure::Input(refusal.message) } else { Failure::Failed(refusal.message) }
+}

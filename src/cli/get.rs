@@ -1,0 +1,115 @@
+//! `tagloom get`: one user's tags.
+
+use clap::Args;
+
+use super::{Failure, Outcome, desk};
+use crate::clock::{Zone, show_instant};
+use crate::config::Config;
+use crate::serve::local::Request;
+use crate::serve::read::{TagValue, UserTags};
+
+/// Arguments of `tagloom get`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tagloom get 17850
+  tagloom get 17850 --as-of now --select group:value
+  tagloom get 17850 --json | jq .tags
+
+A store that was written with --as-of or from files alone is read as of its last instant, a live
+one as of now. Beside a running `tagloom run` the answer comes from that process.")]
+pub(super) struct GetArgs {
+    /// The user
+    uid: String,
+    /// As of this instant: ISO 8601, epoch milliseconds, or `now`
+    #[arg(long, value_name = "INSTANT")]
+    as_of: Option<String>,
+    /// Only some tags: a name, prefix*, owner:NAME or group:NAME (may be repeated)
+    #[arg(long, value_name = "WHAT")]
+    select: Vec<String>,
+    /// Also tags without a value
+    #[arg(long)]
+    all: bool,
+}
+
+/// Runs the command.
+pub(super) fn run(args: GetArgs, config: &Config, json: bool) -> Outcome {
+    let request = Request::Get { uid: args.uid, as_of: args.as_of };
+    let mut user: UserTags = desk::request(config, request, &mut |_, _| {})?;
+    if !args.select.is_empty() {
+        let unknown = args.select.iter().find(|s| !user.tags.iter().any(|t| selects(s, t)));
+        if let Some(select) = unknown {
+            return Err(Failure::Input(format!("--select {select}: no tag is selected by this")));
+        }
+        user.tags.retain(|tag| args.select.iter().any(|s| selects(s, tag)));
+    }
+    show(&user, args.all, json);
+    Ok(())
+}
+
+fn selects(select: &str, tag: &TagValue) -> bool {
+    match select.split_once(':') {
+        Some(("owner", owner)) => tag.owner == owner,
+        Some(("group", group)) => tag.group == group,
+        _ => match select.strip_suffix('*') {
+            Some(prefix) => tag.name.starts_with(prefix),
+            None => tag.name == select,
+        },
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a command's output")]
+fn show(user: &UserTags, all: bool, json: bool) {
+    if json {
+        println!("{}", as_json(user));
+        return;
+    }
+    let zone = Zone::new(&user.timezone).ok();
+    let mut table = super::table::new(["tag", "value", "group"]);
+    let mut without = 0;
+    for tag in &user.tags {
+        if tag.value.is_none() && !all {
+            without += 1;
+            continue;
+        }
+        let value = tag.value.as_deref().unwrap_or("");
+        table.add_row([&tag.name, value, &tag.group]);
+    }
+    println!("{table}");
+    println!("user {}, as of {}, version {}", user.uid, at(&zone, user.as_of_ms), user.version);
+    match user.due_ms {
+        Some(due) => println!("may change by time alone at {}", at(&zone, due)),
+        None => println!("does not change by time alone"),
+    }
+    if without > 0 {
+        println!("{without} tags have no value (--all shows them)");
+    }
+    if user.was_due {
+        println!("computed for this read: the stored profile was due before this instant");
+    } else if !user.differs.is_empty() {
+        println!(
+            "{} tags differ from the stored profile, because rules or dimension rows changed since \
+             ({} ...)",
+            user.differs.len(),
+            user.differs[0]
+        );
+    }
+    for note in &user.notes {
+        println!("note: {note}");
+    }
+}
+
+fn as_json(user: &UserTags) -> serde_json::Value {
+    let tags: serde_json::Map<String, serde_json::Value> =
+        user.tags.iter().map(|t| (t.name.clone(), t.value.clone().into())).collect();
+    serde_json::json!({
+        "uid": user.uid, "as_of_ms": user.as_of_ms, "due_ms": user.due_ms, "version": user.version,
+        "stored_as_of_ms": user.stored_as_of_ms, "was_due": user.was_due,
+        "quarantined": user.quarantined, "differs": user.differs, "notes": user.notes,
+        "tags": tags,
+    })
+}
+
+/// An instant as local time of the store, in UTC when this program does not know its zone.
+fn at(zone: &Option<Zone>, instant_ms: i64) -> String {
+    zone.as_ref().map_or_else(|| show_instant(instant_ms), |zone| zone.show(instant_ms))
+}

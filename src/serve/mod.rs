@@ -1,0 +1,8 @@
+//! Answering questions about users: what their tags are, and why.
+//!
+//! In: the store, the compiled catalogue, a uid. Out: tags as of an instant, their reasons, and a
+//! local socket by which other processes ask. Invariant: nothing here changes a profile.
+
+pub mod local;
+pub mod read;
+pub mod why;
