@@ -4,13 +4,17 @@
 //! 2 wrong input.
 
 mod check;
+mod config;
 mod dims;
 mod export;
 mod open;
+mod outline;
 mod progress;
 mod run;
+mod sql;
 mod summary;
 mod table;
+mod test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,6 +60,12 @@ enum Command {
     Export(export::ExportArgs),
     /// Load and list dimension tables
     Dims(dims::DimsArgs),
+    /// Run the cases of the rule directory
+    Test(test::TestArgs),
+    /// Show the SQL that a tag's rule stands for
+    Sql(sql::SqlArgs),
+    /// Show all settings and where they come from
+    Config(config::ConfigArgs),
 }
 
 /// Why a command ended badly.
@@ -109,12 +119,21 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Run(args) => run::run(args, &config, json),
         Command::Export(args) => export::run(args, &config, json),
         Command::Dims(args) => dims::run(args, &config, json),
+        Command::Test(args) => test::run(&args, &config, json),
+        Command::Sql(args) => sql::run(&args, &config, json),
+        Command::Config(config::ConfigArgs {}) => {
+            let Common { config: file, set, catalog, .. } = &cli.common;
+            config::run(&config, file.as_deref(), set, catalog.as_ref(), json)
+        }
     }
 }
 
+fn environment() -> std::collections::BTreeMap<String, String> {
+    std::env::vars().filter(|(key, _)| key.starts_with("TAGLOOM_")).collect()
+}
+
 fn settings(common: &Common) -> Result<Config, Failure> {
-    let environment = std::env::vars().filter(|(key, _)| key.starts_with("TAGLOOM_")).collect();
-    let mut config = crate::config::load(common.config.as_deref(), &common.set, environment)
+    let mut config = crate::config::load(common.config.as_deref(), &common.set, environment())
         .map_err(Failure::input)?;
     if let Some(path) = &common.catalog {
         config.catalog.path.clone_from(path);

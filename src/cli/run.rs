@@ -77,12 +77,7 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     };
     let sources = sources(&ruleset.catalog, &config, &args.sources)?;
     let store = open::store(&config, &ruleset, mode)?;
-    for pair in &args.dims {
-        let Some((table, path)) = pair.split_once('=') else {
-            return Err(Failure::Input(format!("--dims {pair}: expected TABLE=PATH")));
-        };
-        super::dims::load_table(store.as_ref(), &ruleset, table, path.as_ref(), None)?;
-    }
+    load_dimensions(store.as_ref(), &ruleset, &config, &args.dims)?;
     let mut options = options(&config, &ruleset, Arc::clone(&store), clock);
     options.sources = sources;
     options.then_as_of_ms = then_as_of_ms;
@@ -96,6 +91,24 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
         super::export::write(store.as_ref(), &ruleset, path)?;
     }
     Ok(())
+}
+
+/// Loads the tables named on the command line, then those whose files have changed.
+fn load_dimensions(
+    store: &dyn Store,
+    ruleset: &Ruleset,
+    config: &Config,
+    given: &[String],
+) -> Outcome {
+    let mut loaded = Vec::new();
+    for pair in given {
+        let Some((table, path)) = pair.split_once('=') else {
+            return Err(Failure::Input(format!("--dims {pair}: expected TABLE=PATH")));
+        };
+        super::dims::load_table(store, ruleset, table, path.as_ref(), None)?;
+        loaded.push(table);
+    }
+    super::dims::load_changed(store, ruleset, &config.catalog.path, &loaded)
 }
 
 /// Engine options as configured, without sources and jobs.

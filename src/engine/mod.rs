@@ -4,9 +4,11 @@
 //! Invariant: decisions live in the structs that the actors wrap; this module only starts and stops
 //! them.
 
+pub mod cases;
 pub mod checkpoint;
 pub mod credits;
 pub mod direct;
+pub mod inputs;
 pub mod intake;
 pub mod job;
 pub mod route;
