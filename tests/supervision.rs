@@ -206,9 +206,8 @@ fn users_of_changed_dimension_rows_are_computed_again_and_only_they() {
     write_lines(&path, 1..100, 10);
     load("1,gold\n2,silver\n3,none\n");
     run();
-    let level = |uid: u64| {
-        support::all_labels(&ruleset, store.as_ref())[&uid].get("level").cloned()
-    };
+    let level =
+        |uid: u64| support::all_labels(&ruleset, store.as_ref())[&uid].get("level").cloned();
     assert_eq!(level(2).as_deref(), Some("silver"));
 
     // One row changed, one is new, one went; a row for somebody who has no profile changes nothing.

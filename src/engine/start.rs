@@ -10,7 +10,7 @@ use std::time::Duration;
 use actix::{Actor, Arbiter, System};
 use tokio::sync::oneshot;
 
-use super::checkpoint::{CheckpointActor, CheckpointParts, Ended, Wire, WindowLimits};
+use super::checkpoint::{CheckpointActor, CheckpointParts, Ended, WindowLimits, Wire};
 use super::credits::Credits;
 use super::intake::{FoldTotals, Intake, Totals};
 use super::job::Job;
@@ -20,8 +20,8 @@ use super::status::Status;
 use super::{Clock, EngineError};
 use crate::clock::Day;
 use crate::dimension::{CacheOptions, Dimensions};
-use crate::shard::actor::ShardActor;
 use crate::event::quarantine::Quarantine;
+use crate::shard::actor::ShardActor;
 use crate::shard::{Shard, Shared, WindowStats};
 use crate::source::file::{FileSource, FileSpec, ReadLimits};
 use crate::source::position::{Position, meta_key, source_name};
@@ -198,8 +198,12 @@ fn attempt(
         batch_users_max: options.batch_users_max,
     };
     let now: crate::dimension::Now = Arc::new(crate::clock::wall_ms);
-    let dimensions =
-        Arc::new(Dimensions::open(catalog, Arc::clone(&options.store), now, &options.dimension_cache)?);
+    let dimensions = Arc::new(Dimensions::open(
+        catalog,
+        Arc::clone(&options.store),
+        now,
+        &options.dimension_cache,
+    )?);
     let mut sources = Vec::with_capacity(options.sources.len());
     for (spec, resume) in by_position(options)? {
         let source = FileSource::open(
@@ -334,7 +338,8 @@ impl Parts<'_> {
     fn start_actors(self, done: oneshot::Sender<Ended>) -> (Router, Vec<Arbiter>) {
         let options = self.options;
         let credits = Credits::new(options.batches_under_way_max);
-        let mailbox = options.batches_under_way_max * self.shared.ruleset.catalog.streams.len() + 16;
+        let mailbox =
+            options.batches_under_way_max * self.shared.ruleset.catalog.streams.len() + 16;
         let mut arbiters = vec![Arbiter::new()];
         let writer_arbiter = arbiters[0].handle();
         let checkpoint_arbiter = Arbiter::new();

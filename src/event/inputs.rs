@@ -61,9 +61,17 @@ impl Planned {
 enum Way {
     Column(usize),
     /// Over one text column: values by code.
-    ByCode { column: usize, planned: Planned, known: Option<ArrayRef>, generation: u64 },
+    ByCode {
+        column: usize,
+        planned: Planned,
+        known: Option<ArrayRef>,
+        generation: u64,
+    },
     /// Over several inputs.
-    Rows { reads: Vec<usize>, planned: Planned },
+    Rows {
+        reads: Vec<usize>,
+        planned: Planned,
+    },
 }
 
 #[derive(Debug)]
@@ -185,7 +193,12 @@ impl Inputs {
     }
 
     /// Arrays of these inputs for the batch in `columns`.
-    pub(super) fn arrays(&mut self, reads: &[usize], columns: &[Column], rows: usize) -> Vec<ArrayRef> {
+    pub(super) fn arrays(
+        &mut self,
+        reads: &[usize],
+        columns: &[Column],
+        rows: usize,
+    ) -> Vec<ArrayRef> {
         reads.iter().map(|at| self.array(*at, columns, rows)).collect()
     }
 

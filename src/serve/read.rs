@@ -44,7 +44,9 @@ pub enum ReadError {
     #[error(transparent)]
     Key(#[from] UidError),
     /// Nothing is known of this user.
-    #[error("the store has no user `{0}`: no event of this uid was accepted (see `tagloom rejects`)")]
+    #[error(
+        "the store has no user `{0}`: no event of this uid was accepted (see `tagloom rejects`)"
+    )]
     UnknownUser(String),
     /// No tag of this name.
     #[error("the catalogue has no tag `{name}`{hint}")]
@@ -258,7 +260,7 @@ impl Reader {
         let mut users = Vec::with_capacity(rows.len());
         let mut healthy = Vec::with_capacity(rows.len());
         let texts = Texts::default();
-        let mut features = FeatureBatch::new(Arc::clone(&ruleset.layout), &ruleset.feature_types);
+        let mut features = FeatureBatch::new(&ruleset.layout, &ruleset.feature_types);
         for (at, row) in rows.iter().enumerate() {
             let (user, head) = self.stored_row(row)?;
             not_back(as_of_ms, head.as_of_ms)?;
@@ -360,7 +362,7 @@ impl Reader {
     /// lookups gave.
     pub(super) fn inputs(&self, user: &StoredUser, day: Day) -> (Vec<ArrayRef>, Day, Vec<Lookup>) {
         let ruleset = &self.ruleset;
-        let mut features = FeatureBatch::new(Arc::clone(&ruleset.layout), &ruleset.feature_types);
+        let mut features = FeatureBatch::new(&ruleset.layout, &ruleset.feature_types);
         let texts = user.texts.view();
         let feature_due = features.push(&user.state, day, &texts);
         let mut inputs = features.take(&texts);
@@ -409,7 +411,9 @@ impl Reader {
         }
         if let Some(day) = user.state.settled().and_then(|s| s.ids_forgotten_until) {
             let until = OpenValue::Date(day).label();
-            notes.push(format!("repeats are recognised only behind {until}: older ids were dropped"));
+            notes.push(format!(
+                "repeats are recognised only behind {until}: older ids were dropped"
+            ));
         }
         notes
     }

@@ -175,10 +175,16 @@ impl Computer {
         let uids: Vec<&Uid> = slots.iter().map(|s| &users.get(*s).uid).collect();
         let incomplete = &mut self.incomplete;
         incomplete.clear();
-        add_dimension_columns(&shared.ruleset, &window.dimensions, &uids, columns, |_, enriched| {
-            stats.dimension_missing += enriched.missing.len() as u64;
-            incomplete.extend(&enriched.missing);
-        });
+        add_dimension_columns(
+            &shared.ruleset,
+            &window.dimensions,
+            &uids,
+            columns,
+            |_, enriched| {
+                stats.dimension_missing += enriched.missing.len() as u64;
+                incomplete.extend(&enriched.missing);
+            },
+        );
     }
 
     fn store_results(

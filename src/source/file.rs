@@ -102,10 +102,10 @@ impl FileSource {
         };
         let (bytes_total, bytes_read) = (input.bytes_total, Arc::clone(&input.bytes_read));
         let reader = match spec.format {
-            Format::Json => {
-                Reader::Lines { reader: input.reader, carry: Vec::new(), ended: false }
+            Format::Json => Reader::Lines { reader: input.reader, carry: Vec::new(), ended: false },
+            Format::Csv => {
+                open_csv(&spec, catalog, &mut decoder, input, &position, resume.is_some())?
             }
-            Format::Csv => open_csv(&spec, catalog, &mut decoder, input, &position, resume.is_some())?,
         };
         let name = |s: &usize| source_name(&catalog.streams[*s].name, &spec.path);
         let names = spec.streams.iter().map(name).collect();
@@ -141,10 +141,8 @@ impl FileSource {
         &mut self,
         latest_ms: Option<i64>,
     ) -> Result<Option<(Decoded, Position)>, SourceError> {
-        let failed = |source: std::io::Error| InputError::Read {
-            path: self.spec.path.clone(),
-            source,
-        };
+        let failed =
+            |source: std::io::Error| InputError::Read { path: self.spec.path.clone(), source };
         let decoded = match &mut self.reader {
             Reader::Lines { reader, carry, ended } => {
                 if *ended {
@@ -175,7 +173,8 @@ impl FileSource {
                 let mut record = csv::ByteRecord::new();
                 while records.len() < self.limits.batch_rows_max {
                     let at = reader.position().clone();
-                    let more = reader.read_byte_record(&mut record).map_err(|e| failed(e.into()))?;
+                    let more =
+                        reader.read_byte_record(&mut record).map_err(|e| failed(e.into()))?;
                     if !more {
                         break;
                     }
@@ -205,9 +204,8 @@ fn open_csv(
     resumed: bool,
 ) -> Result<Reader, SourceError> {
     let failed = |e: csv::Error| InputError::Read { path: spec.path.clone(), source: e.into() };
-    let build = |reader| {
-        csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(reader)
-    };
+    let build =
+        |reader| csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(reader);
     let mut first = csv::ByteRecord::new();
     let (reader, base) = if resumed {
         let mut header_reader = build(open(&spec.path)?.reader);
