@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# All checks: format, lints, documentation, tests. Builds go to CARGO_TARGET_DIR.
+# All checks: format, lints, documentation, tests. Builds go where cargo puts them.
 set -euo pipefail
 cd "$(dirname "$0")"
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HOME/.cache/tagloom/target}
 
 step() { printf '\n== %s\n' "$*"; }
 

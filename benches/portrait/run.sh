@@ -26,7 +26,11 @@ while [ $# -gt 0 ]; do
 done
 [ -f "$data/manifest.json" ] || { echo "$data/manifest.json: no such file" >&2; exit 2; }
 
-target=${CARGO_TARGET_DIR:-$HOME/.cache/tagloom/target}
+target=${CARGO_TARGET_DIR:-}
+if [ -z "$target" ]; then
+  target=$root/target
+  [ -x "$target/release/tagloom" ] || target=$HOME/.cache/tagloom/target
+fi
 binary=$target/release/tagloom
 (cd "$root" && CARGO_TARGET_DIR=$target cargo build --release --quiet --bin tagloom)
 
