@@ -403,7 +403,8 @@ fn generated_data_is_the_same_for_the_same_seed() {
     };
     let (a, b, c) = (make("a", "5"), make("b", "5"), make("c", "6"));
     let read = |at: &Path, name: &str| std::fs::read_to_string(at.join(name)).unwrap();
-    for name in ["register.jsonl", "consume.jsonl", "cancel.jsonl", "user_dim.csv", "city_dim.csv"] {
+    for name in ["register.jsonl", "consume.jsonl", "cancel.jsonl", "user_dim.csv", "city_dim.csv"]
+    {
         assert_eq!(read(&a, name), read(&b, name));
         assert_ne!(read(&a, name), read(&c, name));
     }

@@ -151,10 +151,10 @@ impl<'a> Prober<'a> {
     pub fn flip(&self, input: usize, lowest: Option<i64>, past: bool) -> Flip {
         let array = &self.inputs[input];
         let present = ScalarValue::try_from_array(array, 0).unwrap_or(ScalarValue::Null);
-        let mut flip =
-            Flip { input, rise: None, fall: None, null: None, others: Vec::new() };
+        let mut flip = Flip { input, rise: None, fall: None, null: None, others: Vec::new() };
         if !present.is_null() {
-            let null = ScalarValue::try_from(&inner(array.data_type())).unwrap_or(ScalarValue::Null);
+            let null =
+                ScalarValue::try_from(&inner(array.data_type())).unwrap_or(ScalarValue::Null);
             let code = self.codes(input, &[null]);
             flip.null = code.first().copied().filter(|code| *code != self.present);
         }

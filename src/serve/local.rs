@@ -341,10 +341,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = socket_path(dir.path());
         drop(UnixListener::bind(&path).expect("the folder is there"));
-        assert!(matches!(
-            ask(&path, &get("7"), &mut |_, _| {}),
-            Err(AskError::Unreachable { .. })
-        ));
+        assert!(matches!(ask(&path, &get("7"), &mut |_, _| {}), Err(AskError::Unreachable { .. })));
         let server = Server::start(&path, echo()).expect("the folder is there");
         assert!(ask(&path, &get("7"), &mut |_, _| {}).is_ok());
         drop(server);

@@ -44,7 +44,9 @@ pub enum ReadError {
     #[error(transparent)]
     Key(#[from] UidError),
     /// Nothing is known of this user.
-    #[error("the store has no user `{0}`: no event of this uid was accepted (see `tagloom rejects`)")]
+    #[error(
+        "the store has no user `{0}`: no event of this uid was accepted (see `tagloom rejects`)"
+    )]
     UnknownUser(String),
     /// No tag of this name.
     #[error("the catalogue has no tag `{name}`{hint}")]
@@ -409,7 +411,9 @@ impl Reader {
         }
         if let Some(day) = user.state.settled().and_then(|s| s.ids_forgotten_until) {
             let until = OpenValue::Date(day).label();
-            notes.push(format!("repeats are recognised only behind {until}: older ids were dropped"));
+            notes.push(format!(
+                "repeats are recognised only behind {until}: older ids were dropped"
+            ));
         }
         notes
     }

@@ -8,14 +8,12 @@ use datafusion_common::ScalarValue;
 use serde::{Deserialize, Serialize};
 
 use super::read::{Evaluation, ReadError, Reader, StoredUser, labels_of};
-use crate::catalog::model::{
-    Aggregate, DimensionKey, Domain, Feature, Span, Stream, TypedExpr,
-};
+use crate::catalog::model::{Aggregate, DimensionKey, Domain, Feature, Span, Stream, TypedExpr};
 use crate::catalog::place::{Files, Place};
 use crate::clock::Day;
-use crate::rule::{AsOf, TagBatch};
 use crate::rule::sql::nearest;
 use crate::rule::why::{Crossing, Focus, Prober};
+use crate::rule::{AsOf, TagBatch};
 use crate::store::Uid;
 use crate::user::features::NEVER;
 use crate::user::layout::{ValueKind, flag_set, low32, row_day, row_stream, row_time, value_word};
@@ -95,7 +93,7 @@ pub struct Input {
 /// What an input would have to be for the tag to have another value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlipText {
-    /// `from`, `at most`, `is`.
+    /// How the value is to be read.
     pub when: When,
     /// The value.
     pub value: Option<String>,
@@ -277,8 +275,7 @@ impl View<'_> {
             inputs: Vec::new(),
         };
         if let Some(tag) = catalog.tags.iter().position(|t| t.name == name) {
-            let mut input =
-                of("tag", self.values[tag].clone(), catalog.tags[tag].expr.sql.clone());
+            let mut input = of("tag", self.values[tag].clone(), catalog.tags[tag].expr.sql.clone());
             if levels > 0 {
                 input.inputs = self.inputs(tag, levels - 1);
             }
@@ -293,10 +290,8 @@ impl View<'_> {
             let mut input = of("feature", shown, definition(stream, feature));
             input.events = self.events(at, hidden);
             if !hidden {
-                let counts = matches!(
-                    feature.aggregate,
-                    Aggregate::Count | Aggregate::CountDistinct(_)
-                );
+                let counts =
+                    matches!(feature.aggregate, Aggregate::Count | Aggregate::CountDistinct(_));
                 let past = matches!(feature.aggregate, Aggregate::FirstTime | Aggregate::LastTime);
                 input.flips = self.flips(at, counts.then_some(0), past);
                 if counts || matches!(feature.aggregate, Aggregate::Sum(_)) {

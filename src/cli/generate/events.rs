@@ -24,8 +24,8 @@ const REGISTER_AFTER: f64 = 0.10;
 const REGISTER_AGAIN: f64 = 0.03;
 const EARLY_CANCELS: f64 = 0.02;
 const HOURS: [f64; 24] = [
-    2., 1., 1., 1., 1., 2., 4., 6., 8., 9., 10., 11., 12., 11., 9., 9., 9., 10., 12., 14., 15., 14.,
-    10., 5.,
+    2., 1., 1., 1., 1., 2., 4., 6., 8., 9., 10., 11., 12., 11., 9., 9., 9., 10., 12., 14., 15.,
+    14., 10., 5.,
 ];
 
 /// The streams.
@@ -128,7 +128,11 @@ impl People {
                 end: if stays { plan.as_of_ms } else { registered + active },
                 registers,
                 again: registers && draw.chance(REGISTER_AGAIN),
-                likes: [small(draw.geometric(0.12).min(19)), small(draw.below(20)), small(draw.below(20))],
+                likes: [
+                    small(draw.geometric(0.12).min(19)),
+                    small(draw.below(20)),
+                    small(draw.below(20)),
+                ],
                 pay: small(draw.choice(&[0.35, 0.4, 0.05, 0.2])),
             }
         };
@@ -200,7 +204,8 @@ pub(super) fn cancellation(draw: &mut Draw, at: Stamp, order: u32, of: &Consume)
 impl Workload {
     pub(super) fn new(plan: &Plan) -> Self {
         let people = People::new(plan);
-        let registers = people.persons.iter().map(|p| usize::from(p.registers) + usize::from(p.again));
+        let registers =
+            people.persons.iter().map(|p| usize::from(p.registers) + usize::from(p.again));
         let left = (plan.events as usize).saturating_sub(registers.sum());
         #[expect(
             clippy::cast_precision_loss,
@@ -210,7 +215,8 @@ impl Workload {
         )]
         let consumes = ((left as f64 / (1.0 + CANCELS)) as usize).max(1);
         let cancels = left.saturating_sub(consumes).max(1);
-        let mut workload = Self { consumes: consumes_of(&people, plan, consumes), ..Self::default() };
+        let mut workload =
+            Self { consumes: consumes_of(&people, plan, consumes), ..Self::default() };
         workload.add_cancels(plan, cancels);
         workload.add_registers(&people, plan);
         workload

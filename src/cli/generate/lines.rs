@@ -117,7 +117,8 @@ pub(super) fn write(
         facts.arrived_over_1d_late += u64::from(late > DAY);
         facts.arrived_1min_to_1h_late += u64::from((MINUTE..=HOUR).contains(&late));
         facts.count(damage);
-        let years = if damage == Damage::FarFuture { draw.range(5 * 365, 10 * 365) * DAY } else { 0 };
+        let years =
+            if damage == Damage::FarFuture { draw.range(5 * 365, 10 * 365) * DAY } else { 0 };
         moved.push(stamp.ts + years);
         damages.push(damage);
     }

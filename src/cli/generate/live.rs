@@ -86,7 +86,8 @@ impl Stream {
         self.number += 1;
         let late = arrival(draw, 0);
         let damage = Damage::draw(draw);
-        let future = if damage == Damage::FarFuture { draw.range(5 * 365, 10 * 365) * DAY } else { 0 };
+        let future =
+            if damage == Damage::FarFuture { draw.range(5 * 365, 10 * 365) * DAY } else { 0 };
         let ts = now - late + future;
         let user = draw.cumulated(&self.people.activity);
         let at = Stamp { ts, arrival: now, user: u32::try_from(user).unwrap_or(0) };

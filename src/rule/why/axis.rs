@@ -112,7 +112,8 @@ impl Axis {
                 points.push(0);
                 for power in 0..100 {
                     let by = 1i128 << power;
-                    points.extend([from.checked_add(by), from.checked_sub(by)].into_iter().flatten());
+                    points
+                        .extend([from.checked_add(by), from.checked_sub(by)].into_iter().flatten());
                 }
             }
         }
@@ -152,7 +153,8 @@ impl Axis {
             }
             DataType::Date32 => ScalarValue::Date32(i32::try_from(ordinal).ok()),
             DataType::Timestamp(_, zone) => {
-                let days = whole.map(|days| self.base_ms.saturating_add(days.saturating_mul(DAY_MS)));
+                let days =
+                    whole.map(|days| self.base_ms.saturating_add(days.saturating_mul(DAY_MS)));
                 ScalarValue::TimestampMillisecond(days, zone.clone())
             }
             _ => ScalarValue::Int64(whole),
