@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::ClockMode;
 
+/// The settings file that is read when none is named and this one is there.
+pub const FILE_DEFAULT: &str = "tagloom.toml";
+
 /// All settings. Units stand last in the names.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -203,7 +206,8 @@ impl Default for SourceConfig {
 
 impl Default for DimensionsConfig {
     fn default() -> Self {
-        let changed_users_per_s_max = std::num::NonZeroU32::new(100_000).unwrap_or(std::num::NonZeroU32::MIN);
+        let changed_users_per_s_max =
+            std::num::NonZeroU32::new(100_000).unwrap_or(std::num::NonZeroU32::MIN);
         Self { cache_bytes_max: 64 << 20, changed_users_per_s_max }
     }
 }
@@ -231,33 +235,104 @@ impl Default for EngineConfig {
 #[error("{0}")]
 pub struct ConfigError(String);
 
+type Builder = config::ConfigBuilder<config::builder::DefaultState>;
+
+fn readable(error: config::ConfigError) -> ConfigError {
+    ConfigError(explain(&error.to_string()))
+}
+
+fn with_file(builder: Builder, file: Option<&Path>) -> Builder {
+    let path = file.unwrap_or(Path::new(FILE_DEFAULT));
+    let source = config::File::from(path).format(config::FileFormat::Toml);
+    builder.add_source(source.required(file.is_some()))
+}
+
+fn with_environment(builder: Builder, environment: BTreeMap<String, String>) -> Builder {
+    let environment = config::Environment::with_prefix("TAGLOOM")
+        .prefix_separator("_")
+        .separator("__")
+        .try_parsing(true)
+        .source(Some(environment.into_iter().filter(|(k, _)| k.contains("__")).collect()));
+    builder.add_source(environment)
+}
+
+fn with_overrides(mut builder: Builder, overrides: &[String]) -> Result<Builder, ConfigError> {
+    for pair in overrides {
+        let Some((key, value)) = pair.split_once('=') else {
+            let message =
+                format!("--set {pair}: expected KEY=VALUE, as in --set window.close_ms=1000");
+            return Err(ConfigError(message));
+        };
+        builder = builder.set_override(key.trim(), value.trim()).map_err(readable)?;
+    }
+    Ok(builder)
+}
+
 /// Reads all settings. `file`: an explicit one must exist, else `tagloom.toml` may be absent.
 pub fn load(
     file: Option<&Path>,
     overrides: &[String],
     environment: BTreeMap<String, String>,
 ) -> Result<Config, ConfigError> {
-    let text = |e: config::ConfigError| ConfigError(explain(&e.to_string()));
-    let mut builder = config::Config::builder();
-    let path = file.unwrap_or(Path::new("tagloom.toml"));
-    let source = config::File::from(path).format(config::FileFormat::Toml);
-    builder = builder.add_source(source.required(file.is_some()));
-    let environment = config::Environment::with_prefix("TAGLOOM")
-        .prefix_separator("_")
-        .separator("__")
-        .try_parsing(true)
-        .source(Some(environment.into_iter().filter(|(k, _)| k.contains("__")).collect()));
-    builder = builder.add_source(environment);
-    for pair in overrides {
-        let Some((key, value)) = pair.split_once('=') else {
-            let message = format!("--set {pair}: expected KEY=VALUE, as in --set window.close_ms=1000");
-            return Err(ConfigError(message));
-        };
-        builder = builder.set_override(key.trim(), value.trim()).map_err(text)?;
-    }
-    let config: Config = builder.build().and_then(config::Config::try_deserialize).map_err(text)?;
+    let builder = with_environment(with_file(Builder::default(), file), environment);
+    let builder = with_overrides(builder, overrides)?;
+    let config: Config =
+        builder.build().and_then(config::Config::try_deserialize).map_err(readable)?;
     config.check()?;
     Ok(config)
+}
+
+/// Where a setting comes from; a later one wins over those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Nobody has set it.
+    Default,
+    /// The settings file.
+    File,
+    /// A `TAGLOOM_` variable.
+    Environment,
+    /// The command line.
+    Override,
+}
+
+/// Where each setting that is not a default comes from, by key (`store.path`). Takes what [`load`]
+/// takes.
+pub fn origins(
+    file: Option<&Path>,
+    overrides: &[String],
+    environment: BTreeMap<String, String>,
+) -> Result<BTreeMap<String, Origin>, ConfigError> {
+    let empty = Builder::default;
+    let layers = [
+        (Origin::File, with_file(empty(), file)),
+        (Origin::Environment, with_environment(empty(), environment)),
+        (Origin::Override, with_overrides(empty(), overrides)?),
+    ];
+    let mut origins = BTreeMap::new();
+    for (origin, builder) in layers {
+        let layer: serde_json::Value =
+            builder.build().and_then(config::Config::try_deserialize).map_err(readable)?;
+        origins.extend(flat(&layer).into_keys().map(|key| (key, origin)));
+    }
+    Ok(origins)
+}
+
+/// Nested settings by dotted key.
+pub fn flat(value: &serde_json::Value) -> BTreeMap<String, serde_json::Value> {
+    let mut found = BTreeMap::new();
+    let mut waiting = vec![(String::new(), value)];
+    while let Some((key, value)) = waiting.pop() {
+        match value {
+            serde_json::Value::Object(entries) => {
+                let dot = if key.is_empty() { "" } else { "." };
+                waiting.extend(entries.iter().map(|(name, v)| (format!("{key}{dot}{name}"), v)));
+            }
+            other => {
+                found.insert(key, other.clone());
+            }
+        }
+    }
+    found
 }
 
 impl Config {
@@ -332,9 +407,22 @@ mod tests {
     #[test]
     fn unknown_keys_are_errors_with_a_suggestion() {
         let error = check(&["window.close_msec=5"], &[]).expect_err("no such key");
-        assert!(error.contains("close_msec") && error.contains("did you mean `close_ms`"), "{error}");
+        assert!(
+            error.contains("close_msec") && error.contains("did you mean `close_ms`"),
+            "{error}"
+        );
         let error = check(&[], &[("TAGLOOM_STORE__PTH", "x")]).expect_err("no such key");
         assert!(error.contains("did you mean `path`"), "{error}");
+    }
+
+    #[test]
+    fn origins_are_those_of_the_value_that_counts() {
+        let env = [("TAGLOOM_STORE__PATH", "/a"), ("TAGLOOM_WINDOW__CLOSE_MS", "500")];
+        let env = env.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter().collect();
+        let found = origins(None, &["store.path=/b".to_owned()], env).expect("both are known keys");
+        let expect = [("store.path", Origin::Override), ("window.close_ms", Origin::Environment)];
+        let expect = expect.map(|(k, o)| (k.to_owned(), o)).into_iter().collect();
+        assert_eq!(found, expect);
     }
 
     #[test]

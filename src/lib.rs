@@ -5,16 +5,16 @@
 //! Modules in the order data meets them.
 
 pub mod catalog;
-pub mod clock;
-pub mod source;
-pub mod event;
-pub mod user;
-pub mod shard;
-pub mod dimension;
-pub mod rule;
-pub mod store;
-pub mod write;
-pub mod engine;
-pub mod serve;
-pub mod config;
 pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod dimension;
+pub mod engine;
+pub mod event;
+pub mod rule;
+pub mod serve;
+pub mod shard;
+pub mod source;
+pub mod store;
+pub mod user;
+pub mod write;

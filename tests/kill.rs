@@ -2,7 +2,7 @@
 //!
 //! `KILL_SEED=n` repeats one sequence of instants.
 
-#![expect(missing_docs, clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::fmt::Write as _;
 use std::path::Path;

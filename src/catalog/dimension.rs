@@ -54,6 +54,7 @@ fn read_fields<'a>(
     if let Some(table) = table {
         check(scalar::name(&table.text, "a table"), table.place, out);
     }
+    let file = fields.text("file", out).map(|t| t.text.clone());
     let key = fields.need_text("key", out);
     let prefix = fields.text("prefix", out);
     let columns = fields.need("columns", out);
@@ -72,6 +73,7 @@ fn read_fields<'a>(
         name: name.text.clone(),
         doc,
         table: table.map_or(name.text.clone(), |t| t.text.clone()),
+        file,
         key: DimensionKey::Uid,
         columns,
         strategy: strategy.unwrap_or(Strategy::Cached),
@@ -301,6 +303,15 @@ fn agree(dimension: &Dimension, build: &Build<'_>, out: &mut Diagnostics) {
                 );
                 out.error(dimension.place, message, "give it one type");
             }
+        }
+        if let (Some(mine), Some(theirs)) = (&dimension.file, &other.file)
+            && mine != theirs
+        {
+            let message = format!(
+                "table `{}` is loaded from `{theirs}` in dimension `{}` and from `{mine}` here",
+                dimension.table, other.name
+            );
+            out.error(dimension.place, message, "a table has one file; say it once");
         }
         let (mine, theirs) = (key_type(dimension, build), key_type(other, build));
         if mine != theirs {

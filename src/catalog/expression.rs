@@ -202,7 +202,7 @@ fn forward(item: Diagnostic, out: &mut Diagnostics) {
 }
 
 /// A type as people say it.
-pub(super) fn words(data_type: &DataType) -> String {
+pub fn words(data_type: &DataType) -> String {
     use DataType as T;
     match data_type {
         T::Utf8 | T::LargeUtf8 | T::Utf8View => "text".into(),

@@ -377,6 +377,9 @@ pub struct Dimension {
     pub doc: String,
     /// The loaded table; several dimensions may share one.
     pub table: String,
+    /// The file that `run` loads it from when that has changed, relative to the catalogue's
+    /// directory. Without one the table is loaded by hand.
+    pub file: Option<String>,
     /// What it is looked up by.
     pub key: DimensionKey,
     /// Read as `<prefix><name>` in expressions.

@@ -4,19 +4,28 @@ use std::io::IsTerminal;
 
 use clap::Args;
 
+use super::outline::Outline;
 use super::{Failure, Outcome, open};
 use crate::catalog::LOCK_FILE;
+use crate::catalog::select::{SELECT_HELP, Selection};
 use crate::config::Config;
 
 /// Arguments of `tagloom check`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tagloom check                     all errors with their places, else what is in the catalogue
+  tagloom check --list              also every feature and tag
+  tagloom check --select +win_back  a tag, and all that it depends on
   tagloom check --write             also give new tags and labels their ids in ids.lock")]
 pub(super) struct CheckArgs {
     /// Update ids.lock (nothing else does)
     #[arg(long)]
     write: bool,
+    /// List every feature and tag
+    #[arg(long)]
+    list: bool,
+    #[arg(long, value_name = "TERM", help = SELECT_HELP)]
+    select: Vec<String>,
 }
 
 /// Runs the command.
@@ -28,35 +37,23 @@ pub(super) fn run(args: &CheckArgs, config: &Config, json: bool) -> Outcome {
         let color = std::io::stderr().is_terminal();
         eprintln!("{}", crate::catalog::render(&loaded.warnings, &loaded.files, color));
     }
-    let catalog = &loaded.catalog;
+    let selection = Selection::parse(&args.select, &loaded.catalog).map_err(Failure::input)?;
     if args.write {
         let lock = path.join(LOCK_FILE);
-        std::fs::write(&lock, loaded.lock.updated(catalog).to_text())
+        std::fs::write(&lock, loaded.lock.updated(&loaded.catalog).to_text())
             .map_err(|e| Failure::Failed(format!("{}: {e}", lock.display())))?;
-    } else if !loaded.lock_behind.is_empty() {
+    }
+    let outline = Outline::of(&loaded, &selection)?;
+    if json {
+        println!("{}", outline.json());
+    } else {
+        println!("{}", outline.text(args.list || !selection.is_everything()));
+    }
+    if !args.write && !loaded.lock_behind.is_empty() {
         let behind = loaded.lock_behind.join("\n  ");
         return Err(Failure::Input(format!(
             "ids.lock is behind the rules; run `tagloom check --write`:\n  {behind}"
         )));
-    }
-    if json {
-        println!(
-            "{}",
-            serde_json::json!({
-                "streams": catalog.streams.len(), "features": catalog.features.len(),
-                "dimensions": catalog.dimensions.len(), "tags": catalog.tags.len(),
-                "cases": catalog.cases.len(),
-            })
-        );
-    } else {
-        println!(
-            "{} streams, {} features, {} dimensions, {} tags, {} cases",
-            catalog.streams.len(),
-            catalog.features.len(),
-            catalog.dimensions.len(),
-            catalog.tags.len(),
-            catalog.cases.len()
-        );
     }
     Ok(())
 }

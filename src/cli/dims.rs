@@ -1,16 +1,22 @@
 //! `tagloom dims`: load and list dimension tables.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::{Failure, Outcome, desk, open};
+use crate::catalog::model::Catalog;
 use crate::config::Config;
 use crate::dimension::{LoadOptions, LoadReport, TableSpec, load};
 use crate::engine::ruleset::Ruleset;
 use crate::serve::local::Request;
 use crate::store::Store;
+use crate::user::layout::hash64;
+
+/// Bytes of a file hashed at once.
+const HASHED_BYTES: usize = 1 << 20;
 
 /// Arguments of `tagloom dims`.
 #[derive(Debug, Args)]
@@ -94,6 +100,74 @@ pub(super) fn load_with(
     let zone = &ruleset.catalog.zone;
     let report = load(store, &spec, zone, path, &options, now, &mut progress);
     report.map_err(Failure::input)
+}
+
+/// Key under which the store remembers which file a table was last loaded from by [`load_changed`].
+fn file_key(table: &str) -> String {
+    format!("dims/file/{table}")
+}
+
+/// Loads the tables whose dimensions name a `file` that has changed since the last run, or that
+/// were never loaded. A table loaded by hand stays as it is until its file changes.
+pub(super) fn load_changed(
+    store: &dyn Store,
+    ruleset: &Ruleset,
+    dir: &Path,
+    loaded_already: &[&str],
+) -> Outcome {
+    let mut seen: Vec<&str> = loaded_already.to_vec();
+    for dimension in &ruleset.catalog.dimensions {
+        let Some(file) = &dimension.file else { continue };
+        let table = dimension.table.as_str();
+        if seen.contains(&table) {
+            continue;
+        }
+        seen.push(table);
+        let path = dir.join(file);
+        let now = content(&path, &ruleset.catalog, table).map_err(|e| {
+            Failure::Input(format!(
+                "{}: {e}; the dimension `{}` is loaded from it: put it there, or drop `file:`",
+                path.display(),
+                dimension.name
+            ))
+        })?;
+        let key = file_key(table);
+        let before = store.meta(&key).map_err(open::store_failure)?;
+        let loaded = store.dim_current(table).map_err(open::store_failure)?.is_some();
+        let by_hand = loaded && before.is_none();
+        if loaded && before.is_some_and(|b| *b == *now) {
+            continue;
+        }
+        if !by_hand {
+            let report = load_table(store, ruleset, table, &path, None)?;
+            eprintln!("{table}: {} rows loaded from {}", report.rows, path.display());
+        }
+        store.put_meta(&key, now).map_err(open::store_failure)?;
+    }
+    Ok(())
+}
+
+/// What a table's rows come from: the file's bytes, and which columns are read of it.
+fn content(path: &Path, catalog: &Catalog, table: &str) -> std::io::Result<Vec<u8>> {
+    let mut file = std::fs::File::open(path)?;
+    let (mut hashes, mut chunk) = (Vec::new(), vec![0; HASHED_BYTES]);
+    loop {
+        // Read whole chunks: where a read happens to end must not matter.
+        let mut filled = 0;
+        while filled < chunk.len() {
+            match file.read(&mut chunk[filled..])? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        hashes.extend(hash64(&chunk[..filled]).to_le_bytes());
+        if filled < chunk.len() {
+            break;
+        }
+    }
+    let columns = TableSpec::of(catalog, table).map(|s| (s.key, s.columns));
+    hashes.extend(format!("{columns:?}").as_bytes());
+    Ok(format!("{:016x}", hash64(&hashes)).into_bytes())
 }
 
 /// What a load did, for whoever asked for it.

@@ -4,9 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BooleanBuilder, RecordBatch, StringBuilder, UInt64Builder,
-};
+use arrow::array::{ArrayRef, BooleanBuilder, RecordBatch, StringBuilder, UInt64Builder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use clap::Args;
 use parquet::arrow::ArrowWriter;
@@ -94,8 +92,7 @@ pub(super) fn write_with(
         }
         for (key, bytes) in &rows {
             let tags = decode_tags(bytes).map_err(Failure::failed)?;
-            let schema =
-                schemas.get(tags.head.schema, ruleset, store).map_err(Failure::failed)?;
+            let schema = schemas.get(tags.head.schema, ruleset, store).map_err(Failure::failed)?;
             let uid = Uid::from_key(ruleset.catalog.uid, key).map_err(Failure::failed)?;
             columns.push(&uid, &schema.codes(&tags), &schema.open_values(&tags), ruleset);
         }
@@ -213,15 +210,14 @@ impl Sink {
                 path.display()
             )));
         }
-        let file = File::create(path)
-            .map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))?;
+        let file =
+            File::create(path).map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))?;
         let path = path.to_owned();
         if kind == "csv" {
             let writer = arrow::csv::WriterBuilder::new().with_header(true).build(file);
             return Ok(Self::Csv(Box::new(writer), schema, path));
         }
-        let properties =
-            WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+        let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
         let writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties))
             .map_err(Failure::failed)?;
         Ok(Self::Parquet(Box::new(writer), schema, path))
@@ -230,13 +226,13 @@ impl Sink {
     fn write(&mut self, columns: Vec<ArrayRef>) -> Outcome {
         match self {
             Self::Parquet(writer, schema, path) => {
-                let batch = RecordBatch::try_new(Arc::clone(schema), columns)
-                    .map_err(Failure::failed)?;
+                let batch =
+                    RecordBatch::try_new(Arc::clone(schema), columns).map_err(Failure::failed)?;
                 writer.write(&batch).map_err(|e| failed(path, &e))
             }
             Self::Csv(writer, schema, path) => {
-                let batch = RecordBatch::try_new(Arc::clone(schema), columns)
-                    .map_err(Failure::failed)?;
+                let batch =
+                    RecordBatch::try_new(Arc::clone(schema), columns).map_err(Failure::failed)?;
                 writer.write(&batch).map_err(|e| failed(path, &e))
             }
         }

@@ -5,17 +5,21 @@
 
 mod backfill;
 mod check;
+mod config;
 mod desk;
 mod dims;
 mod export;
 mod generate;
 mod get;
 mod open;
+mod outline;
 mod progress;
 mod rejects;
 mod run;
+mod sql;
 mod summary;
 mod table;
+mod test;
 mod usage;
 mod why;
 
@@ -73,6 +77,12 @@ enum Command {
     Rejects(rejects::RejectsArgs),
     /// Write the workload's streams and tables, or one stream at a fixed rate
     Gen(generate::GenArgs),
+    /// Run the cases of the rule directory
+    Test(test::TestArgs),
+    /// Show the SQL that a tag's rule stands for
+    Sql(sql::SqlArgs),
+    /// Show all settings and where they come from
+    Config(config::ConfigArgs),
 }
 
 /// Why a command ended badly.
@@ -131,12 +141,21 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Why(args) => why::run(args, &config, json),
         Command::Rejects(args) => rejects::run(args, &config, json),
         Command::Gen(args) => generate::run(&args, json),
+        Command::Test(args) => test::run(&args, &config, json),
+        Command::Sql(args) => sql::run(&args, &config, json),
+        Command::Config(config::ConfigArgs {}) => {
+            let Common { config: file, set, catalog, .. } = &cli.common;
+            config::run(&config, file.as_deref(), set, catalog.as_ref(), json)
+        }
     }
 }
 
+fn environment() -> std::collections::BTreeMap<String, String> {
+    std::env::vars().filter(|(key, _)| key.starts_with("TAGLOOM_")).collect()
+}
+
 fn settings(common: &Common) -> Result<Config, Failure> {
-    let environment = std::env::vars().filter(|(key, _)| key.starts_with("TAGLOOM_")).collect();
-    let mut config = crate::config::load(common.config.as_deref(), &common.set, environment)
+    let mut config = crate::config::load(common.config.as_deref(), &common.set, environment())
         .map_err(Failure::input)?;
     if let Some(path) = &common.catalog {
         config.catalog.path.clone_from(path);

@@ -6,7 +6,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub(super) fn bytes_bar(name: &str) -> ProgressBar {
     let bar = ProgressBar::new(0);
     let style = "{prefix:>20} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}";
-    bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_style(
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
     bar.set_prefix(name.to_owned());
     bar
 }
@@ -15,7 +17,9 @@ pub(super) fn bytes_bar(name: &str) -> ProgressBar {
 pub(super) fn users_bar(name: &str, users: u64) -> ProgressBar {
     let bar = ProgressBar::new(users);
     let style = "{prefix:>20} {bar:30} {pos}/{len} users {per_sec} {eta} {msg}";
-    bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_style(
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
     bar.set_prefix(name.to_owned());
     bar
 }

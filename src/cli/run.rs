@@ -79,12 +79,7 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     };
     let sources = sources(&ruleset.catalog, &config, &args.sources)?;
     let store = open::store(&config, &ruleset, mode)?;
-    for pair in &args.dims {
-        let Some((table, path)) = pair.split_once('=') else {
-            return Err(Failure::Input(format!("--dims {pair}: expected TABLE=PATH")));
-        };
-        super::dims::load_table(store.as_ref(), &ruleset, table, path.as_ref(), None)?;
-    }
+    load_dimensions(store.as_ref(), &ruleset, &config, &args.dims)?;
     let mut options = options(&config, &ruleset, Arc::clone(&store), clock);
     options.sources = sources;
     options.then_as_of_ms = then_as_of_ms;
@@ -92,7 +87,8 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     let desk = Desk::new(Arc::clone(&ruleset), files, Arc::clone(&store))?;
     let server = desk.serve(&config);
     let mut bars = Bars::default();
-    let report = crate::engine::run(options, &mut |seen| bars.show(seen)).map_err(engine_failure)?;
+    let report =
+        crate::engine::run(options, &mut |seen| bars.show(seen)).map_err(engine_failure)?;
     bars.clear();
     let seconds = watch.elapsed().as_secs_f64();
     summary::show(&report, &ruleset, seconds, json);
@@ -101,6 +97,24 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     }
     drop(server);
     Ok(())
+}
+
+/// Loads the tables named on the command line, then those whose files have changed.
+fn load_dimensions(
+    store: &dyn Store,
+    ruleset: &Ruleset,
+    config: &Config,
+    given: &[String],
+) -> Outcome {
+    let mut loaded = Vec::new();
+    for pair in given {
+        let Some((table, path)) = pair.split_once('=') else {
+            return Err(Failure::Input(format!("--dims {pair}: expected TABLE=PATH")));
+        };
+        super::dims::load_table(store, ruleset, table, path.as_ref(), None)?;
+        loaded.push(table);
+    }
+    super::dims::load_changed(store, ruleset, &config.catalog.path, &loaded)
 }
 
 /// Engine options as configured, without sources and jobs.
@@ -151,11 +165,7 @@ pub(super) fn engine_failure(error: EngineError) -> Failure {
 }
 
 /// The files to read: each once, for all streams it feeds.
-fn sources(
-    catalog: &Catalog,
-    config: &Config,
-    given: &[String],
-) -> Result<Vec<FileSpec>, Failure> {
+fn sources(catalog: &Catalog, config: &Config, given: &[String]) -> Result<Vec<FileSpec>, Failure> {
     let mut paths: Vec<Option<(PathBuf, Format)>> = Vec::new();
     for stream in &catalog.streams {
         paths.push(match &stream.from {

@@ -27,7 +27,10 @@ pub(super) fn show(report: &Report, ruleset: &Ruleset, seconds: f64, json: bool)
     }
     println!("repeats dropped  {:>12}", report.folds.repeats + report.folds.changed);
     if report.folds.changed > 0 {
-        println!("  of them        {:>12} had other content under the same id", report.folds.changed);
+        println!(
+            "  of them        {:>12} had other content under the same id",
+            report.folds.changed
+        );
     }
     println!("profiles stored  {:>12}  ({} a second)", report.profiles, rate(report.profiles));
     println!("  by time alone  {:>12}", report.stats.due_users);
@@ -66,7 +69,10 @@ fn warnings(report: &Report, ruleset: &Ruleset) {
         );
     }
     if report.quarantined > 0 {
-        eprintln!("warning: {} users are quarantined; see the log for their panics", report.quarantined);
+        eprintln!(
+            "warning: {} users are quarantined; see the log for their panics",
+            report.quarantined
+        );
     }
 }
 

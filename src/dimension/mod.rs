@@ -10,6 +10,7 @@ mod cell;
 mod column;
 mod csv;
 mod diff;
+pub mod given;
 mod index;
 mod key;
 mod load;

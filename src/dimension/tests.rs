@@ -53,6 +53,7 @@ fn dimension(
         strategy: Strategy::Preload,
         ttl_ms: 1000,
         max_stale_ms: 5000,
+        file: None,
         place: Place::default(),
     }
 }

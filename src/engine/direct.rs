@@ -44,6 +44,17 @@ impl Direct {
         shards: usize,
         now_ms: crate::dimension::Now,
     ) -> Result<Self, EngineError> {
+        Self::open_with(ruleset, store, shards, now_ms, Arc::new(Texts::default()))
+    }
+
+    /// The same with texts that outlive this engine, so that decoders can serve several.
+    pub fn open_with(
+        ruleset: Arc<Ruleset>,
+        store: Arc<dyn Store>,
+        shards: usize,
+        now_ms: crate::dimension::Now,
+        texts: Arc<Texts>,
+    ) -> Result<Self, EngineError> {
         let schema = serde_json::to_vec(&ruleset.schema).unwrap_or_default();
         store.put_meta(&schema_key(ruleset.schema_id), schema)?;
         let totals: Totals = super::start::read_meta(store.as_ref(), TOTALS_KEY)?;
@@ -56,7 +67,7 @@ impl Direct {
         let shared = Shared {
             store_had_profiles: !store.scan_profiles(None, 1)?.is_empty(),
             ruleset,
-            texts: Arc::new(Texts::default()),
+            texts,
             store,
             schemas: Arc::new(Schemas::default()),
             quarantine: Arc::new(Quarantine::default()),
@@ -102,7 +113,7 @@ impl Direct {
         position: Option<Position>,
         decoded: Decoded,
     ) -> Result<(), EngineError> {
-        for (stream, parts) in self.intake.absorb(source, position, decoded) {
+        for (stream, parts) in self.intake.absorb(&[source.to_owned()], position, decoded) {
             for (shard, part) in self.shards.iter_mut().zip(&parts) {
                 shard.fold(stream, part)?;
             }

@@ -99,10 +99,11 @@ impl Intake {
         Self { streams, totals, ..Self::default() }
     }
 
-    /// Takes a batch in. Returns the parts for each shard, by stream.
+    /// Takes a batch in. Returns the parts for each shard, by stream. `sources`: the names under
+    /// which its position is kept.
     pub fn absorb(
         &mut self,
-        source: &str,
+        sources: &[String],
         position: Option<Position>,
         decoded: Decoded,
     ) -> Vec<(u8, Vec<ShardRows>)> {
@@ -114,11 +115,12 @@ impl Intake {
             *stream.rejects.entry(reject.reason).or_default() += 1;
         }
         self.rejects.extend(decoded.rejects);
-        if let Some(position) = position {
+        for source in sources {
+            let Some(position) = position else { break };
             match self.positions.get_mut(source) {
                 Some(have) => *have = position,
                 None => {
-                    self.positions.insert(source.to_owned(), position);
+                    self.positions.insert(source.clone(), position);
                 }
             }
         }

@@ -140,7 +140,8 @@ impl Job {
                 if let Some(last) = also.last() {
                     *after = Some(last.clone());
                 }
-                let state = if *ended { None } else { after.as_ref().map(|k| k.as_bytes().to_vec()) };
+                let state =
+                    if *ended { None } else { after.as_ref().map(|k| k.as_bytes().to_vec()) };
                 let mut meta = if *ended { std::mem::take(done) } else { Vec::new() };
                 if let Some(key) = progress_key {
                     meta.push(((*key).to_owned(), progress_bytes(*name, state)));

@@ -4,14 +4,16 @@
 //! Invariant: decisions live in the structs that the actors wrap; this module only starts and stops
 //! them.
 
+pub mod cases;
 pub mod checkpoint;
 pub mod credits;
 pub mod direct;
+pub mod inputs;
 pub mod intake;
 pub mod job;
+mod reload;
 pub mod route;
 pub mod ruleset;
-mod reload;
 mod start;
 pub mod status;
 
@@ -49,10 +51,14 @@ pub enum EngineError {
     #[error(transparent)]
     Dimension(#[from] SpecError),
     /// An actor's thread has died.
-    #[error("the {0} died of a panic (see the log above); state was reloaded from the store several times without success: please report it with the input that causes it")]
+    #[error(
+        "the {0} died of a panic (see the log above); state was reloaded from the store several times without success: please report it with the input that causes it"
+    )]
     ActorGone(&'static str),
     /// As-of would go back.
-    #[error("as-of {wanted} lies before {stored}, which this store was computed for; as-of never goes back: use a later instant, or a new store.path")]
+    #[error(
+        "as-of {wanted} lies before {stored}, which this store was computed for; as-of never goes back: use a later instant, or a new store.path"
+    )]
     AsOfBack {
         /// What was asked for.
         wanted: String,

@@ -62,7 +62,7 @@ impl Router {
     }
 
     /// Routes a batch; waits while too much is under way. False: the engine is stopping.
-    pub fn route(&self, source: &str, position: Option<Position>, decoded: Decoded) -> bool {
+    pub fn route(&self, sources: &[String], position: Option<Position>, decoded: Decoded) -> bool {
         const PATIENCE: Duration = Duration::from_millis(100);
         let credit = loop {
             if self.status.stopping() {
@@ -80,7 +80,7 @@ impl Router {
         self.status.rows.fetch_add(decoded.rows, Ordering::Relaxed);
         self.status.rejected_rows.fetch_add(decoded.rejected_rows, Ordering::Relaxed);
         let mut intake = self.intake();
-        for (stream, parts) in intake.absorb(source, position, decoded) {
+        for (stream, parts) in intake.absorb(sources, position, decoded) {
             for (shard, part) in self.shards.iter().zip(parts) {
                 if part.hashes.is_empty() {
                     continue;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use actix::{Actor, Arbiter, System};
 use tokio::sync::oneshot;
 
-use super::checkpoint::{CheckpointActor, CheckpointParts, Ended, Wire, WindowLimits};
+use super::checkpoint::{CheckpointActor, CheckpointParts, Ended, WindowLimits, Wire};
 use super::credits::Credits;
 use super::intake::{FoldTotals, Intake, Totals};
 use super::job::Job;
@@ -20,11 +20,11 @@ use super::status::Status;
 use super::{Clock, EngineError};
 use crate::clock::Day;
 use crate::dimension::{CacheOptions, Dimensions};
-use crate::shard::actor::ShardActor;
 use crate::event::quarantine::Quarantine;
+use crate::shard::actor::ShardActor;
 use crate::shard::{Shard, Shared, WindowStats};
 use crate::source::file::{FileSource, FileSpec, ReadLimits};
-use crate::source::position::{Position, meta_key};
+use crate::source::position::{Position, meta_key, source_name};
 use crate::store::Store;
 use crate::user::texts::Texts;
 use crate::write::actor::WriterActor;
@@ -198,13 +198,16 @@ fn attempt(
         batch_users_max: options.batch_users_max,
     };
     let now: crate::dimension::Now = Arc::new(crate::clock::wall_ms);
-    let dimensions =
-        Arc::new(Dimensions::open(catalog, Arc::clone(&options.store), now, &options.dimension_cache)?);
+    let dimensions = Arc::new(Dimensions::open(
+        catalog,
+        Arc::clone(&options.store),
+        now,
+        &options.dimension_cache,
+    )?);
     let mut sources = Vec::with_capacity(options.sources.len());
-    for spec in &options.sources {
-        let resume: Option<Position> = read_meta(store, &meta_key(&spec.name))?;
+    for (spec, resume) in by_position(options)? {
         let source = FileSource::open(
-            spec.clone(),
+            spec,
             catalog,
             &options.ruleset.layout,
             Arc::clone(&texts),
@@ -261,6 +264,27 @@ fn attempt(
     })
 }
 
+/// The files to read, each split by how far its streams are: a stream that was added to a file later
+/// reads it from its start.
+fn by_position(options: &Options) -> Result<Vec<(FileSpec, Option<Position>)>, EngineError> {
+    let mut specs: Vec<(FileSpec, Option<Position>)> = Vec::new();
+    for spec in &options.sources {
+        let first = specs.len();
+        for stream in &spec.streams {
+            let name = source_name(&options.ruleset.catalog.streams[*stream].name, &spec.path);
+            let position = read_meta(options.store.as_ref(), &meta_key(&name))?;
+            match specs[first..].iter_mut().find(|s| s.1 == position) {
+                Some((same, _)) => same.streams.push(*stream),
+                None => {
+                    let spec = FileSpec { streams: vec![*stream], ..spec.clone() };
+                    specs.push((spec, position));
+                }
+            }
+        }
+    }
+    Ok(specs)
+}
+
 struct Parts<'a> {
     options: &'a Options,
     shared: Shared,
@@ -314,7 +338,8 @@ impl Parts<'_> {
     fn start_actors(self, done: oneshot::Sender<Ended>) -> (Router, Vec<Arbiter>) {
         let options = self.options;
         let credits = Credits::new(options.batches_under_way_max);
-        let mailbox = options.batches_under_way_max * self.shared.ruleset.catalog.streams.len() + 16;
+        let mailbox =
+            options.batches_under_way_max * self.shared.ruleset.catalog.streams.len() + 16;
         let mut arbiters = vec![Arbiter::new()];
         let writer_arbiter = arbiters[0].handle();
         let checkpoint_arbiter = Arbiter::new();
@@ -384,7 +409,7 @@ fn start_source(
             match source.next(latest_ms) {
                 Ok(Some((decoded, position))) => {
                     let position = replayable.then_some(position);
-                    if !router.route(source.name(), position, decoded) {
+                    if !router.route(source.names(), position, decoded) {
                         return;
                     }
                 }

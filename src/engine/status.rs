@@ -35,10 +35,7 @@ pub struct Status {
 impl Status {
     /// For an engine with this many shards.
     pub fn new(shards: usize) -> Self {
-        Self {
-            dirty_users: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
-            ..Self::default()
-        }
+        Self { dirty_users: (0..shards).map(|_| AtomicUsize::new(0)).collect(), ..Self::default() }
     }
 
     /// Users waiting for a window.

@@ -66,11 +66,8 @@ pub struct EventBlock {
 impl EventBlock {
     /// An empty block.
     pub fn new(layout: &StreamLayout, shards: usize) -> Self {
-        let part = ShardRows {
-            uids: Uids::Numbers(Vec::new()),
-            hashes: Vec::new(),
-            rows: Vec::new(),
-        };
+        let part =
+            ShardRows { uids: Uids::Numbers(Vec::new()), hashes: Vec::new(), rows: Vec::new() };
         Self {
             stream: layout.stream,
             shards: vec![part; shards],

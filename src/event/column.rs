@@ -258,10 +258,9 @@ impl Column {
                 Arc::new(texts.collect::<StringArray>())
             }
             // Only expressions ask for arrays, and a column that is only hashed is in none.
-            Values::Hash(v) => arrow::array::new_null_array(
-                &arrow::datatypes::DataType::Utf8,
-                v.len(),
-            ),
+            Values::Hash(v) => {
+                arrow::array::new_null_array(&arrow::datatypes::DataType::Utf8, v.len())
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use datafusion_expr::Expr;
 use super::column::{Column, Dictionary, Values};
 use crate::catalog::model::{Derived, Stream, TypedExpr};
 use crate::clock::Zone;
+use crate::rule::guard::guarded;
 use crate::rule::safe::{NotExecutable, SafeExpr};
 
 /// An expression with the schema it was planned for.
@@ -60,9 +61,17 @@ impl Planned {
 enum Way {
     Column(usize),
     /// Over one text column: values by code.
-    ByCode { column: usize, planned: Planned, known: Option<ArrayRef>, generation: u64 },
+    ByCode {
+        column: usize,
+        planned: Planned,
+        known: Option<ArrayRef>,
+        generation: u64,
+    },
     /// Over several inputs.
-    Rows { reads: Vec<usize>, planned: Planned },
+    Rows {
+        reads: Vec<usize>,
+        planned: Planned,
+    },
 }
 
 #[derive(Debug)]
@@ -184,7 +193,12 @@ impl Inputs {
     }
 
     /// Arrays of these inputs for the batch in `columns`.
-    pub(super) fn arrays(&mut self, reads: &[usize], columns: &[Column], rows: usize) -> Vec<ArrayRef> {
+    pub(super) fn arrays(
+        &mut self,
+        reads: &[usize],
+        columns: &[Column],
+        rows: usize,
+    ) -> Vec<ArrayRef> {
         reads.iter().map(|at| self.array(*at, columns, rows)).collect()
     }
 
@@ -240,13 +254,16 @@ fn by_code(
     arrow::compute::take(values, &codes, None).map_or_else(|_| null(codes.len()), |a| (a, failed))
 }
 
-/// The expression with derived columns replaced by what they stand for.
+/// The expression with derived columns replaced by what they stand for: NULL where that cannot be
+/// computed, like any column without a value.
 fn inline(expr: &TypedExpr, derived: &[Derived]) -> TypedExpr {
     let mut inlined = expr.expr.clone();
     // A derived column reads only those before it: replacing from the last on reaches all.
     for d in derived.iter().rev() {
         let replaced = inlined.clone().transform_up(|e| match &e {
-            Expr::Column(c) if c.name == d.name => Ok(Transformed::yes(d.expr.expr.clone())),
+            Expr::Column(c) if c.name == d.name => {
+                Ok(Transformed::yes(guarded(d.expr.expr.clone())))
+            }
             _ => Ok(Transformed::no(e)),
         });
         if let Ok(done) = replaced {

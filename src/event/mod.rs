@@ -236,12 +236,24 @@ impl Decoder {
             let place = RowPlace { line: *line, offset: *offset, start: at, end: at + 1 };
             if record.len() != header.len() {
                 let why = format!("{} cells, the header has {}", record.len(), header.len());
-                self.broken(place, &joined(record, header, &[]), Reason::Malformed, &why, &mut decoded);
+                self.broken(
+                    place,
+                    &joined(record, header, &[]),
+                    Reason::Malformed,
+                    &why,
+                    &mut decoded,
+                );
                 continue;
             }
             if let Some(cell) = record.iter().position(|c| std::str::from_utf8(c).is_err()) {
                 let why = format!("`{}` is not UTF-8", header[cell]);
-                self.broken(place, &joined(record, header, &[]), Reason::Malformed, &why, &mut decoded);
+                self.broken(
+                    place,
+                    &joined(record, header, &[]),
+                    Reason::Malformed,
+                    &why,
+                    &mut decoded,
+                );
                 continue;
             }
             for (column, cell) in self.columns.iter_mut().zip(&self.cells) {

@@ -236,7 +236,8 @@ mod tests {
         let summer = timestamp(Cell::Csv("2011-07-01 08:26:00"), &pattern, &london);
         assert_eq!(winter, Ok(1_291_191_960_000));
         assert_eq!(summer, Ok(1_309_505_160_000));
-        let iso = timestamp(Cell::Text("2011-07-01T08:26:00+00:00"), &TimestampFormat::Iso, &london);
+        let iso =
+            timestamp(Cell::Text("2011-07-01T08:26:00+00:00"), &TimestampFormat::Iso, &london);
         assert_eq!(iso, Ok(1_309_508_760_000));
         let seconds = timestamp(Cell::Unsigned(u64::MAX), &TimestampFormat::Seconds, &london);
         assert_eq!(seconds, Err(Reason::Range));

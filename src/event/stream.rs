@@ -61,8 +61,7 @@ impl StreamDecoder {
             .zip(&stream.columns)
             .map(|(at, c)| (*at, c.name.clone()))
             .collect();
-        let failed =
-            |source| DecoderError::Expression { stream: stream.name.clone(), source };
+        let failed = |source| DecoderError::Expression { stream: stream.name.clone(), source };
         let inputs = Inputs::new(stream, source_columns, columns, zone).map_err(failed)?;
         let compile = |expr: &TypedExpr, kind: ValueKind| {
             RowExpr::new(expr, kind, &inputs, columns).map_err(failed)
@@ -203,7 +202,12 @@ impl StreamDecoder {
                 _ => 0,
             };
             if batch.quarantine.holds(hash) {
-                self.refuse(refused, row, Reason::Quarantined, "the user's state or a rule panicked");
+                self.refuse(
+                    refused,
+                    row,
+                    Reason::Quarantined,
+                    "the user's state or a rule panicked",
+                );
                 continue;
             }
             let shard = crate::event::block::shard_of(hash, batch.shards);

@@ -5,6 +5,7 @@
 
 pub mod days;
 pub mod eval;
+pub mod guard;
 mod kernels;
 pub mod plan;
 pub mod safe;

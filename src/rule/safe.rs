@@ -6,6 +6,7 @@
 //! type.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::{cast, concat};
@@ -18,6 +19,7 @@ use datafusion_expr::{ColumnarValue, Expr, Operator};
 use datafusion_physical_expr::expressions::BinaryExpr;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
+use super::guard::guard;
 use crate::catalog::model::TypedExpr;
 
 /// An expression that DataFusion cannot execute over the given schema.
@@ -44,6 +46,8 @@ pub struct Evaluated {
 pub struct SafeExpr {
     expr: Arc<dyn PhysicalExpr>,
     data_type: DataType,
+    /// Rows for which a guarded part could not be computed, since it was last asked.
+    guarded: Arc<AtomicU64>,
 }
 
 impl SafeExpr {
@@ -54,45 +58,25 @@ impl SafeExpr {
             reason: e.strip_backtrace(),
         };
         let df_schema = DFSchema::try_from(schema.as_ref().clone()).map_err(failed)?;
-        let physical = physical(&expr.expr, &df_schema).map_err(failed)?;
-        Ok(Self { expr: physical, data_type: expr.data_type.clone() })
+        let guarded = Arc::default();
+        let physical = physical(&expr.expr, &df_schema, &guarded).map_err(failed)?;
+        Ok(Self { expr: physical, data_type: expr.data_type.clone(), guarded })
     }
 
     /// The values for a batch. Costs one evaluation when no row fails.
     pub fn evaluate(&self, batch: &RecordBatch) -> Evaluated {
-        if let Ok(array) = self.attempt(batch) {
-            return Evaluated { array, failed_rows: 0 };
-        }
-        let mut parts = Parts { done: Vec::new(), nulls: 0, data_type: &self.data_type, failed: 0 };
-        self.bisect(batch, &mut parts);
-        parts.flush();
-        let failed_rows = parts.failed;
-        let arrays: Vec<&dyn Array> = parts.done.iter().map(AsRef::as_ref).collect();
-        // Parts are of one type and together as long as the batch; were they not, NULL is still
-        // the honest answer.
-        match concat(&arrays) {
-            Ok(array) if array.len() == batch.num_rows() => Evaluated { array, failed_rows },
-            _ => Evaluated {
-                array: new_null_array(&self.data_type, batch.num_rows()),
-                failed_rows: batch.num_rows() as u64,
-            },
-        }
-    }
-
-    /// `batch` is known to fail as a whole.
-    fn bisect(&self, batch: &RecordBatch, parts: &mut Parts<'_>) {
-        let rows = batch.num_rows();
-        if rows <= 1 {
-            parts.push_failed(rows);
-            return;
-        }
-        let half = rows / 2;
-        for part in [batch.slice(0, half), batch.slice(half, rows - half)] {
-            match self.attempt(&part) {
-                Ok(array) => parts.push(array),
-                Err(_) => self.bisect(&part, parts),
+        let attempt = |part: &RecordBatch| {
+            let before = self.guarded.load(Ordering::Relaxed);
+            let array = self.attempt(part);
+            if array.is_err() {
+                // What it counted is counted again when its halves are tried.
+                self.guarded.store(before, Ordering::Relaxed);
             }
-        }
+            array
+        };
+        let mut evaluated = null_where_it_fails(batch, &self.data_type, &attempt);
+        evaluated.failed_rows += self.guarded.swap(0, Ordering::Relaxed);
+        evaluated
     }
 
     fn attempt(&self, batch: &RecordBatch) -> Result<ArrayRef, DataFusionError> {
@@ -102,6 +86,50 @@ impl SafeExpr {
             return Ok(array);
         }
         Ok(cast(&array, &self.data_type)?)
+    }
+}
+
+/// Values of parts of a batch.
+type Attempt<'a> = &'a dyn Fn(&RecordBatch) -> Result<ArrayRef, DataFusionError>;
+
+/// The values `attempt` gives, NULL for the rows that alone make it fail.
+pub(super) fn null_where_it_fails(
+    batch: &RecordBatch,
+    data_type: &DataType,
+    attempt: Attempt<'_>,
+) -> Evaluated {
+    if let Ok(array) = attempt(batch) {
+        return Evaluated { array, failed_rows: 0 };
+    }
+    let mut parts = Parts { done: Vec::new(), nulls: 0, data_type, failed: 0 };
+    bisect(batch, attempt, &mut parts);
+    parts.flush();
+    let failed_rows = parts.failed;
+    let arrays: Vec<&dyn Array> = parts.done.iter().map(AsRef::as_ref).collect();
+    // Parts are of one type and together as long as the batch; were they not, NULL is still the
+    // honest answer.
+    match concat(&arrays) {
+        Ok(array) if array.len() == batch.num_rows() => Evaluated { array, failed_rows },
+        _ => Evaluated {
+            array: new_null_array(data_type, batch.num_rows()),
+            failed_rows: batch.num_rows() as u64,
+        },
+    }
+}
+
+/// `batch` is known to fail as a whole.
+fn bisect(batch: &RecordBatch, attempt: Attempt<'_>, parts: &mut Parts<'_>) {
+    let rows = batch.num_rows();
+    if rows <= 1 {
+        parts.push_failed(rows);
+        return;
+    }
+    let half = rows / 2;
+    for part in [batch.slice(0, half), batch.slice(half, rows - half)] {
+        match attempt(&part) {
+            Ok(array) => parts.push(array),
+            Err(_) => bisect(&part, attempt, parts),
+        }
     }
 }
 
@@ -133,11 +161,16 @@ impl Parts<'_> {
     }
 }
 
-fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
+fn physical(
+    expr: &Expr,
+    schema: &DFSchema,
+    guarded: &Arc<AtomicU64>,
+) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
     let props = ExecutionProps::new();
     let context = PhysicalPlanningContext::default();
     let expr = create_physical_expr(expr, schema, &props, &context)?;
-    Ok(expr.transform_up(|e| Ok(checked(e)))?.data)
+    let expr = expr.transform_up(|e| Ok(checked(e)))?.data;
+    Ok(expr.transform_up(|e| Ok(guard(e, guarded)))?.data)
 }
 
 /// DataFusion's arithmetic wraps unless told.
@@ -156,7 +189,7 @@ fn checked(expr: Arc<dyn PhysicalExpr>) -> Transformed<Arc<dyn PhysicalExpr>> {
 
 /// The value of an expression without columns, with checked arithmetic.
 pub(super) fn constant(expr: &Expr) -> Result<ScalarValue, DataFusionError> {
-    let physical = physical(expr, &DFSchema::empty())?;
+    let physical = physical(expr, &DFSchema::empty(), &Arc::default())?;
     let options = RecordBatchOptions::new().with_row_count(Some(1));
     let batch = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)?;
     match physical.evaluate(&batch)? {

@@ -260,7 +260,7 @@ impl Reader {
         let mut users = Vec::with_capacity(rows.len());
         let mut healthy = Vec::with_capacity(rows.len());
         let texts = Texts::default();
-        let mut features = FeatureBatch::new(Arc::clone(&ruleset.layout), &ruleset.feature_types);
+        let mut features = FeatureBatch::new(&ruleset.layout, &ruleset.feature_types);
         for (at, row) in rows.iter().enumerate() {
             let (user, head) = self.stored_row(row)?;
             not_back(as_of_ms, head.as_of_ms)?;
@@ -362,7 +362,7 @@ impl Reader {
     /// lookups gave.
     pub(super) fn inputs(&self, user: &StoredUser, day: Day) -> (Vec<ArrayRef>, Day, Vec<Lookup>) {
         let ruleset = &self.ruleset;
-        let mut features = FeatureBatch::new(Arc::clone(&ruleset.layout), &ruleset.feature_types);
+        let mut features = FeatureBatch::new(&ruleset.layout, &ruleset.feature_types);
         let texts = user.texts.view();
         let feature_due = features.push(&user.state, day, &texts);
         let mut inputs = features.take(&texts);

@@ -45,7 +45,7 @@ impl Computer {
     pub(super) fn new(shared: &Shared) -> Self {
         let ruleset = &shared.ruleset;
         Self {
-            features: FeatureBatch::new(Arc::clone(&ruleset.layout), &ruleset.feature_types),
+            features: FeatureBatch::new(&ruleset.layout, &ruleset.feature_types),
             scratch: Scratch::default(),
             tags: TagBatch::default(),
             due_days: Vec::new(),
@@ -175,10 +175,16 @@ impl Computer {
         let uids: Vec<&Uid> = slots.iter().map(|s| &users.get(*s).uid).collect();
         let incomplete = &mut self.incomplete;
         incomplete.clear();
-        add_dimension_columns(&shared.ruleset, &window.dimensions, &uids, columns, |_, enriched| {
-            stats.dimension_missing += enriched.missing.len() as u64;
-            incomplete.extend(&enriched.missing);
-        });
+        add_dimension_columns(
+            &shared.ruleset,
+            &window.dimensions,
+            &uids,
+            columns,
+            |_, enriched| {
+                stats.dimension_missing += enriched.missing.len() as u64;
+                incomplete.extend(&enriched.missing);
+            },
+        );
     }
 
     fn store_results(

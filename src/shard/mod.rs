@@ -207,7 +207,9 @@ impl Shard {
         let mut counts = FoldCounts::default();
         let mut at = 0;
         while at < self.slots.len() {
-            let done = catch_unwind(AssertUnwindSafe(|| self.fold_from(stream, part, &mut at, &mut counts)));
+            let done = catch_unwind(AssertUnwindSafe(|| {
+                self.fold_from(stream, part, &mut at, &mut counts)
+            }));
             if done.is_err() {
                 self.quarantine(self.slots[at]);
                 at += 1;
@@ -308,7 +310,8 @@ impl Shard {
         let mut slots = std::mem::take(&mut self.dirty);
         self.add_users(&window.due, window, true, &mut slots, &mut stats)?;
         self.add_users(&window.also, window, false, &mut slots, &mut stats)?;
-        let (profiles, due) = self.computer.run(&mut self.users, &slots, window, &self.shared, &mut stats);
+        let (profiles, due) =
+            self.computer.run(&mut self.users, &slots, window, &self.shared, &mut stats);
         let packs = due.into_iter().map(|(due_ms, keys)| DuePack {
             cursor: crate::store::DueCursor { due_ms, window: window.window, shard: self.index },
             keys,

@@ -49,11 +49,8 @@ fn shard() -> Shard {
     files.push(("ids.lock".to_owned(), loaded.lock.updated(&loaded.catalog).to_text()));
     let loaded = load_from("t", files).expect("a sound catalogue");
     let ruleset = Arc::new(Ruleset::new(loaded.catalog).expect("it compiles"));
-    let identity = Identity {
-        uid: ruleset.catalog.uid,
-        timezone: "UTC".to_owned(),
-        clock: ClockMode::Event,
-    };
+    let identity =
+        Identity { uid: ruleset.catalog.uid, timezone: "UTC".to_owned(), clock: ClockMode::Event };
     Shard::new(
         0,
         Shared {
@@ -78,7 +75,9 @@ fn decoder(shard: &Shard) -> Decoder {
 }
 
 fn lines(users: std::ops::Range<u64>, cents: u64) -> String {
-    let line = |user| format!("{{\"id\":\"{user}-{cents}\",\"user\":{user},\"at\":0,\"cents\":{cents}}}\n");
+    let line = |user| {
+        format!("{{\"id\":\"{user}-{cents}\",\"user\":{user},\"at\":0,\"cents\":{cents}}}\n")
+    };
     users.map(line).collect()
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::input::{Input, InputError, STDIN, open};
-use super::position::Position;
+use super::position::{Position, source_name};
 use crate::catalog::model::{Catalog, Format};
 use crate::event::quarantine::Quarantine;
 use crate::event::{Decoded, Decoder, DecoderError};
@@ -69,6 +69,7 @@ pub struct FileSource {
     decoder: Decoder,
     reader: Reader,
     position: Position,
+    names: Vec<String>,
     limits: ReadLimits,
     /// Length of the file on disk.
     pub bytes_total: Option<u64>,
@@ -101,12 +102,14 @@ impl FileSource {
         };
         let (bytes_total, bytes_read) = (input.bytes_total, Arc::clone(&input.bytes_read));
         let reader = match spec.format {
-            Format::Json => {
-                Reader::Lines { reader: input.reader, carry: Vec::new(), ended: false }
+            Format::Json => Reader::Lines { reader: input.reader, carry: Vec::new(), ended: false },
+            Format::Csv => {
+                open_csv(&spec, catalog, &mut decoder, input, &position, resume.is_some())?
             }
-            Format::Csv => open_csv(&spec, catalog, &mut decoder, input, &position, resume.is_some())?,
         };
-        Ok(Self { spec, decoder, reader, position, limits, bytes_total, bytes_read })
+        let name = |s: &usize| source_name(&catalog.streams[*s].name, &spec.path);
+        let names = spec.streams.iter().map(name).collect();
+        Ok(Self { spec, decoder, reader, position, names, limits, bytes_total, bytes_read })
     }
 
     /// Refuses events of quarantined users.
@@ -121,6 +124,11 @@ impl FileSource {
         &self.spec.name
     }
 
+    /// The names under which its position is kept, one a stream.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
     /// Whether a restart can go on where this stopped (standard input cannot).
     pub fn is_replayable(&self) -> bool {
         self.spec.path != Path::new(STDIN)
@@ -133,10 +141,8 @@ impl FileSource {
         &mut self,
         latest_ms: Option<i64>,
     ) -> Result<Option<(Decoded, Position)>, SourceError> {
-        let failed = |source: std::io::Error| InputError::Read {
-            path: self.spec.path.clone(),
-            source,
-        };
+        let failed =
+            |source: std::io::Error| InputError::Read { path: self.spec.path.clone(), source };
         let decoded = match &mut self.reader {
             Reader::Lines { reader, carry, ended } => {
                 if *ended {
@@ -167,7 +173,8 @@ impl FileSource {
                 let mut record = csv::ByteRecord::new();
                 while records.len() < self.limits.batch_rows_max {
                     let at = reader.position().clone();
-                    let more = reader.read_byte_record(&mut record).map_err(|e| failed(e.into()))?;
+                    let more =
+                        reader.read_byte_record(&mut record).map_err(|e| failed(e.into()))?;
                     if !more {
                         break;
                     }
@@ -197,9 +204,8 @@ fn open_csv(
     resumed: bool,
 ) -> Result<Reader, SourceError> {
     let failed = |e: csv::Error| InputError::Read { path: spec.path.clone(), source: e.into() };
-    let build = |reader| {
-        csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(reader)
-    };
+    let build =
+        |reader| csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(reader);
     let mut first = csv::ByteRecord::new();
     let (reader, base) = if resumed {
         let mut header_reader = build(open(&spec.path)?.reader);

@@ -95,7 +95,11 @@ pub fn open(path: &Path) -> Result<Input, InputError> {
 
 impl Input {
     /// Checks that this is the file a position belongs to, and goes on behind it.
-    pub fn resume(&mut self, path: &Path, at: &super::position::Position) -> Result<(), InputError> {
+    pub fn resume(
+        &mut self,
+        path: &Path,
+        at: &super::position::Position,
+    ) -> Result<(), InputError> {
         let failed = |source| InputError::Read { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(failed)?;
         let head = read_head(&mut file, HEAD_BYTES).map_err(failed)?;

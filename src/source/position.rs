@@ -46,6 +46,14 @@ pub struct Position {
     pub lines: u64,
 }
 
+/// The name under which the position of a file is kept for one stream: a stream that is added to a
+/// file later reads it from its start. The path is absolute, so that it does not matter where the
+/// command was run.
+pub fn source_name(stream: &str, path: &std::path::Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    format!("{stream}/{}", path.display())
+}
+
 /// Key of a source's position in the store.
 pub fn meta_key(source: &str) -> String {
     format!("position/{source}")

@@ -39,7 +39,6 @@ struct Column {
 #[derive(Debug)]
 pub struct FeatureBatch {
     programs: Vec<StreamProgram>,
-    layout: Arc<StateLayout>,
     accumulators: Vec<i128>,
     initial: Vec<i128>,
     /// For each distinct partial (value, bucket) of the present user.
@@ -52,8 +51,8 @@ pub struct FeatureBatch {
 
 impl FeatureBatch {
     /// `types`: the features' column types, by feature index.
-    pub fn new(layout: Arc<StateLayout>, types: &[DataType]) -> Self {
-        let (programs, accumulators, sets) = compile(&layout);
+    pub fn new(layout: &StateLayout, types: &[DataType]) -> Self {
+        let (programs, accumulators, sets) = compile(layout);
         let mut initial = vec![0; accumulators];
         for program in &programs {
             for partial in &program.partials {
@@ -75,7 +74,6 @@ impl FeatureBatch {
             columns: types.iter().map(column).collect(),
             rows: 0,
             programs,
-            layout,
             overflows: 0,
         }
     }

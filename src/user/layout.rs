@@ -206,7 +206,9 @@ pub enum LayoutError {
     #[error("{0} streams; at most 255 are supported: split the catalogue")]
     Streams(usize),
     /// A value of a type that state cannot hold.
-    #[error("feature `{feature}`: values of type {data_type} cannot be kept; CAST it to int, decimal(18,s), float, string, date or timestamp")]
+    #[error(
+        "feature `{feature}`: values of type {data_type} cannot be kept; CAST it to int, decimal(18,s), float, string, date or timestamp"
+    )]
     Type {
         /// Feature's name.
         feature: String,
@@ -279,7 +281,13 @@ impl StreamLayout {
         layout.place(kinds, filters.into_values().cloned().collect(), stream.dedupe.is_some());
         for (index, feature) in features() {
             let value = feature.aggregate.value();
-            layout.add_feature(index, &feature.aggregate, value, feature.filter.as_ref(), feature.span);
+            layout.add_feature(
+                index,
+                &feature.aggregate,
+                value,
+                feature.filter.as_ref(),
+                feature.span,
+            );
         }
         Ok(layout)
     }
@@ -293,7 +301,8 @@ impl StreamLayout {
         }
         let mut upper = false;
         for (null_flag, (expr, kind)) in values.into_iter().enumerate() {
-            let fingerprint = hash64(format!("{}|{:?}|{:?}", expr.sql, expr.data_type, kind).as_bytes());
+            let fingerprint =
+                hash64(format!("{}|{:?}|{:?}", expr.sql, expr.data_type, kind).as_bytes());
             self.values.push(Value { expr, kind, word, upper, null_flag, fingerprint });
             if !kind.is_half() || upper {
                 word += 1;
@@ -333,7 +342,8 @@ impl StreamLayout {
             Aggregate::LastTime => PartialKind::LastTime,
         };
         let value = value.and_then(|v| self.values.iter().position(|have| have.expr.sql == v.sql));
-        let filter = filter.and_then(|f| self.filters.iter().position(|have| have.expr.sql == f.sql));
+        let filter =
+            filter.and_then(|f| self.filters.iter().position(|have| have.expr.sql == f.sql));
         let found = self
             .partials
             .iter()
@@ -344,7 +354,14 @@ impl StreamLayout {
             let what = format!("{}|{kind:?}|{value_print:?}|{filter_print:?}", self.name);
             let fingerprint = hash64(what.as_bytes());
             let features = Vec::new();
-            self.partials.push(Partial { kind, value, filter, features, lifetime: false, fingerprint });
+            self.partials.push(Partial {
+                kind,
+                value,
+                filter,
+                features,
+                lifetime: false,
+                fingerprint,
+            });
             self.partials.len() - 1
         });
         self.partials[at].features.push((index, span));

@@ -14,7 +14,9 @@ use crate::catalog::model::Span;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Op {
     Count,
-    Sum { unsigned: bool },
+    Sum {
+        unsigned: bool,
+    },
     Min(ValueKind),
     Max(ValueKind),
     First(ValueKind),
@@ -122,11 +124,9 @@ impl StreamProgram {
                 .iter()
                 .map(|(feature, span)| match span {
                     Span::Lifetime => Output { feature: *feature, lo: 0, hi: program.buckets },
-                    Span::Days { days, offset } => Output {
-                        feature: *feature,
-                        lo: bucket(*offset),
-                        hi: bucket(offset + days),
-                    },
+                    Span::Days { days, offset } => {
+                        Output { feature: *feature, lo: bucket(*offset), hi: bucket(offset + days) }
+                    }
                 })
                 .collect();
             outputs.sort_by_key(|o| (o.lo, o.hi));

@@ -71,7 +71,13 @@ impl Cell {
     }
 
     /// Merges another aggregate of the same partial into this one.
-    pub fn merge(&mut self, other: Self, partial: &Partial, stream: &StreamLayout, texts: &TextsView<'_>) {
+    pub fn merge(
+        &mut self,
+        other: Self,
+        partial: &Partial,
+        stream: &StreamLayout,
+        texts: &TextsView<'_>,
+    ) {
         match (self, other) {
             (Self::Number(have), Self::Number(new)) => {
                 let text = partial.value.is_some_and(|v| stream.values[v].kind == ValueKind::Text);
@@ -89,12 +95,22 @@ impl Cell {
 }
 
 /// Merges two numbers of a partial.
-pub fn merge_numbers(kind: PartialKind, text: bool, a: i128, b: i128, texts: &TextsView<'_>) -> i128 {
+pub fn merge_numbers(
+    kind: PartialKind,
+    text: bool,
+    a: i128,
+    b: i128,
+    texts: &TextsView<'_>,
+) -> i128 {
     match kind {
         PartialKind::Count | PartialKind::Sum => a + b,
         PartialKind::Min | PartialKind::First if text => earlier_text(a, b, texts),
         PartialKind::Max | PartialKind::Last if text => {
-            if earlier_text(a, b, texts) == a { b } else { a }
+            if earlier_text(a, b, texts) == a {
+                b
+            } else {
+                a
+            }
         }
         PartialKind::Min | PartialKind::First | PartialKind::FirstTime => a.min(b),
         _ => a.max(b),
@@ -107,7 +123,11 @@ fn earlier_text(a: i128, b: i128, texts: &TextsView<'_>) -> i128 {
         std::cmp::Ordering::Less => a,
         std::cmp::Ordering::Greater => b,
         std::cmp::Ordering::Equal => {
-            if texts.get(text_code(a)).as_bytes() <= texts.get(text_code(b)).as_bytes() { a } else { b }
+            if texts.get(text_code(a)).as_bytes() <= texts.get(text_code(b)).as_bytes() {
+                a
+            } else {
+                b
+            }
         }
     }
 }

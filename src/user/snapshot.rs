@@ -303,7 +303,8 @@ impl TagsOnly<'_> {
             rest = tail;
             from.bring(row, layout, &code, &mut rows)?;
         }
-        let settled = self.settled(record.tiles, record.ids_forgotten_until, stored, layout, &code)?;
+        let settled =
+            self.settled(record.tiles, record.ids_forgotten_until, stored, layout, &code)?;
         Ok(UserState::from_parts(rows, settled, layout))
     }
 
@@ -332,8 +333,10 @@ impl TagsOnly<'_> {
                     }
                     CellRecord::Number(n) => Cell::Number(n),
                     CellRecord::Set(v) if text => {
-                        let mut codes =
-                            v.into_iter().map(|i| code(i).map(u64::from)).collect::<Result<Vec<_>, _>>()?;
+                        let mut codes = v
+                            .into_iter()
+                            .map(|i| code(i).map(u64::from))
+                            .collect::<Result<Vec<_>, _>>()?;
                         codes.sort_unstable();
                         Cell::Set(codes)
                     }
@@ -380,7 +383,8 @@ impl StoredLayout {
             let to = layout.streams.iter().position(|l| l.name == s.name);
             let now = to.map(|t| &layout.streams[t]);
             let values = s.values.iter().map(|v| {
-                let at = now.and_then(|n| n.values.iter().position(|x| x.fingerprint == v.fingerprint));
+                let at =
+                    now.and_then(|n| n.values.iter().position(|x| x.fingerprint == v.fingerprint));
                 (v.clone(), at)
             });
             let filters = s.filters.iter().filter_map(|(print, flag)| {

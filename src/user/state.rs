@@ -38,8 +38,7 @@ pub struct UserState {
 impl UserState {
     /// A state read from a snapshot: whole rows of the layout.
     pub fn from_parts(rows: Vec<u64>, settled: Option<Settled>, layout: &StateLayout) -> Self {
-        let mut state =
-            Self { rows, rows_count: 0, index: None, settled: settled.map(Box::new) };
+        let mut state = Self { rows, rows_count: 0, index: None, settled: settled.map(Box::new) };
         state.rows_count = u32::try_from(state.rows(layout).count()).unwrap_or(u32::MAX);
         state
     }
@@ -71,7 +70,12 @@ impl UserState {
         Folded::New
     }
 
-    fn find<'a>(&'a self, row: &[u64], id_word: usize, layout: &'a StateLayout) -> Option<&'a [u64]> {
+    fn find<'a>(
+        &'a self,
+        row: &[u64],
+        id_word: usize,
+        layout: &'a StateLayout,
+    ) -> Option<&'a [u64]> {
         let same = |have: &[u64]| {
             row_stream(have[0]) == row_stream(row[0]) && have[id_word] == row[id_word]
         };
@@ -144,7 +148,12 @@ impl UserState {
 
     /// Makes room: the oldest days become tiles without event ids until the rows take at most
     /// `bytes_max`. The state then says since when dedupe holds. Returns whether it did anything.
-    pub fn shrink(&mut self, bytes_max: usize, layout: &StateLayout, texts: &TextsView<'_>) -> bool {
+    pub fn shrink(
+        &mut self,
+        bytes_max: usize,
+        layout: &StateLayout,
+        texts: &TextsView<'_>,
+    ) -> bool {
         if self.rows.len() * 8 <= bytes_max {
             return false;
         }

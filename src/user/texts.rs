@@ -40,7 +40,8 @@ impl Texts {
         if let Some(code) = interned.find(hash, text) {
             return code;
         }
-        let code = u32::try_from(interned.texts.len()).expect("fewer than 2^32 texts fit in memory");
+        let code =
+            u32::try_from(interned.texts.len()).expect("fewer than 2^32 texts fit in memory");
         interned.bytes += text.len();
         interned.texts.push(text.into());
         let Interned { texts, by_text, .. } = &mut *interned;

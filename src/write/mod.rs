@@ -4,6 +4,7 @@
 //! Invariant: a position is committed with, never before, the profiles it covers.
 
 pub mod actor;
+pub mod canonical;
 pub mod open;
 pub mod profile;
 pub mod window;

@@ -74,9 +74,7 @@ impl StoredSchema {
         if values.is_empty() {
             return Box::default();
         }
-        postcard::to_stdvec(&values)
-            .expect("plain data into a growing buffer always fits")
-            .into()
+        postcard::to_stdvec(&values).expect("plain data into a growing buffer always fits").into()
     }
 }
 

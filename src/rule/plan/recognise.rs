@@ -38,7 +38,12 @@ impl Builder<'_> {
         match expr {
             Expr::IsNull(e) | Expr::IsNotNull(e) => {
                 let has_value = matches!(expr, Expr::IsNotNull(_)) == want;
-                if let Some(Source::Input(input)) = self.column(e) {
+                let input = match self.column(e) {
+                    Some(Source::Input(input)) => Some(input),
+                    // `days_since` has a value exactly where its instant has one.
+                    _ => self.lane(e).map(|lane| self.lanes[lane].input),
+                };
+                if let Some(input) = input {
                     return Some(self.leaf(Leaf::Valid { input, negated: !has_value }));
                 }
             }

@@ -65,3 +65,27 @@ fn constants_fill_the_batch() {
     check("'x'", ["x"; 5], 0);
     check("coalesce(s, 'none')", ["7", "x", "", "9", "none"], 0);
 }
+
+#[test]
+fn a_guarded_part_is_null_where_it_fails_and_the_rest_goes_on() {
+    use crate::rule::guard::guarded;
+    use datafusion_expr::{col, lit};
+
+    let guarded = guarded(col("a") + lit(1_i64));
+    let data_type = DataType::Boolean;
+    let schema = Arc::new(Schema::new(vec![Field::new("a", DataType::Int64, true)]));
+    let values = Int64Array::from(vec![Some(1), Some(MAX), None, Some(MAX), Some(-5)]);
+    let batch = RecordBatch::try_new(schema, vec![Arc::new(values)]).unwrap();
+    let check = |expr: Expr, expect: [Option<bool>; 5]| {
+        let (columns, sql, place) = (vec!["a".to_owned()], expr.to_string(), Place::default());
+        let typed = TypedExpr { expr, data_type: data_type.clone(), columns, sql, place };
+        let got = SafeExpr::new(&typed, &batch.schema()).unwrap().evaluate(&batch);
+        let expect: arrow::array::BooleanArray = expect.into_iter().collect();
+        let array = got.array.as_any().downcast_ref::<arrow::array::BooleanArray>().unwrap();
+        assert_eq!((array, got.failed_rows), (&expect, 2), "{}", typed.sql);
+    };
+    let (yes, no) = (Some(true), Some(false));
+    check(guarded.clone().is_null(), [no, yes, yes, yes, no]);
+    check(guarded.clone().gt(lit(0_i64)), [yes, None, None, None, no]);
+    check(guarded.gt(lit(0_i64)).or(col("a").gt(lit(5_i64))), [yes, yes, None, yes, no]);
+}

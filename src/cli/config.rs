@@ -1,0 +1,137 @@
+//! `tagloom config`: the settings in effect, and where they come from.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{Failure, Outcome};
+use crate::config::{Config, FILE_DEFAULT, Origin, flat, origins};
+
+/// Arguments of `tagloom config`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tagloom config                                 all settings, as tagloom.toml has them
+  tagloom config > tagloom.toml                  a file to begin with
+  TAGLOOM_STORE__PATH=/data tagloom config       the environment wins over the file
+  tagloom config --set window.close_ms=1000      and --set over both")]
+pub(super) struct ConfigArgs {}
+
+/// What each setting means.
+const HELP: &[(&str, &str)] = &[
+    ("catalog.path", "The rule directory"),
+    (
+        "clock.mode",
+        "Where as-of comes from: wall (live), fixed (--as-of), event (the greatest event time)",
+    ),
+    ("window.close_ms", "Milliseconds from one window's close to the next, 100 to 60000"),
+    ("window.users_max", "Dirty users at which a window closes early"),
+    ("window.batch_users_max", "Users computed at once"),
+    ("due.users_per_window_max", "Users due by time alone that are recomputed in one window"),
+    ("memory.resident_bytes_max", "Bytes of resident users beyond which a warning is logged"),
+    (
+        "user.state_bytes_max",
+        "Bytes of one user's events beyond which its oldest days lose their event ids",
+    ),
+    ("source.block_bytes", "Bytes of JSON lines decoded at once"),
+    ("source.batch_rows_max", "CSV rows decoded at once"),
+    ("source.line_bytes_max", "Bytes of the longest line; a longer one is a reject"),
+    ("source.batches_under_way_max", "Batches between sources and shards; sources wait beyond it"),
+    ("dimensions.cache_bytes_max", "Bytes of cached rows for each dimension table"),
+    ("rejects.kept_max", "Rejects kept in the store; the oldest go first"),
+    ("rejects.waiting_max", "Rejects kept in memory between two windows; sources wait beyond it"),
+    ("store.kind", "fjall (embedded, durable) or memory (nothing outlives the process)"),
+    ("store.path", "Directory of the embedded store"),
+    ("store.cache_bytes_max", "Bytes of the store's blocks kept in memory for reading"),
+    ("engine.shards", "Threads that host users; 0: one a core"),
+];
+
+/// Runs the command. `file`, `overrides` and `catalog` are what the command line says.
+#[expect(clippy::print_stdout, reason = "a command's output")]
+pub(super) fn run(
+    config: &Config,
+    file: Option<&Path>,
+    overrides: &[String],
+    catalog: Option<&PathBuf>,
+    json: bool,
+) -> Outcome {
+    let mut from = origins(file, overrides, super::environment()).map_err(Failure::input)?;
+    if catalog.is_some() {
+        from.insert("catalog.path".to_owned(), Origin::Override);
+    }
+    let settings = settings(config)?;
+    let file = file.unwrap_or(Path::new(FILE_DEFAULT)).display().to_string();
+    if json {
+        let object: BTreeMap<&str, Value> = settings
+            .iter()
+            .map(|(key, value)| {
+                let from = shown(origin(&from, key), &file, key);
+                (key.as_str(), json!({"value": value, "from": from, "help": help(key)}))
+            })
+            .collect();
+        println!("{}", json!(object));
+        return Ok(());
+    }
+    println!("# default < {file} < environment (TAGLOOM_STORE__PATH) < --set store.path=...");
+    let mut section = "";
+    for (key, value) in &settings {
+        let (of, name) = key.split_once('.').unwrap_or(("", key));
+        if of != section {
+            println!("\n[{of}]");
+            section = of;
+        }
+        println!("# {}", help(key));
+        println!("{:<40} # {}", format!("{name} = {value}"), shown(origin(&from, key), &file, key));
+    }
+    Ok(())
+}
+
+/// All settings by key.
+fn settings(config: &Config) -> Result<BTreeMap<String, Value>, Failure> {
+    Ok(flat(&serde_json::to_value(config).map_err(Failure::failed)?))
+}
+
+fn origin(from: &BTreeMap<String, Origin>, key: &str) -> Origin {
+    from.get(key).copied().unwrap_or(Origin::Default)
+}
+
+fn shown(origin: Origin, file: &str, key: &str) -> String {
+    match origin {
+        Origin::Default => "default".to_owned(),
+        Origin::File => file.to_owned(),
+        Origin::Environment => {
+            format!("TAGLOOM_{}", key.replace('.', "__").to_ascii_uppercase())
+        }
+        Origin::Override => "command line".to_owned(),
+    }
+}
+
+fn help(key: &str) -> &'static str {
+    HELP.iter().find(|(known, _)| *known == key).map_or("", |(_, help)| help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_has_help_and_every_help_a_setting() {
+        let settings = settings(&Config::default()).expect("plain settings are JSON");
+        let without: Vec<_> = settings.keys().filter(|k| help(k).is_empty()).collect();
+        assert!(without.is_empty(), "add to HELP: {without:?}");
+        let gone: Vec<_> = HELP.iter().filter(|(k, _)| !settings.contains_key(*k)).collect();
+        assert!(gone.is_empty(), "drop from HELP: {gone:?}");
+    }
+
+    #[test]
+    fn what_is_shown_can_be_set() {
+        let values = settings(&Config::default()).expect("plain settings are JSON");
+        let overrides: Vec<String> = values
+            .iter()
+            .map(|(k, v)| format!("{k}={}", v.as_str().map_or(v.to_string(), str::to_owned)))
+            .collect();
+        let read = crate::config::load(None, &overrides, BTreeMap::new());
+        assert_eq!(read.map_err(|e| e.to_string()), Ok(Config::default()));
+    }
+}

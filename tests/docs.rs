@@ -1,0 +1,130 @@
+//! The examples of `docs/catalogue.md` compile, and its cases hold.
+//!
+//! What follows `yaml` at the start of an example says how it is used: `file=PATH` is (a part of)
+//! a file of a catalogue, `add=PATH` goes on where that file ends, `value` is the value of a tag,
+//! `settings` are keys of a `catalog.yaml`. An example without any of these is a mistake.
+#![expect(clippy::unwrap_used, reason = "a test stops where what it stands on does not hold")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use tagloom::catalog::load_from;
+use tagloom::engine::cases::CaseRunner;
+
+/// What the examples read and the page does not define.
+const BASE: [(&str, &str); 3] = [
+    (
+        "streams/others.yaml",
+        "
+stream: register
+from: {file: register.jsonl}
+columns: {customer: u64, at: timestamp(ms), country: string, city: string}
+uid: customer
+time: at
+---
+stream: cancel
+from: {file: cancel.jsonl}
+columns: {customer: u64, at: timestamp(ms), invoice: string, amount: 'decimal(12,3)?'}
+uid: customer
+time: at
+",
+    ),
+    (
+        "features/others.yaml",
+        "
+feature: last_bought
+stream: consume
+value: last_time()
+window: lifetime
+---
+feature: returned_90d
+stream: cancel
+value: sum(amount)
+window: 90d
+---
+feature: country
+stream: register
+value: last(country)
+window: lifetime
+---
+feature: home_city
+stream: register
+value: last(city)
+window: lifetime
+",
+    ),
+    (
+        "rules/others.yaml",
+        "tag: eu_customer\ndoc: Lives in the EU.\nowner: growth\ngroup: geography\nexpr: country_eu\n",
+    ),
+];
+
+/// Info string behind `yaml`, and text, of each example.
+fn examples(page: &str) -> Vec<(String, String)> {
+    let mut examples: Vec<(String, String)> = Vec::new();
+    let mut inside = false;
+    for line in page.lines() {
+        match line.strip_prefix("```") {
+            Some(_) if inside => inside = false,
+            Some(info) => {
+                if let Some(rest) = info.strip_prefix("yaml") {
+                    inside = true;
+                    examples.push((rest.trim().to_owned(), String::new()));
+                }
+            }
+            None if inside => {
+                let text = &mut examples.last_mut().unwrap().1;
+                text.push_str(line);
+                text.push('\n');
+            }
+            None => {}
+        }
+    }
+    examples
+}
+
+fn load(files: BTreeMap<String, String>) -> tagloom::catalog::Loaded {
+    load_from("docs", files.into_iter().collect()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn the_examples_of_the_reference_compile_and_their_cases_hold() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/catalogue.md");
+    let examples = examples(&std::fs::read_to_string(path).unwrap());
+    let mut files: BTreeMap<String, String> =
+        BASE.map(|(p, t)| (p.to_owned(), t.to_owned())).into_iter().collect();
+    for (number, (info, text)) in examples.iter().enumerate() {
+        let value = format!("tag: value_{number}\ndoc: d\nowner: docs\ngroup: docs\n{text}");
+        let (path, text) = match info.split_once('=') {
+            Some(("add", path)) => {
+                let file =
+                    files.get_mut(path).unwrap_or_else(|| panic!("add={path}: no such file"));
+                file.push_str(text);
+                continue;
+            }
+            Some(("file", path)) => (path, text),
+            None if info == "value" => ("rules/values.yaml", &value),
+            None if info == "settings" => {
+                let base = "name: docs\nuid: u64\ntimezone: UTC\n";
+                load(BTreeMap::from([("catalog.yaml".to_owned(), format!("{base}{text}"))]));
+                continue;
+            }
+            _ => panic!("an example without use: ```yaml {info}\n{text}"),
+        };
+        let file = files.entry(path.to_owned()).or_default();
+        if !file.is_empty() {
+            file.push_str("---\n");
+        }
+        file.push_str(text);
+    }
+    assert!(examples.len() >= 13, "{} examples", examples.len());
+    let loaded = load(files);
+    let warnings = tagloom::catalog::render(&loaded.warnings, &loaded.files, false);
+    assert_eq!(warnings, "", "an example should not be warned of");
+    let mut runner = CaseRunner::new(&loaded.catalog).unwrap();
+    assert!(!loaded.catalog.cases.is_empty());
+    for case in &loaded.catalog.cases {
+        let report = runner.run(case).unwrap();
+        assert!(report.holds(), "{report:#?}");
+    }
+}

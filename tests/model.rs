@@ -1,0 +1,271 @@
+//! The plain model: SEMANTICS sections 1-4 and 6, computed slowly and obviously, agrees with the
+//! engine on generated catalogues and streams, whatever the windows, shards, restarts and steps of
+//! the clock.
+#![expect(unreachable_pub, clippy::unwrap_used, reason = "a test")]
+
+mod driven;
+#[path = "model/generate.rs"]
+mod generate;
+#[path = "model/lines.rs"]
+mod lines;
+#[path = "model/meaning.rs"]
+mod meaning;
+#[path = "model/spec.rs"]
+mod spec;
+
+use std::sync::Arc;
+
+use driven::Driver;
+use generate::{DAY_MS, EPOCH_MS, Random, day_start};
+use lines::{line, uid_text};
+use meaning::{Event, Model, day_of};
+use rand::RngExt;
+use spec::Spec;
+use tagloom::engine::ruleset::Ruleset;
+use tagloom::store::Store;
+use tagloom::store::fjall::{FjallOptions, FjallStore};
+
+/// One run of the engine beside the model.
+struct Run<'a> {
+    random: Random,
+    spec: &'a Spec,
+    ruleset: Arc<Ruleset>,
+    dir: Option<tempfile::TempDir>,
+    store: Option<Arc<dyn Store>>,
+    driver: Option<Driver>,
+    model: Model<'a>,
+    /// Everything that was sent, in order.
+    sent: Vec<Event>,
+    /// How much of it a window has covered.
+    covered: usize,
+    as_of_ms: i64,
+    latest_ms: Option<i64>,
+    roll_up: bool,
+    next_id: u32,
+}
+
+impl<'a> Run<'a> {
+    fn new(spec: &'a Spec, mut random: Random) -> Self {
+        let ruleset = driven::ruleset(spec.files());
+        let durable = random.one_in(6);
+        let dir = durable.then(|| tempfile::tempdir().unwrap());
+        let as_of_ms = EPOCH_MS + random.upto(150 * DAY_MS);
+        let latest_ms = random.one_in(2).then(|| as_of_ms + random.upto(30 * DAY_MS));
+        let roll_up = random.one_in(2);
+        let mut run = Self {
+            store: None,
+            driver: None,
+            model: Model::new(spec),
+            sent: Vec::new(),
+            covered: 0,
+            next_id: 0,
+            random,
+            spec,
+            ruleset,
+            dir,
+            as_of_ms,
+            latest_ms,
+            roll_up,
+        };
+        run.open();
+        run
+    }
+
+    fn open(&mut self) {
+        self.driver = None;
+        if let Some(dir) = &self.dir {
+            self.store = None;
+            let identity = driven::identity(&self.ruleset);
+            let options = FjallOptions::default();
+            let store = FjallStore::open(&dir.path().join("store"), &identity, &options).unwrap();
+            self.store = Some(Arc::new(store));
+        }
+        let store = self.store.get_or_insert_with(|| driven::memory(&self.ruleset));
+        let shards = self.random.rng.random_range(1..=3);
+        self.driver = Some(Driver::open(&self.ruleset, store, shards));
+    }
+
+    fn driver(&mut self) -> &mut Driver {
+        self.driver.as_mut().unwrap()
+    }
+
+    /// Sends events, in batches.
+    fn send(&mut self, events: &[Event]) {
+        let mut rest = events;
+        while !rest.is_empty() {
+            let (batch, more) = rest.split_at(rest.len().min(self.random.rng.random_range(1..=40)));
+            rest = more;
+            for stream in 0..self.spec.streams.len() {
+                let of_stream = batch.iter().filter(|e| e.stream == stream);
+                let lines: String = of_stream.map(|e| line(self.spec, e)).collect();
+                let latest_ms = self.latest_ms;
+                self.driver().feed(stream, &lines, latest_ms);
+            }
+        }
+        for event in events {
+            self.model.arrive(event, self.latest_ms);
+        }
+    }
+
+    /// New events, and second sights of old ones whose ids must still be known.
+    fn send_new(&mut self) {
+        let mut events: Vec<Event> = Vec::new();
+        for _ in 0..self.random.rng.random_range(1..=25) {
+            let again = self.random.below(self.sent.len().max(1));
+            match self.sent.get(again) {
+                Some(event) if self.random.one_in(5) && self.id_is_known(event) => {
+                    events.push(event.clone());
+                }
+                _ => {
+                    self.next_id += 1;
+                    events.push(Event {
+                        stream: self.random.below(self.spec.streams.len()),
+                        user: self.random.below(5),
+                        id: self.next_id,
+                        at_ms: self.random.time(self.spec, &self.sent, self.as_of_ms),
+                        cells: self.random.cells(),
+                        broken: self.random.one_in(30),
+                    });
+                    // Ids are per user and stream.
+                    if self.random.one_in(4) {
+                        let mut twin = events.last().unwrap().clone();
+                        twin.user = (twin.user + 1) % 5;
+                        events.push(twin);
+                    }
+                }
+            }
+        }
+        self.send(&events);
+        self.sent.extend(events);
+    }
+
+    /// Ids are known for as long as a span of days looks at their events.
+    fn id_is_known(&self, event: &Event) -> bool {
+        let zone = self.ruleset.catalog.zone.tz();
+        let age = day_of(self.as_of_ms, zone) - day_of(event.at_ms, zone);
+        self.spec.streams[event.stream].dedupe && age < self.spec.longest_days()
+    }
+
+    /// Stops without a word and goes on where the store ends, or a little before.
+    fn restart(&mut self) {
+        self.open();
+        let mut from = self.covered;
+        while from > 0 && self.id_is_known(&self.sent[from - 1]) && !self.random.one_in(8) {
+            from -= 1;
+        }
+        let again = self.sent[from..].to_vec();
+        // What the model has seen it knows: uncovered events without id would count twice.
+        let model = std::mem::replace(&mut self.model, Model::new(self.spec));
+        self.send(&again);
+        self.model = model;
+    }
+
+    fn close(&mut self) {
+        let (as_of_ms, roll_up) = (self.as_of_ms, self.roll_up);
+        self.driver().engine.close(as_of_ms, roll_up).unwrap();
+        self.covered = self.sent.len();
+        self.compare(false);
+    }
+
+    fn drain(&mut self) {
+        self.close();
+        let as_of_ms = self.as_of_ms;
+        self.driver().engine.drain(as_of_ms).unwrap();
+        self.compare(true);
+    }
+
+    fn step(&mut self) {
+        self.as_of_ms += match self.random.below(6) {
+            0 => self.random.upto(3_600_000),
+            1 => DAY_MS,
+            2 => self.random.upto(100 * DAY_MS),
+            3 => 0,
+            _ => self.random.upto(5 * DAY_MS),
+        };
+        if self.random.one_in(4) {
+            let start = day_start(self.as_of_ms + DAY_MS, self.spec.zone);
+            self.as_of_ms = start - self.random.pick(&[0, 0, 1]);
+        }
+    }
+
+    /// Every stored user is what the model says, but those whose due instant has passed unless
+    /// they have been drained.
+    fn compare(&self, drained: bool) {
+        let stored = driven::stored(self.store.as_ref().unwrap().as_ref(), &self.ruleset);
+        let users = self.model.users();
+        assert_eq!(stored.len(), users.len(), "users");
+        let today = self.model.day_of(self.as_of_ms);
+        for user in users {
+            let have = &stored[&uid_text(self.spec, user)];
+            if have.due_ms.is_some_and(|due| due <= self.as_of_ms) {
+                assert!(!drained, "user {user} is due and was not drained");
+                continue;
+            }
+            for tag in 0..self.spec.tags.len() {
+                let want = self.model.label(user, tag, today);
+                let found = have.labels.get(&format!("tag{tag}"));
+                assert_eq!(
+                    found,
+                    want.as_ref(),
+                    "user {user} tag{tag} as of {} (day {today}; left: engine, right: model)\n{:?}",
+                    self.as_of_ms,
+                    self.spec.tags[tag],
+                );
+            }
+        }
+    }
+}
+
+fn check(seed: u64, show: bool) {
+    let mut random = Random::new(seed);
+    let spec = random.spec();
+    if show {
+        // The standard error of a test that passes is not shown.
+        spec.files().iter().for_each(|(path, text)| eprintln!("# {path}\n{text}"));
+    }
+    let mut run = Run::new(&spec, random);
+    for _ in 0..run.random.rng.random_range(3..=12) {
+        run.send_new();
+        match run.random.below(6) {
+            0 => run.restart(),
+            1 => run.drain(),
+            2 | 3 => run.close(),
+            _ => {}
+        }
+        if run.random.one_in(2) {
+            run.step();
+        }
+    }
+    run.drain();
+    for _ in 0..4 {
+        run.step();
+        run.drain();
+    }
+}
+
+/// Says how to repeat a seed that fails.
+struct OnFailure(u64);
+
+impl Drop for OnFailure {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let seed = self.0;
+            eprintln!("MODEL_SEED_FROM={seed} MODEL_SEEDS=1 cargo test --release --test model");
+        }
+    }
+}
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
+}
+
+#[test]
+fn the_engine_agrees_with_the_plain_model() {
+    let (from, seeds) = (number("MODEL_SEED_FROM", 1), number("MODEL_SEEDS", 60));
+    for seed in from..from + seeds {
+        let on_failure = OnFailure(seed);
+        check(seed, seeds == 1);
+        drop(on_failure);
+    }
+    eprintln!("model: {seeds} seeds ran");
+}

@@ -1,0 +1,312 @@
+//! What a catalogue and its events mean: SEMANTICS sections 1 to 4, straight from the text. All
+//! events are looked at again for every feature of every user.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+
+use jiff::tz::TimeZone;
+
+use crate::spec::{
+    Agg, Body, Cond, Cut, Feature, Kind, Op, RowExpr, Source, Span, Spec, Test, Val, date_text,
+};
+
+/// One row of a stream.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub stream: usize,
+    pub user: usize,
+    pub id: u32,
+    pub at_ms: i64,
+    /// By the first eight of [`RowExpr::ALL`].
+    pub cells: [Option<Val>; 8],
+    /// Written so that it is a reject.
+    pub broken: bool,
+}
+
+/// All events so far.
+pub struct Model<'a> {
+    spec: &'a Spec,
+    zone: TimeZone,
+    events: Vec<(Event, i64)>,
+}
+
+/// The calendar day of an instant, days since 1970-01-01.
+pub fn day_of(at_ms: i64, zone: &TimeZone) -> i64 {
+    let date = jiff::Timestamp::from_millisecond(at_ms).unwrap().to_zoned(zone.clone()).date();
+    i64::from(date.since(jiff::civil::date(1970, 1, 1)).unwrap().get_days())
+}
+
+/// Greater, equal or less, of values of one kind, or of two kinds of exact numbers.
+fn compare(a: &Val, b: &Val) -> Ordering {
+    match (a, b) {
+        (Val::Str(a), Val::Str(b)) => a.as_bytes().cmp(b.as_bytes()),
+        (Val::Bool(a), Val::Bool(b)) => a.cmp(b),
+        (Val::Date(a), Val::Date(b)) | (Val::Time(a), Val::Time(b)) => a.cmp(b),
+        (Val::Float(a), Val::Float(b)) => a.total_cmp(b),
+        _ => thousandths(a).cmp(&thousandths(b)),
+    }
+}
+
+fn thousandths(value: &Val) -> i128 {
+    match value {
+        Val::Int(v) => i128::from(*v) * 1000,
+        Val::U64(v) => i128::from(*v) * 1000,
+        Val::Dec(v) => v * 10,
+        other => panic!("{other:?} is no exact number"),
+    }
+}
+
+fn holds(op: Op, order: Ordering) -> bool {
+    match op {
+        Op::Eq => order.is_eq(),
+        Op::Ne => order.is_ne(),
+        Op::Lt => order.is_lt(),
+        Op::Le => order.is_le(),
+        Op::Gt => order.is_gt(),
+        Op::Ge => order.is_ge(),
+    }
+}
+
+/// SQL's three-valued logic: `None` is NULL.
+fn decide<S: Copy>(cond: &Cond<S>, today: i64, value: &dyn Fn(S) -> Option<Val>) -> Option<bool> {
+    match cond {
+        Cond::Not(inner) => decide(inner, today, value).map(|b| !b),
+        Cond::All(parts) => {
+            let parts: Vec<_> = parts.iter().map(|p| decide(p, today, value)).collect();
+            if parts.contains(&Some(false)) {
+                Some(false)
+            } else if parts.contains(&None) {
+                None
+            } else {
+                Some(true)
+            }
+        }
+        Cond::Any(parts) => {
+            let parts: Vec<_> = parts.iter().map(|p| decide(p, today, value)).collect();
+            if parts.contains(&Some(true)) {
+                Some(true)
+            } else if parts.contains(&None) {
+                None
+            } else {
+                Some(false)
+            }
+        }
+        Cond::Is(on, test) => {
+            let have = value(*on);
+            match test {
+                Test::IsNull => return Some(have.is_none()),
+                Test::IsNotNull => return Some(have.is_some()),
+                _ => {}
+            }
+            let have = have?;
+            Some(match test {
+                Test::Cmp(op, with) => holds(*op, compare(&have, with)),
+                Test::Today(op) => holds(*op, compare(&have, &Val::Date(today))),
+                Test::Between(a, b) => compare(&have, a).is_ge() && compare(&have, b).is_le(),
+                Test::In(values) => values.iter().any(|v| compare(&have, v).is_eq()),
+                Test::Holds => have == Val::Bool(true),
+                Test::IsNull | Test::IsNotNull => unreachable!("answered above"),
+            })
+        }
+    }
+}
+
+/// The value of a row expression.
+fn row_value(event: &Event, expr: RowExpr) -> Option<Val> {
+    match expr {
+        RowExpr::Twice => match &event.cells[0] {
+            Some(Val::Int(n)) => Some(Val::Int(n.checked_mul(2)?.checked_add(1)?)),
+            _ => None,
+        },
+        RowExpr::Class => match &event.cells[2] {
+            Some(Val::Str(s)) if s.starts_with('a') => Some(Val::Str("a-ish".into())),
+            Some(Val::Str(s)) if s.as_str() >= "b" => Some(Val::Str("later".into())),
+            _ => None,
+        },
+        column => {
+            let at = RowExpr::ALL.iter().position(|e| *e == column).unwrap();
+            match &event.cells[at] {
+                // There is one zero.
+                Some(Val::Float(v)) => Some(Val::Float(v + 0.0)),
+                other => other.clone(),
+            }
+        }
+    }
+}
+
+impl<'a> Model<'a> {
+    pub fn new(spec: &'a Spec) -> Self {
+        Self { spec, zone: TimeZone::get(spec.zone).unwrap(), events: Vec::new() }
+    }
+
+    pub fn day_of(&self, at_ms: i64) -> i64 {
+        day_of(at_ms, &self.zone)
+    }
+
+    /// One row arrives. Rejects, rows that `where` leaves out and second sights have no effect.
+    pub fn arrive(&mut self, event: &Event, latest_ms: Option<i64>) {
+        let stream = &self.spec.streams[event.stream];
+        if event.broken || latest_ms.is_some_and(|latest| event.at_ms > latest) {
+            return;
+        }
+        if let Some(filter) = &stream.filter {
+            if decide(filter, 0, &|e| row_value(event, e)) != Some(true) {
+                return;
+            }
+        }
+        let same = |(have, _): &(Event, i64)| {
+            have.stream == event.stream && have.user == event.user && have.id == event.id
+        };
+        if stream.dedupe && self.events.iter().any(same) {
+            return;
+        }
+        let day = self.day_of(event.at_ms);
+        self.events.push((event.clone(), day));
+    }
+
+    /// Users with an event.
+    pub fn users(&self) -> BTreeSet<usize> {
+        self.events.iter().map(|(e, _)| e.user).collect()
+    }
+
+    /// A feature's value.
+    fn feature(&self, user: usize, feature: Feature, today: i64) -> Option<Val> {
+        let group = &self.spec.groups[feature.group];
+        let in_span = |day: i64| match feature.span {
+            Span::Lifetime => day <= today,
+            Span::Days(days) => {
+                let last = today - i64::from(group.offset);
+                last - i64::from(days) < day && day <= last
+            }
+        };
+        let chosen = self
+            .events
+            .iter()
+            .filter(|(e, day)| e.user == user && e.stream == group.stream && in_span(*day));
+        let chosen = chosen.map(|(e, _)| e).filter(|event| match &group.filter {
+            None => true,
+            Some(filter) => decide(filter, 0, &|e| row_value(event, e)) == Some(true),
+        });
+        let events: Vec<&Event> = chosen.collect();
+        let times = events.iter().map(|e| e.at_ms);
+        let Some(expr) = group.value else {
+            return match group.agg {
+                Agg::Count => Some(Val::Int(i64::try_from(events.len()).unwrap())),
+                Agg::FirstTime => times.min().map(Val::Time),
+                _ => times.max().map(Val::Time),
+            };
+        };
+        let valued = events.iter().filter_map(|e| Some((e.at_ms, row_value(e, expr)?)));
+        let mut values: Vec<(i64, Val)> = valued.collect();
+        match group.agg {
+            Agg::First | Agg::Last => {
+                values.sort_by(|a, b| a.0.cmp(&b.0).then(compare(&a.1, &b.1)));
+            }
+            _ => values.sort_by(|a, b| compare(&a.1, &b.1)),
+        }
+        match group.agg {
+            Agg::First | Agg::Min => values.first().map(|v| v.1.clone()),
+            Agg::Last | Agg::Max => values.last().map(|v| v.1.clone()),
+            Agg::Distinct => {
+                values.dedup_by(|a, b| compare(&a.1, &b.1).is_eq());
+                Some(Val::Int(i64::try_from(values.len()).unwrap()))
+            }
+            _ => sum(values.iter().map(|v| &v.1), expr.kind()),
+        }
+    }
+
+    fn source(&self, user: usize, source: Source, today: i64) -> Option<Val> {
+        match source {
+            Source::Feature(f) => self.feature(user, self.spec.features[f], today),
+            Source::Age(f) => {
+                let value = self.feature(user, self.spec.features[f], today)?;
+                Some(Val::Int(self.age(&value, today)))
+            }
+            Source::Tag(t) => self.tag(user, t, today),
+        }
+    }
+
+    fn age(&self, value: &Val, today: i64) -> i64 {
+        let Val::Time(at_ms) = value else { panic!("{value:?} is no instant") };
+        today - self.day_of(*at_ms)
+    }
+
+    /// A tag's value; `None`: it has none.
+    pub fn tag(&self, user: usize, tag: usize, today: i64) -> Option<Val> {
+        let value = |source: Source| self.source(user, source, today);
+        let label = |i: usize| Some(Val::Str(format!("l{i}")));
+        let none = |yes: bool| yes.then(|| Val::Str("none".into()));
+        match &self.spec.tags[tag].0 {
+            Body::Bands { of, cuts, missing } => match value(*of) {
+                None => none(*missing),
+                Some(value) => label(cuts.iter().filter(|c| reaches(&value, **c)).count()),
+            },
+            Body::Recency { of, cuts, missing } => match value(*of) {
+                None => none(*missing),
+                Some(value) => {
+                    let age = Val::Int(self.age(&value, today));
+                    label(cuts.iter().filter(|c| reaches(&age, **c)).count())
+                }
+            },
+            Body::Ratio { num, den, cuts, default } => match (value(*num), value(*den)) {
+                (Some(num), Some(den)) if thousandths(&den) > 0 => {
+                    let (num, den) = (thousandths(&num), thousandths(&den));
+                    label(cuts.iter().filter(|c| num * 1000 >= c.0 * den).count())
+                }
+                _ => none(*default),
+            },
+            Body::Map { of, keys, default } => {
+                let value = value(*of);
+                let hit =
+                    keys.iter().position(|k| value.as_ref().is_some_and(|v| compare(v, k).is_eq()));
+                hit.map_or(none(*default), |i| Some(Val::Str(format!("m{}", i % 3))))
+            }
+            Body::Flag(cond) => decide(cond, today, &value).map(Val::Bool),
+            Body::YesNo(cond) => {
+                let yes = decide(cond, today, &value) == Some(true);
+                Some(Val::Str(if yes { "y" } else { "n" }.into()))
+            }
+            Body::Plain(source) => value(*source),
+        }
+    }
+
+    /// A tag's label as tagloom shows it.
+    pub fn label(&self, user: usize, tag: usize, today: i64) -> Option<String> {
+        Some(match self.tag(user, tag, today)? {
+            Val::Int(v) => v.to_string(),
+            Val::U64(v) => v.to_string(),
+            Val::Dec(v) => {
+                let sign = if v < 0 { "-" } else { "" };
+                format!("{sign}{}.{:02}", v.abs() / 100, v.abs() % 100)
+            }
+            Val::Float(v) => v.to_string(),
+            Val::Str(v) => v,
+            Val::Bool(v) => v.to_string(),
+            Val::Date(v) => date_text(v),
+            Val::Time(v) => jiff::Timestamp::from_millisecond(v).unwrap().to_string(),
+        })
+    }
+}
+
+/// Exact; a sum of whole numbers beyond 64 bits cannot be computed.
+fn sum<'v>(values: impl Iterator<Item = &'v Val>, kind: Kind) -> Option<Val> {
+    let total: i128 = values
+        .map(|v| match v {
+            Val::Int(v) => i128::from(*v),
+            Val::U64(v) => i128::from(*v),
+            Val::Dec(v) => *v,
+            other => panic!("{other:?} cannot be summed"),
+        })
+        .sum();
+    if kind == Kind::Dec {
+        return Some(Val::Dec(total));
+    }
+    i64::try_from(total).ok().map(Val::Int)
+}
+
+fn reaches(value: &Val, cut: Cut) -> bool {
+    match value {
+        Val::Float(v) => *v >= cut.text().parse::<f64>().unwrap(),
+        exact => thousandths(exact) >= cut.0,
+    }
+}

@@ -1,0 +1,133 @@
+//! Order does not matter: the same events shuffled, split into other batches and windows, sent
+//! twice, hosted by other numbers of shards, stopped and replayed from an earlier position give
+//! equal stores. Equal is what SEMANTICS section 7 says: state and labels, byte by byte.
+#![expect(unreachable_pub, dead_code, clippy::unwrap_used, reason = "a test")]
+
+mod driven;
+#[path = "model/generate.rs"]
+mod generate;
+#[path = "model/lines.rs"]
+mod lines;
+#[path = "model/meaning.rs"]
+mod meaning;
+#[path = "model/spec.rs"]
+mod spec;
+
+use std::sync::Arc;
+
+use driven::Driver;
+use generate::{DAY_MS, EPOCH_MS, Random};
+use lines::line;
+use meaning::Event;
+use rand::RngExt;
+use spec::Spec;
+use tagloom::engine::ruleset::Ruleset;
+use tagloom::write::canonical;
+
+const AS_OF_MS: i64 = EPOCH_MS + 150 * DAY_MS;
+const SEEDS: u64 = 25;
+
+/// What happens to the events on their way.
+#[derive(Debug, Clone, Copy, Default)]
+struct Way {
+    shuffled: bool,
+    cut: bool,
+    twice: bool,
+    replayed: bool,
+}
+
+fn events(random: &mut Random, spec: &Spec) -> Vec<Event> {
+    let mut events: Vec<Event> = Vec::new();
+    for id in 0..random.rng.random_range(20..150) {
+        let event = Event {
+            stream: random.below(spec.streams.len()),
+            user: random.below(5),
+            id,
+            at_ms: random.time(spec, &events, AS_OF_MS),
+            cells: random.cells(),
+            broken: random.one_in(30),
+        };
+        events.push(event);
+    }
+    events
+}
+
+/// Runs the events to the same instant and gives the store's canonical form.
+fn store(
+    ruleset: &Arc<Ruleset>,
+    spec: &Spec,
+    events: &[Event],
+    way: Way,
+    random: &mut Random,
+) -> Vec<String> {
+    let store = driven::memory(ruleset);
+    let mut events = events.to_vec();
+    if way.twice {
+        let again: Vec<Event> = events.iter().filter(|_| random.one_in(3)).cloned().collect();
+        events.extend(again);
+    }
+    if way.shuffled || way.twice {
+        random.shuffle(&mut events);
+    }
+    let shards = if way.cut { random.rng.random_range(1..=4) } else { 1 };
+    let mut driver = Driver::open(ruleset, &store, shards);
+    let mut covered = 0;
+    let mut at = 0;
+    while at < events.len() {
+        let rows = if way.cut { random.rng.random_range(1..=20) } else { events.len() };
+        let batch = &events[at..events.len().min(at + rows)];
+        for stream in 0..spec.streams.len() {
+            let of_stream = batch.iter().filter(|e| e.stream == stream);
+            driver.feed(stream, &of_stream.map(|e| line(spec, e)).collect::<String>(), None);
+        }
+        at += batch.len();
+        if way.cut && random.one_in(3) {
+            let as_of_ms = AS_OF_MS - random.upto(40 * DAY_MS);
+            driver.engine.close(as_of_ms, false).unwrap();
+            covered = at;
+        }
+        if way.replayed && random.one_in(6) {
+            drop(driver);
+            driver = Driver::open(ruleset, &store, shards);
+            at = covered - random.below(covered + 1);
+        }
+    }
+    driver.engine.close(AS_OF_MS, false).unwrap();
+    driver.engine.drain(AS_OF_MS).unwrap();
+    canonical::dump(store.as_ref(), ruleset, AS_OF_MS).unwrap()
+}
+
+/// Every way gives the store that one window over the events as they are gives. `ids`: all streams
+/// dedupe.
+fn check(ids: bool, ways: &[Way]) {
+    for seed in 1..=SEEDS {
+        let mut random = Random::new(seed);
+        let mut spec = random.spec();
+        spec.streams.iter_mut().for_each(|s| s.dedupe = ids);
+        let ruleset = driven::ruleset(spec.files());
+        let events = events(&mut random, &spec);
+        let want = store(&ruleset, &spec, &events, Way::default(), &mut random);
+        assert!(want.iter().any(|l| l.contains(" event ")), "seed {seed}: nothing to compare");
+        for way in ways {
+            let found = store(&ruleset, &spec, &events, *way, &mut random);
+            let differs = want.iter().zip(&found).find(|(a, b)| a != b);
+            assert_eq!(differs, None, "seed {seed}, {way:?}");
+            assert_eq!(want.len(), found.len(), "seed {seed}, {way:?}");
+        }
+    }
+}
+
+#[test]
+fn shuffled_events_in_other_windows_give_an_equal_store() {
+    let shuffled = Way { shuffled: true, ..Way::default() };
+    let cut = Way { cut: true, ..Way::default() };
+    check(false, &[shuffled, cut, Way { shuffled: true, cut: true, ..Way::default() }]);
+}
+
+#[test]
+fn repeated_and_replayed_events_give_an_equal_store() {
+    let twice = Way { twice: true, ..Way::default() };
+    let replayed = Way { cut: true, replayed: true, ..Way::default() };
+    let all = Way { shuffled: true, cut: true, twice: true, replayed: true };
+    check(true, &[twice, replayed, all]);
+}
