@@ -382,6 +382,11 @@ fn commands_are_answered_beside_a_run() {
     assert_eq!(rejects["rejects"][0]["line"], EVENTS.len() + 1);
     assert!(answer(at, &["export", "--out", "all.csv"]).status.success());
     assert_eq!(std::fs::read_to_string(at.join("all.csv")).unwrap().lines().count(), 4);
+    assert!(answer(at, &["export", "--out", "b.csv", "--select", "group:value"]).status.success());
+    let part = std::fs::read_to_string(at.join("b.csv")).unwrap();
+    assert_eq!(part.lines().next(), Some("uid,level_7d,level_30d"));
+    let one = json(at, &["get", "1", "--select", "level_7d"]);
+    assert_eq!(one["tags"], serde_json::json!({"level_7d": "high"}));
     let unknown = answer(at, &["get", "77"]);
     assert_eq!(unknown.status.code(), Some(2));
     drop(input);

@@ -11,10 +11,11 @@ use serde_json::Value;
 
 use super::{Failure, dims, export, open, rejects};
 use crate::catalog::place::Files;
+use crate::catalog::select::Selection;
 use crate::config::{Config, StoreKind};
 use crate::engine::ruleset::Ruleset;
 use crate::serve::local::{AskError, Handler, Refusal, Request, Server, ask, socket_path};
-use crate::serve::read::{ReadError, Reader};
+use crate::serve::read::{ReadError, Reader, UserTags};
 use crate::store::fjall::FjallStore;
 use crate::store::{Store, StoreError, Uid};
 
@@ -79,9 +80,16 @@ impl Desk {
             text.as_ref().map(|t| open::instant(t, &catalog.zone)).transpose()
         };
         match request {
-            Request::Get { uid: text, as_of } => {
-                let tags = self.reader.read(&uid(&text)?, instant(&as_of)?);
-                json(&tags.map_err(read_failure)?)
+            Request::Get { uid: text, as_of, select } => {
+                let selection = Selection::parse(&select, catalog).map_err(Failure::input)?;
+                let user = self.reader.read(&uid(&text)?, instant(&as_of)?);
+                let mut user = user.map_err(read_failure)?;
+                let tags = std::mem::take(&mut user.tags).into_iter().enumerate();
+                user.tags =
+                    tags.filter(|(at, _)| selection.contains(*at)).map(|(_, t)| t).collect();
+                let UserTags { tags, differs, .. } = &mut user;
+                differs.retain(|name| tags.iter().any(|t| t.name == *name));
+                json(&user)
             }
             Request::Why { uid: text, tag, as_of } => {
                 let why = self.reader.why(&uid(&text)?, &tag, instant(&as_of)?, &self.files);
@@ -98,9 +106,12 @@ impl Desk {
                 let report = dims::load_with(store, &self.ruleset, &table, &path, key, progress)?;
                 Ok(dims::report_json(&report))
             }
-            Request::Export { path, as_of } => {
-                let as_of = instant(&as_of)?.map(|at| (&self.reader, at));
-                export::write_with(self.store.as_ref(), &self.ruleset, &path, as_of, progress)?;
+            Request::Export { path, as_of, select } => {
+                let what = export::What {
+                    as_of: instant(&as_of)?.map(|at| (&self.reader, at)),
+                    selection: &Selection::parse(&select, catalog).map_err(Failure::input)?,
+                };
+                export::write_with(self.store.as_ref(), &self.ruleset, &path, &what, progress)?;
                 Ok(Value::Null)
             }
         }

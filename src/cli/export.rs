@@ -13,6 +13,7 @@ use parquet::file::properties::WriterProperties;
 
 use super::{Failure, Outcome, desk, open, progress};
 use crate::catalog::model::{Domain, UidType};
+use crate::catalog::select::{SELECT_HELP, Selection};
 use crate::config::Config;
 use crate::engine::ruleset::Ruleset;
 use crate::serve::local::Request;
@@ -34,6 +35,16 @@ pub(super) struct ExportArgs {
     /// Compute as of this instant (not before the store's last): ISO 8601, epoch milliseconds, `now`
     #[arg(long, value_name = "INSTANT")]
     as_of: Option<String>,
+    #[arg(long, value_name = "WHAT", help = SELECT_HELP)]
+    select: Vec<String>,
+}
+
+/// What is exported.
+pub(super) struct What<'a> {
+    /// An instant to compute everyone for; none: as stored.
+    pub(super) as_of: Option<(&'a Reader, i64)>,
+    /// Which tags.
+    pub(super) selection: &'a Selection,
 }
 
 /// Profiles read from the store at once.
@@ -42,7 +53,11 @@ const BATCH_USERS: usize = 8_192;
 /// Runs the command.
 pub(super) fn run(args: ExportArgs, config: &Config, _json: bool) -> Outcome {
     let bar = progress::users_bar("export", 0);
-    let request = Request::Export { path: desk::absolute(&args.out)?, as_of: args.as_of };
+    let request = Request::Export {
+        path: desk::absolute(&args.out)?,
+        as_of: args.as_of,
+        select: args.select,
+    };
     let done = desk::request(config, request, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
@@ -54,7 +69,8 @@ pub(super) fn run(args: ExportArgs, config: &Config, _json: bool) -> Outcome {
 /// Writes all profiles, sorted by uid: `uid`, then one column a tag in catalogue order.
 pub(super) fn write(store: &dyn Store, ruleset: &Ruleset, path: &Path) -> Outcome {
     let bar = progress::users_bar("export", 0);
-    let done = write_with(store, ruleset, path, None, &mut |done, total| {
+    let what = What { as_of: None, selection: &Selection::all(&ruleset.catalog) };
+    let done = write_with(store, ruleset, path, &what, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });
@@ -62,16 +78,15 @@ pub(super) fn write(store: &dyn Store, ruleset: &Ruleset, path: &Path) -> Outcom
     done
 }
 
-/// [`write`] that shows nothing: `progress` is told the users done, of about how many. `as_of`: an
-/// instant to compute everyone for.
+/// [`write`] that shows nothing: `progress` is told the users done, of about how many.
 pub(super) fn write_with(
     store: &dyn Store,
     ruleset: &Ruleset,
     path: &Path,
-    as_of: Option<(&Reader, i64)>,
+    what: &What<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Outcome {
-    let mut sink = Sink::create(path, ruleset)?;
+    let mut sink = Sink::create(path, ruleset, what.selection)?;
     let total = store.stats().map_err(open::store_failure)?.profiles_approximate;
     let mut done = 0;
     let schemas = Schemas::default();
@@ -83,11 +98,11 @@ pub(super) fn write_with(
         done += rows.len() as u64;
         progress(done, total.max(done));
         let mut columns = Columns::new(ruleset);
-        if let Some((reader, as_of_ms)) = as_of {
+        if let Some((reader, as_of_ms)) = what.as_of {
             for user in reader.read_rows(&rows, as_of_ms).map_err(desk::read_failure)? {
                 columns.push(&user.uid, &user.codes, &user.open, ruleset);
             }
-            sink.write(columns.finish())?;
+            sink.write(columns.finish(what.selection))?;
             continue;
         }
         for (key, bytes) in &rows {
@@ -96,7 +111,7 @@ pub(super) fn write_with(
             let uid = Uid::from_key(ruleset.catalog.uid, key).map_err(Failure::failed)?;
             columns.push(&uid, &schema.codes(&tags), &schema.open_values(&tags), ruleset);
         }
-        sink.write(columns.finish())?;
+        sink.write(columns.finish(what.selection))?;
     }
     sink.close()
 }
@@ -159,7 +174,7 @@ impl Columns {
         }
     }
 
-    fn finish(self) -> Vec<ArrayRef> {
+    fn finish(self, selection: &Selection) -> Vec<ArrayRef> {
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.columns.len() + 1);
         if let Some(mut uids) = self.uid_numbers {
             arrays.push(Arc::new(uids.finish()));
@@ -167,7 +182,8 @@ impl Columns {
         if let Some(mut uids) = self.uid_texts {
             arrays.push(Arc::new(uids.finish()));
         }
-        for column in self.columns {
+        let columns = self.columns.into_iter().enumerate();
+        for (_, column) in columns.filter(|(at, _)| selection.contains(*at)) {
             arrays.push(match column {
                 Column::Text(mut builder) => Arc::new(builder.finish()),
                 Column::Bool(mut builder) => Arc::new(builder.finish()),
@@ -178,13 +194,14 @@ impl Columns {
     }
 }
 
-fn schema(ruleset: &Ruleset) -> SchemaRef {
+fn schema(ruleset: &Ruleset, selection: &Selection) -> SchemaRef {
     let uid = match ruleset.catalog.uid {
         UidType::U64 => DataType::UInt64,
         UidType::String => DataType::Utf8,
     };
     let mut fields = vec![Field::new("uid", uid, false)];
-    fields.extend(ruleset.catalog.tags.iter().map(|t| {
+    fields.extend(selection.tags().map(|at| {
+        let t = &ruleset.catalog.tags[at];
         let data_type = match &t.domain {
             Domain::Closed { bool: true, .. } => DataType::Boolean,
             Domain::Closed { bool: false, .. } => DataType::Utf8,
@@ -201,8 +218,8 @@ enum Sink {
 }
 
 impl Sink {
-    fn create(path: &Path, ruleset: &Ruleset) -> Result<Self, Failure> {
-        let schema = schema(ruleset);
+    fn create(path: &Path, ruleset: &Ruleset, selection: &Selection) -> Result<Self, Failure> {
+        let schema = schema(ruleset, selection);
         let kind = path.extension().and_then(|e| e.to_str()).unwrap_or("");
         if !matches!(kind, "parquet" | "csv") {
             return Err(Failure::Input(format!(

@@ -2,11 +2,12 @@
 
 use clap::Args;
 
-use super::{Failure, Outcome, desk};
+use super::{Outcome, desk};
+use crate::catalog::select::SELECT_HELP;
 use crate::clock::{Zone, show_instant};
 use crate::config::Config;
 use crate::serve::local::Request;
-use crate::serve::read::{TagValue, UserTags};
+use crate::serve::read::UserTags;
 
 /// Arguments of `tagloom get`.
 #[derive(Debug, Args)]
@@ -23,8 +24,7 @@ pub(super) struct GetArgs {
     /// As of this instant: ISO 8601, epoch milliseconds, or `now`
     #[arg(long, value_name = "INSTANT")]
     as_of: Option<String>,
-    /// Only some tags: a name, prefix*, owner:NAME or group:NAME (may be repeated)
-    #[arg(long, value_name = "WHAT")]
+    #[arg(long, value_name = "WHAT", help = SELECT_HELP)]
     select: Vec<String>,
     /// Also tags without a value
     #[arg(long)]
@@ -33,28 +33,11 @@ pub(super) struct GetArgs {
 
 /// Runs the command.
 pub(super) fn run(args: GetArgs, config: &Config, json: bool) -> Outcome {
-    let request = Request::Get { uid: args.uid, as_of: args.as_of };
-    let mut user: UserTags = desk::request(config, request, &mut |_, _| {})?;
-    if !args.select.is_empty() {
-        let unknown = args.select.iter().find(|s| !user.tags.iter().any(|t| selects(s, t)));
-        if let Some(select) = unknown {
-            return Err(Failure::Input(format!("--select {select}: no tag is selected by this")));
-        }
-        user.tags.retain(|tag| args.select.iter().any(|s| selects(s, tag)));
-    }
-    show(&user, args.all, json);
+    let GetArgs { uid, as_of, select, all } = args;
+    let request = Request::Get { uid, as_of, select };
+    let user: UserTags = desk::request(config, request, &mut |_, _| {})?;
+    show(&user, all, json);
     Ok(())
-}
-
-fn selects(select: &str, tag: &TagValue) -> bool {
-    match select.split_once(':') {
-        Some(("owner", owner)) => tag.owner == owner,
-        Some(("group", group)) => tag.group == group,
-        _ => match select.strip_suffix('*') {
-            Some(prefix) => tag.name.starts_with(prefix),
-            None => tag.name == select,
-        },
-    }
 }
 
 #[expect(clippy::print_stdout, reason = "a command's output")]

@@ -8,6 +8,9 @@ use crate::config::Config;
 use crate::serve::local::Request;
 use crate::serve::why::{FlipText, Input, Next, When, Why};
 
+/// Changes of one input that are shown to people.
+const FLIPS_MAX: usize = 8;
+
 /// Arguments of `tagloom why`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -72,8 +75,12 @@ fn show_inputs(inputs: &[Input], zone: &Option<Zone>, depth: usize) {
         let value = input.value.as_deref().unwrap_or("NULL");
         println!("{indent}{} = {value}", input.name);
         println!("{indent}    {}: {}", input.kind, input.definition);
-        for flip in &input.flips {
+        for flip in input.flips.iter().take(FLIPS_MAX) {
             println!("{indent}    {}", flip_text(flip));
+        }
+        if input.flips.len() > FLIPS_MAX {
+            let more = input.flips.len() - FLIPS_MAX;
+            println!("{indent}    ... and {more} other values (--json has them)");
         }
         for event in &input.events {
             let value = event.value.as_deref().unwrap_or("");

@@ -41,6 +41,8 @@ pub enum Request {
         uid: String,
         /// As of when; none: as the store says.
         as_of: Option<String>,
+        /// Only these tags; none: all.
+        select: Vec<String>,
     },
     /// Why a user has a tag's value.
     Why {
@@ -77,6 +79,8 @@ pub enum Request {
         path: PathBuf,
         /// As of when; none: as stored.
         as_of: Option<String>,
+        /// Only these tags; none: all.
+        select: Vec<String>,
     },
 }
 
@@ -316,7 +320,7 @@ mod tests {
     }
 
     fn get(uid: &str) -> Request {
-        Request::Get { uid: uid.to_owned(), as_of: None }
+        Request::Get { uid: uid.to_owned(), as_of: None, select: Vec::new() }
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub struct Input {
 /// What an input would have to be for the tag to have another value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlipText {
-    /// `from`, `at most`, `is`.
+    /// How the value is to be read.
     pub when: When,
     /// The value.
     pub value: Option<String>,
