@@ -89,7 +89,12 @@ fn test_runs_cases_before_tags_have_ids_and_says_what_fails() {
     shop.check(
         &["test"],
         1,
-        &["tags/rules/r.yaml:7: case of `level`", "level: expected high, got low", "spend_30d", "50"],
+        &[
+            "tags/rules/r.yaml:7: case of `level`",
+            "level: expected high, got low",
+            "spend_30d",
+            "50",
+        ],
     );
     let said = shop.run(&["test", "--json"]);
     let json: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
@@ -103,10 +108,12 @@ fn check_outlines_the_catalogue_and_selects() {
     let shop = Shop::new();
     shop.check(&["check"], 2, &["3 tags over 3 features", "run `tagloom check --write`"]);
     shop.check(&["check", "--write"], 0, &["1 cases with 2 checks", "without kernel: 1 tags"]);
-    let said = shop.check(&["check", "--select", "+big"], 0, &["level", "sum(price) of consume, 7d"]);
+    let said =
+        shop.check(&["check", "--select", "+big"], 0, &["level", "sum(price) of consume, 7d"]);
     assert!(!said.contains("product"), "{said}");
     shop.check(&["check", "--select", "owner:grwth"], 2, &["did you mean `owner:growth`?"]);
-    let rule = "---\ntag: today\ndoc: d\nowner: o\ngroup: g\nexpr: EXTRACT(dow FROM as_of_date) = 1\n";
+    let rule =
+        "---\ntag: today\ndoc: d\nowner: o\ngroup: g\nexpr: EXTRACT(dow FROM as_of_date) = 1\n";
     fs::write(shop.0.path().join("tags/rules/z.yaml"), rule.trim_start_matches("---\n")).unwrap();
     shop.check(&["check", "--write"], 0, &["by time alone: 1 tags may change on any day", "today"]);
 }
@@ -114,7 +121,8 @@ fn check_outlines_the_catalogue_and_selects() {
 #[test]
 fn sql_shows_what_sugar_stands_for_and_what_it_reads() {
     let shop = Shop::new();
-    let texts = ["tags/rules/r.yaml:1", "\n  WHEN ", "spend_30d  feature: sum(price) of consume, 30d"];
+    let texts =
+        ["tags/rules/r.yaml:1", "\n  WHEN ", "spend_30d  feature: sum(price) of consume, 30d"];
     shop.check(&["sql", "level"], 0, &texts);
     shop.check(&["sql", "big"], 0, &["spend_7d >= 100 AND level = 'high'", "level     tag: "]);
     shop.check(&["sql", "levl"], 2, &["unknown tag `levl`; did you mean `level`?"]);

@@ -153,7 +153,10 @@ fn later_instants_are_reached_by_time_alone() {
 fn a_failing_check_shows_what_the_rule_read() {
     let rules = format!(
         "{}---\ntag: u\ndoc: Another.\nowner: me\ngroup: g\nexpr: spend_30d > 5\n",
-        rule("u AND dear_ones = 0", "{given: {consume: [{sku: A, at: -1d, price: 3}]}, expect: {t: true}}")
+        rule(
+            "u AND dear_ones = 0",
+            "{given: {consume: [{sku: A, at: -1d, price: 3}]}, expect: {t: true}}"
+        )
     );
     let loaded = loaded(&rules);
     let mut runner = CaseRunner::new(&loaded.catalog).unwrap();

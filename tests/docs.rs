@@ -94,11 +94,11 @@ fn the_examples_of_the_reference_compile_and_their_cases_hold() {
     let mut files: BTreeMap<String, String> =
         BASE.map(|(p, t)| (p.to_owned(), t.to_owned())).into_iter().collect();
     for (number, (info, text)) in examples.iter().enumerate() {
-        let value =
-            format!("tag: value_{number}\ndoc: d\nowner: docs\ngroup: docs\n{text}");
+        let value = format!("tag: value_{number}\ndoc: d\nowner: docs\ngroup: docs\n{text}");
         let (path, text) = match info.split_once('=') {
             Some(("add", path)) => {
-                let file = files.get_mut(path).unwrap_or_else(|| panic!("add={path}: no such file"));
+                let file =
+                    files.get_mut(path).unwrap_or_else(|| panic!("add={path}: no such file"));
                 file.push_str(text);
                 continue;
             }

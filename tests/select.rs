@@ -81,7 +81,10 @@ fn terms_select_tags() {
 
 #[test]
 fn what_selects_nothing_says_what_would() {
-    check(&["owner:grwth"], "--select owner:grwth: no tag has this owner; did you mean `owner:growth`?");
+    check(
+        &["owner:grwth"],
+        "--select owner:grwth: no tag has this owner; did you mean `owner:growth`?",
+    );
     check(&["group:zzz"], "there are `mixed` and `value`");
     check(&["spend_hgh"], "unknown tag `spend_hgh`; did you mean `spend_high`?");
     check(&["+nothing_like_it"], "`tagloom check --list` shows all tags");

@@ -174,7 +174,9 @@ fn one(term: &str, catalog: &Catalog) -> Result<BTreeSet<usize>, SelectError> {
         let of: fn(&super::model::Tag) -> &str = match key {
             "owner" => |t| &t.owner,
             "group" => |t| &t.group,
-            _ => return Err(fail(format!("`{key}:` is nothing to select by; use owner: or group:"))),
+            _ => {
+                return Err(fail(format!("`{key}:` is nothing to select by; use owner: or group:")));
+            }
         };
         let matching = |at: &usize| of(&catalog.tags[*at]) == value;
         let found: BTreeSet<usize> = (0..catalog.tags.len()).filter(matching).collect();

@@ -21,13 +21,19 @@ pub(super) struct ConfigArgs {}
 /// What each setting means.
 const HELP: &[(&str, &str)] = &[
     ("catalog.path", "The rule directory"),
-    ("clock.mode", "Where as-of comes from: wall (live), fixed (--as-of), event (the greatest event time)"),
+    (
+        "clock.mode",
+        "Where as-of comes from: wall (live), fixed (--as-of), event (the greatest event time)",
+    ),
     ("window.close_ms", "Milliseconds from one window's close to the next, 100 to 60000"),
     ("window.users_max", "Dirty users at which a window closes early"),
     ("window.batch_users_max", "Users computed at once"),
     ("due.users_per_window_max", "Users due by time alone that are recomputed in one window"),
     ("memory.resident_bytes_max", "Bytes of resident users beyond which a warning is logged"),
-    ("user.state_bytes_max", "Bytes of one user's events beyond which its oldest days lose their event ids"),
+    (
+        "user.state_bytes_max",
+        "Bytes of one user's events beyond which its oldest days lose their event ids",
+    ),
     ("source.block_bytes", "Bytes of JSON lines decoded at once"),
     ("source.batch_rows_max", "CSV rows decoded at once"),
     ("source.line_bytes_max", "Bytes of the longest line; a longer one is a reject"),
@@ -50,8 +56,7 @@ pub(super) fn run(
     catalog: Option<&PathBuf>,
     json: bool,
 ) -> Outcome {
-    let mut from =
-        origins(file, overrides, super::environment()).map_err(Failure::input)?;
+    let mut from = origins(file, overrides, super::environment()).map_err(Failure::input)?;
     if catalog.is_some() {
         from.insert("catalog.path".to_owned(), Origin::Override);
     }

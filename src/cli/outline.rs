@@ -268,9 +268,9 @@ impl<'a> Outline<'a> {
                 "values": values(&t.domain), "reads": t.expr.columns, "place": at(files, t.place)})
         });
         let (cases, checks) = self.cases();
-        let warnings = self.loaded.warnings.items.iter().map(|w| {
-            json!({"place": at(files, w.place), "message": w.message, "remedy": w.remedy})
-        });
+        let warnings = self.loaded.warnings.items.iter().map(
+            |w| json!({"place": at(files, w.place), "message": w.message, "remedy": w.remedy}),
+        );
         json!({
             "name": catalog.name,
             "fingerprint": format!("{:016x}", catalog.fingerprint),

@@ -36,9 +36,9 @@ pub(super) fn run(args: &TestArgs, config: &Config, json: bool) -> Outcome {
     let mut runner = CaseRunner::new(catalog).map_err(Failure::input)?;
     let (mut ran, mut checks, mut failing) = (0_usize, 0_usize, Vec::new());
     for case in catalog.cases.iter().filter(|c| selection.contains(c.tag)) {
-        let report = runner.run(case).map_err(|e| {
-            Failure::Failed(format!("{}: {e}", place(case, &loaded.files)))
-        })?;
+        let report = runner
+            .run(case)
+            .map_err(|e| Failure::Failed(format!("{}: {e}", place(case, &loaded.files))))?;
         ran += 1;
         checks += report.checks;
         if !report.holds() {

@@ -18,7 +18,7 @@ use super::inputs;
 use super::job::Chunk;
 use super::ruleset::{Ruleset, RulesetError};
 use crate::catalog::model::{
-    Case, Catalog, ColumnType, Domain, Format, From, Stream, TimestampFormat, UidType,
+    self, Case, Catalog, ColumnType, Domain, Format, Stream, TimestampFormat, UidType,
 };
 use crate::clock::Zone;
 use crate::dimension::{CacheOptions, Dimensions, LoadError, SpecError, TableSpec, given};
@@ -214,8 +214,7 @@ impl CaseRunner {
         let now: crate::dimension::Now = Arc::new(move || as_of_ms);
         let shared: Arc<dyn Store> = Arc::<MemoryStore>::clone(&store);
         let (ruleset, texts) = (Arc::clone(&self.ruleset), Arc::clone(&self.texts));
-        let direct =
-            Direct::open_with(ruleset, Arc::clone(&shared), 1, Arc::clone(&now), texts)?;
+        let direct = Direct::open_with(ruleset, Arc::clone(&shared), 1, Arc::clone(&now), texts)?;
         let dimensions = Dimensions::open(catalog, shared, now, &CacheOptions::default())
             .map_err(CaseError::Spec)?;
         Ok(Scene { runner: self, direct, store, dimensions, uid: uid_of(case, catalog)? })
@@ -319,7 +318,7 @@ impl Scene<'_> {
 fn as_given(catalog: &Catalog) -> Catalog {
     let mut catalog = catalog.clone();
     for stream in &mut catalog.streams {
-        stream.from = From::File { path: String::new(), format: Format::Json };
+        stream.from = model::From::File { path: String::new(), format: Format::Json };
         for (at, column) in stream.columns.iter_mut().enumerate() {
             column.from = column.name.clone();
             column.required = at == stream.uid || at == stream.time;
