@@ -18,7 +18,7 @@ use super::inputs;
 use super::job::Chunk;
 use super::ruleset::{Ruleset, RulesetError};
 use crate::catalog::model::{
-    Case, Catalog, ColumnType, Domain, Format, From, Stream, TimestampFormat, UidType,
+    self, Case, Catalog, ColumnType, Domain, Format, Stream, TimestampFormat, UidType,
 };
 use crate::clock::Zone;
 use crate::dimension::{CacheOptions, Dimensions, LoadError, SpecError, TableSpec, given};
@@ -318,7 +318,7 @@ impl Scene<'_> {
 fn as_given(catalog: &Catalog) -> Catalog {
     let mut catalog = catalog.clone();
     for stream in &mut catalog.streams {
-        stream.from = From::File { path: String::new(), format: Format::Json };
+        stream.from = model::From::File { path: String::new(), format: Format::Json };
         for (at, column) in stream.columns.iter_mut().enumerate() {
             column.from = column.name.clone();
             column.required = at == stream.uid || at == stream.time;
