@@ -258,6 +258,8 @@ impl Decoder {
             }
             for (column, cell) in self.columns.iter_mut().zip(&self.cells) {
                 let text = cell.and_then(|c| record.get(c)).unwrap_or_default();
+                let last = cell.is_some_and(|c| c + 1 == record.len());
+                let text = if last { text.strip_suffix(b"\r").unwrap_or(text) } else { text };
                 let text = std::str::from_utf8(text).unwrap_or_default();
                 let cell = if text.is_empty() { Cell::Null } else { Cell::Csv(text) };
                 column.push(cell, &self.zone);

@@ -178,6 +178,9 @@ impl FileSource {
                     if !more {
                         break;
                     }
+                    if record.len() == 1 && record.get(0) == Some(b"\r") {
+                        continue;
+                    }
                     let start = record.position().unwrap_or(&at);
                     records.push((record.clone(), base.1 + start.line(), base.0 + start.byte()));
                 }
