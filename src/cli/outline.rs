@@ -55,6 +55,22 @@ impl<'a> Outline<'a> {
         layouts.filter(|(at, _)| self.reach.streams.contains(at)).map(|(_, layout)| layout)
     }
 
+    /// A stream's partials that what is asked for needs.
+    fn partials<'s>(
+        &'s self,
+        stream: &'s StreamLayout,
+    ) -> impl Iterator<Item = &'s crate::user::layout::Partial> {
+        let needed = |p: &&crate::user::layout::Partial| {
+            p.features.iter().any(|(f, _)| self.reach.features.contains(f))
+        };
+        stream.partials.iter().filter(needed)
+    }
+
+    fn features_of(&self, stream: &StreamLayout) -> usize {
+        let features = self.reach.features.iter().map(|f| self.catalog().features[*f].stream);
+        features.filter(|s| *s == usize::from(stream.stream)).count()
+    }
+
     fn cases(&self) -> (usize, usize) {
         let cases = || self.catalog().cases.iter().filter(|c| self.selection.contains(c.tag));
         let checks = cases()
@@ -93,7 +109,7 @@ impl<'a> Outline<'a> {
             self.group_table(&mut out);
         }
         self.totals(&mut out);
-        self.costs(&mut out);
+        self.costs(&mut out, list);
         out.truncate(out.trim_end().len());
         out
     }
@@ -108,14 +124,13 @@ impl<'a> Outline<'a> {
                 From::File { path, .. } => path.clone(),
                 From::Kafka { topic, .. } => format!("kafka {topic}"),
             };
-            let features: usize = layout.partials.iter().map(|p| p.features.len()).sum();
             table.add_row([
                 stream.name.clone(),
                 reads,
                 stream.columns.len().to_string(),
                 stream.derive.len().to_string(),
-                features.to_string(),
-                layout.partials.len().to_string(),
+                self.features_of(layout).to_string(),
+                self.partials(layout).count().to_string(),
                 (8 * layout.width).to_string(),
             ]);
         }
@@ -192,7 +207,7 @@ impl<'a> Outline<'a> {
 
     fn totals(&self, out: &mut String) {
         let (cases, checks) = self.cases();
-        let partials: usize = self.streams().map(|s| s.partials.len()).sum();
+        let partials: usize = self.streams().map(|s| self.partials(s).count()).sum();
         writeln!(
             out,
             "{} tags over {} features ({partials} partials) of {} streams and {} dimensions; \
@@ -205,10 +220,10 @@ impl<'a> Outline<'a> {
         .ok();
     }
 
-    fn costs(&self, out: &mut String) {
+    fn costs(&self, out: &mut String, list: bool) {
         let widths = || self.streams().map(|s| 8 * s.width);
         let (least, most) = (widths().min().unwrap_or(0), widths().max().unwrap_or(0));
-        let lifetime = |s: &StreamLayout| s.partials.iter().filter(|p| p.lifetime).count();
+        let lifetime = |s| self.partials(s).filter(|p| p.lifetime).count();
         let settled: usize = self.streams().map(lifetime).sum();
         writeln!(
             out,
@@ -228,10 +243,10 @@ impl<'a> Outline<'a> {
             writeln!(
                 out,
                 "by time alone: {} tags may change on any day, as far as can be seen: they make \
-                 every user be recomputed and written at every local midnight: {}; compare \
-                 days_since(...) with fixed cuts (`recency`) to avoid that",
+                 every user be recomputed and written at every local midnight, where `recency` and \
+                 comparisons of days_since(...) with fixed cuts do not: {}",
                 unbounded.len(),
-                listed(&unbounded)
+                listed(&unbounded, list)
             )
             .ok();
         }
@@ -241,7 +256,7 @@ impl<'a> Outline<'a> {
                 out,
                 "without kernel: {} tags, evaluated by DataFusion (right, but slower): {}",
                 slow.len(),
-                listed(&slow)
+                listed(&slow, list)
             )
             .ok();
         }
@@ -251,7 +266,7 @@ impl<'a> Outline<'a> {
     pub(super) fn json(&self) -> serde_json::Value {
         let (catalog, files) = (self.catalog(), &self.loaded.files);
         let streams = self.streams().map(|s| {
-            json!({"name": s.name, "row_bytes": 8 * s.width, "partials": s.partials.len(),
+            json!({"name": s.name, "row_bytes": 8 * s.width, "partials": self.partials(s).count(),
                 "filters": s.filters.len(), "values": s.values.len()})
         });
         let features = self.reach.features.iter().map(|f| &catalog.features[*f]).map(|f| {
@@ -300,9 +315,11 @@ fn key_name(key: DimensionKey, catalog: &Catalog) -> String {
     }
 }
 
-fn listed(names: &[&str]) -> String {
+fn listed(names: &[&str], all: bool) -> String {
     match names.len().checked_sub(NAMES_MAX) {
-        None | Some(0) => names.join(", "),
-        Some(more) => format!("{} and {more} more", names[..NAMES_MAX].join(", ")),
+        Some(more) if more > 0 && !all => {
+            format!("{} and {more} more (--list shows all)", names[..NAMES_MAX].join(", "))
+        }
+        _ => names.join(", "),
     }
 }

@@ -185,7 +185,7 @@ impl CaseRunner {
         scene.check(case.as_of_ms, 0, &case.expect, &mut report)?;
         for (after_ms, expect) in &case.after {
             let as_of_ms = case.as_of_ms.saturating_add(*after_ms);
-            scene.direct.drain(as_of_ms)?;
+            scene.wait_until(as_of_ms)?;
             scene.check(as_of_ms, *after_ms, expect, &mut report)?;
         }
         Ok(report)
@@ -222,6 +222,15 @@ impl CaseRunner {
 }
 
 impl Scene<'_> {
+    /// Moves the clock on. The day before gets a drain of its own: one jump would hide a due
+    /// instant that is too late behind any earlier one.
+    fn wait_until(&mut self, as_of_ms: i64) -> Result<(), CaseError> {
+        let zone = &self.runner.ruleset.catalog.zone;
+        self.direct.drain(zone.day_start_ms(zone.day_of(as_of_ms)).saturating_sub(1))?;
+        self.direct.drain(as_of_ms)?;
+        Ok(())
+    }
+
     fn check(
         &mut self,
         as_of_ms: i64,
