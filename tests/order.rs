@@ -20,7 +20,7 @@ use generate::{DAY_MS, EPOCH_MS, Random};
 use lines::line;
 use meaning::Event;
 use rand::RngExt;
-use spec::Spec;
+use spec::{Body, Source, Spec};
 use tagloom::engine::ruleset::Ruleset;
 use tagloom::write::canonical;
 
@@ -39,11 +39,16 @@ struct Way {
 fn events(random: &mut Random, spec: &Spec) -> Vec<Event> {
     let mut events: Vec<Event> = Vec::new();
     for id in 0..random.rng.random_range(20..150) {
+        // Few users and times, so that events meet.
+        let tie = if random.one_in(3) { events.last() } else { None };
         let event = Event {
             stream: random.below(spec.streams.len()),
-            user: random.below(5),
+            user: random.below(3),
             id,
-            at_ms: random.time(spec, &events, AS_OF_MS),
+            at_ms: match tie {
+                Some(before) => before.at_ms,
+                None => random.time(spec, &events, AS_OF_MS),
+            },
             cells: random.cells(),
             broken: random.one_in(30),
         };
@@ -104,6 +109,9 @@ fn check(ids: bool, ways: &[Way]) {
         let mut random = Random::new(seed);
         let mut spec = random.spec();
         spec.streams.iter_mut().for_each(|s| s.dedupe = ids);
+        // Every feature shows.
+        let features = spec.features.iter().enumerate();
+        spec.tags.extend(features.map(|(at, f)| (Body::Plain(Source::Feature(at)), f.kind)));
         let ruleset = driven::ruleset(spec.files());
         let events = events(&mut random, &spec);
         let want = store(&ruleset, &spec, &events, Way::default(), &mut random);

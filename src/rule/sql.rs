@@ -31,6 +31,7 @@ use super::days;
 
 mod aggregate;
 mod context;
+mod membership;
 mod names;
 mod parse;
 mod types;
@@ -264,7 +265,18 @@ impl<'a> Compiler<'a> {
         let from = expr.get_type(&self.schema)?;
         let to = self.kept_type(&from)?;
         let expr = if to == from { expr } else { Expr::Cast(Cast::new(Box::new(expr), to)) };
-        self.simplifier.simplify(expr)
+        let expr = expr.transform_up(|e| self.fold_cast(e))?.data;
+        self.simplifier.simplify(membership::merge(expr)?)
+    }
+
+    /// A constant behind a cast is a literal.
+    fn fold_cast(&self, expr: Expr) -> Result<Transformed<Expr>, DataFusionError> {
+        match &expr {
+            Expr::Cast(cast) if matches!(*cast.expr, Expr::Literal(..)) => {
+                Ok(Transformed::yes(self.simplifier.simplify(expr)?))
+            }
+            _ => Ok(Transformed::no(expr)),
+        }
     }
 
     /// The simplifier would fold `9223372036854775807 + 1` by wrapping: refuse it instead.

@@ -322,3 +322,19 @@ fn an_aggregate_is_taken_apart_with_its_places() {
     assert_eq!(call("mode(a, by => b)").unwrap().args[1].sql(), "by => b");
     assert!(call("sum(a) + 1").is_none() && call("amount").is_none() && call("sum(a").is_none());
 }
+
+#[test]
+fn lists_without_a_common_item_leave_null_null() {
+    let null = "Boolean(NULL)";
+    let nothing = format!("country IS NULL AND {null} : Boolean");
+    check("country IN ('a', 'b', 'c', 'd') AND country IN ('e', 'f', 'g', 'h')", &nothing);
+    check("country = 'a' AND country = 'b'", &nothing);
+    check("country IN ('a', 'b') AND country NOT IN ('b', 'a', 'c')", &nothing);
+    check("(country = 'a' OR country = 'b') AND NOT country IN ('a', 'b', 'c', 'd')", &nothing);
+    let all = format!("country IS NOT NULL OR {null} : Boolean");
+    check("country NOT IN ('a', 'b') OR country NOT IN ('c', 'd')", &all);
+    check(
+        "country IN ('a', 'b', 'c', 'd', 'e') AND country NOT IN ('a', 'x')",
+        "country IN ([Utf8(\"b\"), Utf8(\"c\"), Utf8(\"d\"), Utf8(\"e\")]) : Boolean",
+    );
+}
