@@ -60,7 +60,13 @@ pub enum SourceError {
 
 enum Reader {
     Lines { reader: Box<dyn Read + Send>, carry: Vec<u8>, ended: bool },
-    Csv { reader: Box<csv::Reader<Box<dyn Read + Send>>>, header: Vec<String>, base: (u64, u64) },
+    Csv {
+        reader: Box<csv::Reader<Box<dyn Read + Send>>>,
+        header: Vec<String>,
+        /// Bytes and lines before the reader's start. The lines grow with each line break within a
+        /// cell: the reader counts records.
+        base: (u64, u64),
+    },
 }
 
 /// A source being read.
@@ -183,6 +189,7 @@ impl FileSource {
                     }
                     let start = record.position().unwrap_or(&at);
                     records.push((record.clone(), base.1 + start.line(), base.0 + start.byte()));
+                    base.1 += memchr::memchr_iter(b'\n', record.as_slice()).count() as u64;
                 }
                 if records.is_empty() {
                     return Ok(None);
