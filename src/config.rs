@@ -152,6 +152,7 @@ pub enum StoreKind {
 /// `engine.*`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[derive(Default)]
 pub struct EngineConfig {
     /// Threads that host users; 0: one a core.
     pub shards: usize,
@@ -221,12 +222,6 @@ impl Default for RejectsConfig {
 impl Default for StoreConfig {
     fn default() -> Self {
         Self { kind: StoreKind::Fjall, path: ".tagloom".into(), cache_bytes_max: 256 << 20 }
-    }
-}
-
-impl Default for EngineConfig {
-    fn default() -> Self {
-        Self { shards: 0 }
     }
 }
 

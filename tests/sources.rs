@@ -48,7 +48,8 @@ fn shop(format: &str, streams: &[&str]) -> Arc<Ruleset> {
         ),
     ];
     for stream in streams {
-        let text = format!("stream: {stream}\ndoc: d\nfrom: {{file: x, format: {format}}}\n{COLUMNS}");
+        let text =
+            format!("stream: {stream}\ndoc: d\nfrom: {{file: x, format: {format}}}\n{COLUMNS}");
         files.push((format!("streams/{stream}.yaml"), text));
     }
     let files: Vec<(&str, &str)> = files.iter().map(|(p, t)| (p.as_str(), t.as_str())).collect();
@@ -82,7 +83,8 @@ fn json_lines(ids: std::ops::Range<u32>) -> String {
     for id in ids {
         let at = 1_700_000_000_000u64 + u64::from(id) * 1_000;
         let user = id % 97;
-        writeln!(text, r#"{{"id":"e{id}","user":{user},"at":{at},"price":{}.25}}"#, id % 50).unwrap();
+        writeln!(text, r#"{{"id":"e{id}","user":{user},"at":{at},"price":{}.25}}"#, id % 50)
+            .unwrap();
     }
     text
 }
@@ -232,7 +234,10 @@ fn csv_is_read_as_the_standard_says() {
     let wrong = dir.path().join("b.csv");
     std::fs::write(&wrong, "at,prize,user,id\n").unwrap();
     let error = read(&ruleset, &store, &wrong, Format::Csv).unwrap_err().to_string();
-    assert!(error.contains("no column `price`") && error.contains("did you mean `prize`"), "{error}");
+    assert!(
+        error.contains("no column `price`") && error.contains("did you mean `prize`"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -243,7 +248,8 @@ fn a_user_beyond_its_memory_keeps_the_same_tags() {
     let mut text = String::new();
     for id in 0..4_000u64 {
         let at = 1_700_000_000_000 + id * 1_200_000;
-        writeln!(text, r#"{{"id":"e{id}","user":{},"at":{at},"price":{}}}"#, id % 3, id % 7).unwrap();
+        writeln!(text, r#"{{"id":"e{id}","user":{},"at":{at},"price":{}}}"#, id % 3, id % 7)
+            .unwrap();
     }
     std::fs::write(&path, text).unwrap();
     let labels = [usize::MAX, 4_000].map(|state_bytes_max| {

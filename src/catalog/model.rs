@@ -445,6 +445,9 @@ pub enum Domain {
     Open(DataType),
 }
 
+/// Tag index -> expected label (`None`: no value).
+pub type Expected = Vec<(usize, Option<String>)>;
+
 /// One `cases:` entry of a tag.
 #[derive(Debug, Clone)]
 pub struct Case {
@@ -457,9 +460,9 @@ pub struct Case {
     /// Dimension rows: table name -> rows (column -> value), where the case gives any.
     pub dimensions: BTreeMap<String, Vec<serde_json::Map<String, serde_json::Value>>>,
     /// Tag index -> expected label (`None`: no value).
-    pub expect: Vec<(usize, Option<String>)>,
+    pub expect: Expected,
     /// Later checks: milliseconds after `as_of_ms` (whole days are calendar days already applied).
-    pub after: Vec<(i64, Vec<(usize, Option<String>)>)>,
+    pub after: Vec<(i64, Expected)>,
     /// Where it stands.
     pub place: Place,
 }

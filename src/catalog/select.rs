@@ -175,7 +175,9 @@ fn one(term: &str, catalog: &Catalog) -> Result<BTreeSet<usize>, SelectError> {
             "owner" => |t| &t.owner,
             "group" => |t| &t.group,
             _ => {
-                return Err(fail(format!("`{key}:` is nothing to select by; use owner: or group:")));
+                return Err(fail(format!(
+                    "`{key}:` is nothing to select by; use owner: or group:"
+                )));
             }
         };
         let matching = |at: &usize| of(&catalog.tags[*at]) == value;

@@ -179,10 +179,11 @@ impl Intake {
         let mut beyond = 0;
         let mut later: Option<Day> = None;
         for (day, events) in self.days.iter().rev() {
-            if let Some(later) = later {
-                if later - day > STRAY_GAP_DAYS && beyond * STRAY_ONE_IN < total {
-                    return Some((*day, beyond));
-                }
+            if let Some(later) = later
+                && later - day > STRAY_GAP_DAYS
+                && beyond * STRAY_ONE_IN < total
+            {
+                return Some((*day, beyond));
             }
             beyond += events;
             later = Some(*day);

@@ -145,11 +145,11 @@ pub fn run(
     observe: &mut dyn FnMut(&Observed<'_>),
 ) -> Result<Report, EngineError> {
     let stored: Option<i64> = read_meta(options.store.as_ref(), AS_OF_KEY)?;
-    if let (Clock::Fixed(wanted), Some(stored)) = (options.clock, stored) {
-        if wanted < stored {
-            let show = crate::clock::show_instant;
-            return Err(EngineError::AsOfBack { wanted: show(wanted), stored: show(stored) });
-        }
+    if let (Clock::Fixed(wanted), Some(stored)) = (options.clock, stored)
+        && wanted < stored
+    {
+        let show = crate::clock::show_instant;
+        return Err(EngineError::AsOfBack { wanted: show(wanted), stored: show(stored) });
     }
     if !options.dry {
         let ruleset = &options.ruleset;
@@ -166,8 +166,10 @@ pub fn run(
     let mut restarts = 0;
     loop {
         let jobs = std::mem::take(&mut options.jobs);
+        // A job that was under way is not known to be done: its command says so and is run again.
+        let repeatable = jobs.iter().all(|job| matches!(job, Job::Due));
         match attempt(&options, jobs, observe) {
-            Err(EngineError::ActorGone(what)) if restarts < RESTARTS_MAX => {
+            Err(EngineError::ActorGone(what)) if repeatable && restarts < RESTARTS_MAX => {
                 restarts += 1;
                 tracing::error!(what, restarts, "an actor died; reloading from the store");
                 options.jobs.push_back(Job::Due);
@@ -198,25 +200,10 @@ fn attempt(
         batch_users_max: options.batch_users_max,
     };
     let now: crate::dimension::Now = Arc::new(crate::clock::wall_ms);
-    let dimensions = Arc::new(Dimensions::open(
-        catalog,
-        Arc::clone(&options.store),
-        now,
-        &options.dimension_cache,
-    )?);
-    let mut sources = Vec::with_capacity(options.sources.len());
-    for (spec, resume) in by_position(options)? {
-        let source = FileSource::open(
-            spec,
-            catalog,
-            &options.ruleset.layout,
-            Arc::clone(&texts),
-            options.shards,
-            options.read,
-            resume,
-        )?;
-        sources.push(source.with_quarantine(Arc::clone(&quarantine)));
-    }
+    let cache = &options.dimension_cache;
+    let dimensions = Dimensions::open(catalog, Arc::clone(&options.store), now, cache)?;
+    let dimensions = Arc::new(dimensions);
+    let sources = open_sources(options, &texts, &quarantine)?;
     let totals: Totals = read_meta(store, TOTALS_KEY)?;
     let folds: FoldTotals = read_meta(store, FOLDS_KEY)?;
     let progress: Vec<SourceProgress> = sources
@@ -242,9 +229,19 @@ fn attempt(
         jobs,
     };
     let (ended, router) = parts.drive(sources, &progress, observe)?;
-    let intake = router.intake();
-    let stray_future = intake.stray_future().filter(|_| options.clock == Clock::Event);
-    drop(intake);
+    let stray_future = router.intake().stray_future().filter(|_| options.clock == Clock::Event);
+    let (missing_tables, quarantined) = (dimensions.missing_tables(), quarantine.len());
+    report(store, &status, ended, stray_future, missing_tables, quarantined)
+}
+
+fn report(
+    store: &dyn Store,
+    status: &Status,
+    ended: Ended,
+    stray_future: Option<(Day, u64)>,
+    missing_tables: Vec<String>,
+    quarantined: usize,
+) -> Result<Report, EngineError> {
     Ok(Report {
         rows: status.rows.load(Ordering::Relaxed),
         events: status.events.load(Ordering::Relaxed),
@@ -259,9 +256,25 @@ fn attempt(
         profiles: status.profiles.load(Ordering::Relaxed),
         windows: status.windows.load(Ordering::Relaxed),
         stray_future,
-        missing_tables: dimensions.missing_tables(),
-        quarantined: quarantine.len(),
+        missing_tables,
+        quarantined,
     })
+}
+
+fn open_sources(
+    options: &Options,
+    texts: &Arc<Texts>,
+    quarantine: &Arc<Quarantine>,
+) -> Result<Vec<FileSource>, EngineError> {
+    let ruleset = &options.ruleset;
+    let (catalog, layout) = (&ruleset.catalog, &ruleset.layout);
+    let (shards, limits) = (options.shards, options.read);
+    let open = |(spec, resume)| {
+        let texts = Arc::clone(texts);
+        let source = FileSource::open(spec, catalog, layout, texts, shards, limits, resume)?;
+        Ok(source.with_quarantine(Arc::clone(quarantine)))
+    };
+    by_position(options)?.into_iter().map(open).collect()
 }
 
 /// The files to read, each split by how far its streams are: a stream that was added to a file later

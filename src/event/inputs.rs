@@ -164,10 +164,10 @@ impl Inputs {
 
     /// How an expression is best computed.
     pub(super) fn reads(&self, expr: &TypedExpr, columns: &[Column]) -> Reads {
-        if let [root] = self.roots(expr)[..] {
-            if matches!(columns[root].values, Values::Text(..)) {
-                return Reads::OneText(root, inline(expr, &self.derived));
-            }
+        if let [root] = self.roots(expr)[..]
+            && matches!(columns[root].values, Values::Text(..))
+        {
+            return Reads::OneText(root, inline(expr, &self.derived));
         }
         let read = |i: &usize| expr.columns.contains(&self.inputs[*i].name);
         Reads::Inputs((0..self.inputs.len()).filter(read).collect())

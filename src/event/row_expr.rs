@@ -53,15 +53,15 @@ impl RowExpr {
         inputs: &Inputs,
         columns: &[Column],
     ) -> Result<Self, NotExecutable> {
-        if let datafusion_expr::Expr::Column(column) = &expr.expr {
-            if let Some(at) = inputs.column(&column.name) {
-                let way = if matches!(columns[at].values, Values::Text(..)) {
-                    Way::TextByCode { column: at, known: Vec::new(), generation: u64::MAX }
-                } else {
-                    Way::Column(at)
-                };
-                return Ok(Self { kind, way });
-            }
+        if let datafusion_expr::Expr::Column(column) = &expr.expr
+            && let Some(at) = inputs.column(&column.name)
+        {
+            let way = if matches!(columns[at].values, Values::Text(..)) {
+                Way::TextByCode { column: at, known: Vec::new(), generation: u64::MAX }
+            } else {
+                Way::Column(at)
+            };
+            return Ok(Self { kind, way });
         }
         let way = match inputs.reads(expr, columns) {
             Reads::OneText(column, inlined) => Way::ByCode {

@@ -59,7 +59,11 @@ pub enum SourceError {
 }
 
 enum Reader {
-    Lines { reader: Box<dyn Read + Send>, carry: Vec<u8>, ended: bool },
+    Lines {
+        reader: Box<dyn Read + Send>,
+        carry: Vec<u8>,
+        ended: bool,
+    },
     Csv {
         reader: Box<csv::Reader<Box<dyn Read + Send>>>,
         header: Vec<String>,

@@ -96,7 +96,6 @@ impl ValueKind {
 }
 
 /// The lower half of a word.
-#[expect(clippy::cast_possible_truncation, reason = "the mask before the cast keeps 32 bits")]
 pub fn low32(word: u64) -> u32 {
     (word & 0xffff_ffff) as u32
 }

@@ -52,9 +52,12 @@ struct StateRecord<'a> {
     #[serde(borrow)]
     texts: Vec<&'a str>,
     rows: Vec<u64>,
-    tiles: Vec<(u8, Day, Vec<(u16, CellRecord)>)>,
+    tiles: Vec<TileRecord>,
     ids_forgotten_until: Option<Day>,
 }
+
+/// Stream, day, and each partial's cell.
+type TileRecord = (u8, Day, Vec<(u16, CellRecord)>);
 
 #[derive(Debug, Serialize, Deserialize)]
 enum CellRecord {
@@ -222,11 +225,7 @@ impl Local {
     }
 }
 
-fn encode_tile(
-    tile: &Tile,
-    layout: &StateLayout,
-    local: &mut Local,
-) -> (u8, Day, Vec<(u16, CellRecord)>) {
+fn encode_tile(tile: &Tile, layout: &StateLayout, local: &mut Local) -> TileRecord {
     let stream = &layout.streams[usize::from(tile.stream)];
     let cells = tile.cells.iter().map(|(at, cell)| {
         let text = is_text(stream, usize::from(*at));
@@ -310,7 +309,7 @@ impl TagsOnly<'_> {
 
     fn settled(
         &self,
-        tiles: Vec<(u8, Day, Vec<(u16, CellRecord)>)>,
+        tiles: Vec<TileRecord>,
         ids_forgotten_until: Option<Day>,
         stored: &StoredLayout,
         layout: &StateLayout,

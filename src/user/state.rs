@@ -46,11 +46,11 @@ impl UserState {
     /// Adds an event, unless one with its id is there.
     pub fn fold(&mut self, row: &[u64], stream: &StreamLayout, layout: &StateLayout) -> Folded {
         debug_assert_eq!(row.len(), stream.width);
-        if let Some(id_word) = stream.id_word {
-            if let Some(seen) = self.find(row, id_word, layout) {
-                let same = seen == row;
-                return if same { Folded::Repeat } else { Folded::Changed };
-            }
+        if let Some(id_word) = stream.id_word
+            && let Some(seen) = self.find(row, id_word, layout)
+        {
+            let same = seen == row;
+            return if same { Folded::Repeat } else { Folded::Changed };
         }
         let spare = self.rows.capacity() - self.rows.len();
         if spare < row.len() {

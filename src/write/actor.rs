@@ -76,11 +76,9 @@ impl Handler<Part> for WriterActor {
         let (window, dry) = (assembly.window, assembly.dry);
         let (write, stats) = assembly.finish(&mut self.folds);
         let profiles = write.profiles.len() as u64;
-        if !dry {
-            if let Err(error) = self.store.write_window(write) {
-                self.status.fail(error.into());
-                return;
-            }
+        if !dry && let Err(error) = self.store.write_window(write) {
+            self.status.fail(error.into());
+            return;
         }
         self.status.windows.fetch_add(1, Ordering::Relaxed);
         self.status.profiles.fetch_add(profiles, Ordering::Relaxed);

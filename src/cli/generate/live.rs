@@ -37,7 +37,7 @@ pub(super) fn run(kind: Kind, rate: u32, users: u32, events: Option<u32>, seed: 
         }
         block.clear();
         let now = wall_ms();
-        for _ in written..wanted.min(most) {
+        while written < wanted.min(most) {
             stream.add(&mut block, now);
             written += 1;
         }
