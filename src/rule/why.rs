@@ -133,10 +133,10 @@ impl<'a> Prober<'a> {
         }
         let first = UInt32Array::from(vec![0; rows]);
         let column = |(at, array): (usize, &ArrayRef)| {
-            if at == input {
-                if let Some(column) = column_of(values, array.data_type()) {
-                    return column;
-                }
+            if at == input
+                && let Some(column) = column_of(values, array.data_type())
+            {
+                return column;
             }
             // Index 0 is the one row there is.
             take(array, &first, None).unwrap_or_else(|_| Arc::clone(array))
