@@ -145,7 +145,7 @@ fn lines(events: &[Event]) -> String {
 }
 
 struct Shop {
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     ruleset: Arc<Ruleset>,
     files: Files,
     store: Arc<dyn Store>,
@@ -173,7 +173,7 @@ impl Shop {
         let format = tagloom::catalog::model::Format::Json;
         let source = FileSpec { path, format, streams: vec![0], name: "consume".to_owned() };
         tagloom::engine::run(options_of(&ruleset, &store, source, as_of_ms), &mut |_| {}).unwrap();
-        Self { dir, ruleset, files: loaded.files, store }
+        Self { _dir: dir, ruleset, files: loaded.files, store }
     }
 
     fn reader(&self) -> Reader {

@@ -37,10 +37,9 @@ pub(super) fn run(kind: Kind, rate: u32, users: u32, events: Option<u32>, seed: 
         }
         block.clear();
         let now = wall_ms();
-        while written < wanted.min(most) {
-            stream.add(&mut block, now);
-            written += 1;
-        }
+        let upto = wanted.min(most);
+        (written..upto).for_each(|_| stream.add(&mut block, now));
+        written = upto;
         match out.write_all(&block).and_then(|()| out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             Err(error) => return Err(Failure::Failed(format!("standard output: {error}"))),
