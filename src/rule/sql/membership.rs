@@ -54,9 +54,8 @@ fn merge_node(expr: Expr) -> Transformed<Expr> {
         return Transformed::no(expr);
     }
     let joined = kept.into_iter().map(|k| k.map_or_else(|other| other, expression));
-    let joined = joined.reduce(|a, b| {
-        Expr::BinaryExpr(BinaryExpr::new(Box::new(a), op, Box::new(b)))
-    });
+    let joined =
+        joined.reduce(|a, b| Expr::BinaryExpr(BinaryExpr::new(Box::new(a), op, Box::new(b))));
     joined.map_or(Transformed::no(expr), Transformed::yes)
 }
 
