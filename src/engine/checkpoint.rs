@@ -272,6 +272,10 @@ impl CheckpointActor {
     }
 
     fn watch(&self) {
+        if self.done.is_none() {
+            // All is done, and the shards are being stopped: that they are gone is no failure.
+            return;
+        }
         let gone = |w: &Wire| w.router.shards().iter().any(|s| !s.connected());
         if self.done.is_some() && self.wire.as_ref().is_some_and(gone) {
             self.parts.status.fail(EngineError::ActorGone("shard"));
