@@ -14,9 +14,10 @@ use tokio::sync::oneshot;
 
 use super::job::{Chunk, Job};
 use super::route::Router;
+use super::ruleset::Ruleset;
 use super::status::Status;
 use super::{Clock, EngineError};
-use crate::clock::{Stopwatch, Zone};
+use crate::clock::Stopwatch;
 use crate::dimension::Dimensions;
 use crate::shard::actor::Close;
 use crate::shard::{WindowClose, WindowStats, hash_of};
@@ -49,10 +50,10 @@ pub struct CheckpointParts {
     pub dimensions: Arc<Dimensions>,
     /// Stops and failures.
     pub status: Arc<Status>,
-    /// The business timezone.
-    pub zone: Zone,
-    /// The type of uids.
-    pub uid: crate::catalog::model::UidType,
+    /// The compiled catalogue.
+    pub ruleset: Arc<Ruleset>,
+    /// Users of changed dimension rows computed again, a second.
+    pub changed_users_per_s_max: std::num::NonZeroU32,
     /// When windows close.
     pub limits: WindowLimits,
     /// Where as-of comes from, and the last one of the store.
@@ -201,9 +202,7 @@ impl CheckpointActor {
         // and before all that it does not.
         if self.since_refresh.elapsed() >= REFRESH_EVERY {
             self.since_refresh = Stopwatch::start();
-            for table in self.parts.dimensions.refresh() {
-                tracing::info!(table = table.table, epoch = ?table.epoch, "dimension table switched");
-            }
+            self.follow_epochs();
         }
         let mut intake = router.intake();
         if chunk.is_none() && !intake.has_moved() && self.parts.status.dirty_users() == 0 {
@@ -219,6 +218,22 @@ impl CheckpointActor {
         self.send(router, cut, chunk, closes);
     }
 
+    /// Takes new epochs of dimension tables over; users of changed rows are computed again by jobs.
+    fn follow_epochs(&mut self) {
+        let switched = self.parts.dimensions.refresh();
+        for table in &switched {
+            tracing::info!(table = table.table, epoch = ?table.epoch, "dimension table switched");
+        }
+        if switched.is_empty() || self.parts.dry {
+            return;
+        }
+        let (store, limit) = (self.parts.store.as_ref(), self.parts.changed_users_per_s_max);
+        match super::reload::jobs(store, &self.parts.ruleset, limit) {
+            Ok(jobs) => jobs.into_iter().rev().for_each(|job| self.parts.jobs.push_front(job)),
+            Err(error) => self.parts.status.fail(error),
+        }
+    }
+
     fn closes(&self, router: &Router, as_of_ms: i64, chunk: Option<&Chunk>) -> Vec<WindowClose> {
         let shards = router.shards().len();
         let dimensions = self.parts.dimensions.pin();
@@ -227,7 +242,7 @@ impl CheckpointActor {
             WindowClose {
                 window: self.window,
                 as_of_ms,
-                as_of_day: self.parts.zone.day_of(as_of_ms),
+                as_of_day: self.parts.ruleset.catalog.zone.day_of(as_of_ms),
                 due: Vec::new(),
                 also: Vec::new(),
                 roll_up: !reading,
@@ -237,7 +252,7 @@ impl CheckpointActor {
         ];
         let Some(chunk) = chunk else { return closes };
         let shard_of = |key: &UidKey| {
-            let uid = Uid::from_key(self.parts.uid, key).ok()?;
+            let uid = Uid::from_key(self.parts.ruleset.catalog.uid, key).ok()?;
             Some(crate::event::block::shard_of(hash_of(&uid), shards))
         };
         for key in &chunk.due {
