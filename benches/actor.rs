@@ -3,11 +3,7 @@
 //!
 //! cargo bench --bench actor
 
-#![expect(
-    missing_docs,
-    clippy::disallowed_methods,
-    reason = "a bench: do_send is what is measured"
-)]
+#![expect(clippy::disallowed_methods, reason = "a bench: do_send is what is measured")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;

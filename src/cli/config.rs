@@ -38,6 +38,10 @@ const HELP: &[(&str, &str)] = &[
     ("source.batch_rows_max", "CSV rows decoded at once"),
     ("source.line_bytes_max", "Bytes of the longest line; a longer one is a reject"),
     ("source.batches_under_way_max", "Batches between sources and shards; sources wait beyond it"),
+    (
+        "dimensions.changed_users_per_s_max",
+        "Users of changed dimension rows computed again, a second",
+    ),
     ("dimensions.cache_bytes_max", "Bytes of cached rows for each dimension table"),
     ("rejects.kept_max", "Rejects kept in the store; the oldest go first"),
     ("rejects.waiting_max", "Rejects kept in memory between two windows; sources wait beyond it"),

@@ -38,6 +38,9 @@ pub struct WindowLimits {
 /// How often the checkpoint looks around.
 const TICK: Duration = Duration::from_millis(10);
 
+/// How often the store is asked whether a dimension table has a new epoch.
+const REFRESH_EVERY: Duration = Duration::from_secs(5);
+
 /// What the checkpoint needs to do its work.
 pub struct CheckpointParts {
     /// For due packs.
@@ -87,6 +90,7 @@ pub struct CheckpointActor {
     wire: Option<Wire>,
     window: u64,
     since_close: Stopwatch,
+    since_refresh: Stopwatch,
     under_way: bool,
     swept: bool,
     chunk: Option<Chunk>,
@@ -104,6 +108,7 @@ impl CheckpointActor {
             wire: None,
             window,
             since_close: Stopwatch::start(),
+            since_refresh: Stopwatch::start(),
             under_way: false,
             swept: false,
             chunk: None,
@@ -194,6 +199,12 @@ impl CheckpointActor {
         self.since_close = Stopwatch::start();
         // No batch is routed while the guard lives: the closes stand behind all that the cut covers,
         // and before all that it does not.
+        if self.since_refresh.elapsed() >= REFRESH_EVERY {
+            self.since_refresh = Stopwatch::start();
+            for table in self.parts.dimensions.refresh() {
+                tracing::info!(table = table.table, epoch = ?table.epoch, "dimension table switched");
+            }
+        }
         let mut intake = router.intake();
         if chunk.is_none() && !intake.has_moved() && self.parts.status.dirty_users() == 0 {
             return;

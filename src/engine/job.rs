@@ -124,7 +124,11 @@ impl Job {
                     return Ok(None);
                 }
                 let take = limit.as_ref().map_or(SCAN_USERS_MAX, Limit::chunk_users);
-                let also: Vec<UidKey> = keys.drain(..keys.len().min(take)).collect();
+                let named: Vec<UidKey> = keys.drain(..keys.len().min(take)).collect();
+                // Named by somebody, but perhaps nobody's: a profile is made by events only.
+                let stored = store.profiles(&named)?;
+                let known = named.into_iter().zip(stored).filter(|(_, profile)| profile.is_some());
+                let also: Vec<UidKey> = known.map(|(key, _)| key).collect();
                 let meta = if keys.is_empty() { std::mem::take(done) } else { Vec::new() };
                 Ok(Some(Chunk { also, meta, ..Chunk::default() }))
             }

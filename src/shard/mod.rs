@@ -357,10 +357,6 @@ impl Shard {
             if user.dirty {
                 continue;
             }
-            // Named by somebody, but nobody's: a profile is made by events only.
-            if user.version == 0 && user.state.rows_count() == 0 {
-                continue;
-            }
             if only_due && user.due_ms.is_none_or(|due| due > window.as_of_ms) {
                 stats.stale_due += 1;
                 continue;

@@ -282,10 +282,10 @@ impl Random {
 
     /// An event time: often at the border of a day, or the same as another event's.
     pub fn time(&mut self, spec: &Spec, before: &[Event], around_ms: i64) -> i64 {
-        if self.one_in(6) {
-            if let Some(event) = before.choose(&mut self.rng) {
-                return event.at_ms;
-            }
+        if self.one_in(6)
+            && let Some(event) = before.choose(&mut self.rng)
+        {
+            return event.at_ms;
         }
         let at_ms = match self.below(10) {
             0 => around_ms + self.upto(40 * DAY_MS),
@@ -299,6 +299,7 @@ impl Random {
         at_ms
     }
 
+    #[allow(dead_code, reason = "`order` shuffles, `model` does not")]
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         items.shuffle(&mut self.rng);
     }

@@ -149,10 +149,10 @@ impl<'a> Model<'a> {
         if event.broken || latest_ms.is_some_and(|latest| event.at_ms > latest) {
             return;
         }
-        if let Some(filter) = &stream.filter {
-            if decide(filter, 0, &|e| row_value(event, e)) != Some(true) {
-                return;
-            }
+        if let Some(filter) = &stream.filter
+            && decide(filter, 0, &|e| row_value(event, e)) != Some(true)
+        {
+            return;
         }
         let same = |(have, _): &(Event, i64)| {
             have.stream == event.stream && have.user == event.user && have.id == event.id
