@@ -246,8 +246,10 @@ impl Scene<'_> {
         if wrong.is_empty() {
             return Ok(());
         }
-        let also = Chunk { also: vec![self.uid.to_key()], ..Chunk::default() };
-        self.direct.close_for(as_of_ms, true, also)?;
+        // A profile is made by events only: whoever has none is not to get one by looking.
+        let known = self.profile()?.is_some();
+        let also = if known { vec![self.uid.to_key()] } else { Vec::new() };
+        self.direct.close_for(as_of_ms, true, Chunk { also, ..Chunk::default() })?;
         let recomputed = self.labels()?;
         let inputs = self.inputs(as_of_ms)?;
         for (tag, expected) in wrong {
