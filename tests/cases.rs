@@ -124,12 +124,15 @@ fn values_of_all_types_reach_the_rule() {
 }
 
 #[test]
-fn rows_that_are_no_events_do_not_count_and_nobody_has_tags_too() {
-    let post = "{given: {consume: [{sku: POST, at: -1d, price: 5}]}, expect: {t: EXPECT}}";
-    check("spend_30d", post, "0", "5");
-    check("spend_30d", "{expect: {t: EXPECT}}", "0", "1");
-    let post = post.replace("EXPECT", "0");
-    assert_eq!(report("spend_30d", &post).filtered_rows, 1);
+fn rows_that_are_no_events_do_not_count_and_who_has_none_has_no_tags() {
+    let some = "{given: {consume: [{sku: POST, at: -1d, price: 5}, {sku: A, at: -1d, price: 2}]}, \
+                expect: {t: EXPECT}}";
+    check("spend_30d", some, "2", "7");
+    assert_eq!(report("spend_30d", &some.replace("EXPECT", "2")).filtered_rows, 1);
+    let none = "{given: {consume: [{sku: POST, at: -1d, price: 5}]}, expect: {t: EXPECT}, \
+                after: {2d: {t: null}}}";
+    check("spend_30d", none, "null", "0");
+    assert!(report("spend_30d", &none.replace("EXPECT", "null")).no_profile);
 }
 
 #[test]

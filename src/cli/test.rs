@@ -112,6 +112,9 @@ fn text(case: &Case, report: &CaseReport, catalog: &Catalog, files: &Files, colo
             writeln!(out, "    and {} more", wrong.reads.len() - READS_MAX).ok();
         }
     }
+    if report.no_profile {
+        writeln!(out, "  no row is an event: the user has no profile, and no tag has a value").ok();
+    }
     if report.filtered_rows > 0 {
         writeln!(
             out,
@@ -156,5 +159,6 @@ fn as_json(
         "wrong": wrong.collect::<Vec<_>>(),
         "rejected": report.rejected,
         "filtered_rows": report.filtered_rows,
+        "no_profile": report.no_profile,
     })
 }

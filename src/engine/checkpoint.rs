@@ -303,7 +303,7 @@ impl CheckpointActor {
             return;
         }
         let gone = |w: &Wire| w.router.shards().iter().any(|s| !s.connected());
-        if self.done.is_some() && self.wire.as_ref().is_some_and(gone) {
+        if self.wire.as_ref().is_some_and(gone) {
             self.parts.status.fail(EngineError::ActorGone("shard"));
         }
     }

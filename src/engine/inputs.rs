@@ -3,14 +3,12 @@
 //! In: a user's state, one epoch of each dimension table, an as-of. Out: the input columns of the
 //! plan, with one row. Invariant: no clock; nothing is written.
 
-use std::sync::Arc;
-
-use arrow::array::{ArrayRef, StringArray, new_null_array};
+use arrow::array::ArrayRef;
 
 use super::ruleset::Ruleset;
-use crate::catalog::model::DimensionKey;
 use crate::clock::Day;
-use crate::dimension::{KeyColumn, Pinned};
+use crate::dimension::Pinned;
+use crate::shard::compute::add_dimension_columns;
 use crate::store::Uid;
 use crate::user::features::FeatureBatch;
 use crate::user::state::UserState;
@@ -31,27 +29,6 @@ pub fn of_user(
         features.push(state, as_of_day, &view);
         features.take(&view)
     };
-    let number = if let Uid::U64(number) = uid { [*number] } else { [0] };
-    let text: ArrayRef = Arc::new(StringArray::from(vec![uid.to_string()]));
-    for (at, dimension) in ruleset.catalog.dimensions.iter().enumerate() {
-        let key = match (dimension.key, uid) {
-            (DimensionKey::Uid, Uid::U64(_)) => KeyColumn::Numbers(&number),
-            (DimensionKey::Uid, Uid::Str(_)) => KeyColumn::Array(&text),
-            (DimensionKey::Feature(feature), _) => KeyColumn::Array(&columns[feature]),
-            (DimensionKey::Column { dimension, column }, _) => {
-                KeyColumn::Array(&columns[ruleset.dimension_inputs[dimension] + column])
-            }
-        };
-        match dimensions.enrich(at, key) {
-            Ok(enriched) => columns.extend(enriched.columns),
-            // Checked when the catalogue was compiled: a key column has the table's key type.
-            Err(_) => columns.extend(
-                dimension
-                    .columns
-                    .iter()
-                    .map(|c| new_null_array(&c.kind.data_type(&ruleset.catalog.zone), 1)),
-            ),
-        }
-    }
+    add_dimension_columns(ruleset, dimensions, &[uid], &mut columns, |_, _| ());
     columns
 }
