@@ -193,7 +193,9 @@ impl Cuts {
         sql.word("CASE WHEN ").part(num).word(" IS NULL OR ").part(den).word(" IS NULL OR ");
         sql.part(den).word(" <= 0 THEN ").label_or_null(default);
         for (cut, label) in self.cuts.iter().zip(&self.labels) {
-            sql.word(" WHEN ").part(num).word(" < ").number(cut).word(" * ").part(den);
+            sql.word(" WHEN ").part(num).word(" < ").number(cut);
+            // Whole numbers multiply in 64 bits and could overflow; decimals do not.
+            sql.word(if cut.text.contains('.') { " * " } else { ".0 * " }).part(den);
             sql.word(" THEN ").label(label);
         }
         self.last(sql)
