@@ -2,10 +2,10 @@
 //!
 //! In: codes, open values, state. Out: one packed record, and back.
 //!
-//! The record is postcard (<https://postcard.jamesmunns.com/wire-format>): a format byte, then
-//! [`Record`]. Texts are written once for each profile, and rows hold their index in that list, so a
-//! record does not depend on the process that wrote it. `schema` names the [`Schema`] by which
-//! codes and rows are to be read.
+//! The record is postcard (<https://postcard.jamesmunns.com/wire-format>): a format byte, then head,
+//! codes, open values and state. Texts are written once for each profile, and rows hold their index
+//! in that list, so a record does not depend on the process that wrote it. `schema` names the
+//! [`Schema`] by which codes and rows are to be read.
 //! Invariant: no clock, no I/O.
 
 use std::sync::Arc;
