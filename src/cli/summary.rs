@@ -44,6 +44,9 @@ pub(super) fn show(report: &Report, ruleset: &Ruleset, seconds: f64, json: bool)
             }
         }
     }
+    if report.stats.feature_overflows > 0 {
+        println!("sums too large   {:>12} (NULL for those users)", report.stats.feature_overflows);
+    }
     if let Some(as_of_ms) = report.as_of_ms {
         println!("as of            {}", show_instant(as_of_ms));
     }

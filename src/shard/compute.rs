@@ -143,6 +143,7 @@ impl Computer {
                 user.state.shrink(shared.state_bytes_max, layout, &texts);
                 self.due_days.push(self.features.push(&user.state, window.as_of_day, &texts));
             }
+            stats.feature_overflows += std::mem::take(&mut self.features.overflows);
             self.features.take(&texts)
         };
         lap(&mut watch, &mut stats.stage_ns[0]);

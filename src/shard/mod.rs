@@ -116,6 +116,8 @@ pub struct WindowStats {
     pub resident_bytes: u64,
     /// Bytes of the packed profiles.
     pub packed_bytes: u64,
+    /// Integer sums that do not fit 64 bits: NULL for that user.
+    pub feature_overflows: u64,
     /// Rows whose dimension values were stale or missing because the store could not be read.
     pub dimension_missing: u64,
     /// Users quarantined in this window.
@@ -146,6 +148,7 @@ impl WindowStats {
         self.stale_due += other.stale_due;
         self.tags_changed += other.tags_changed;
         self.dimension_missing += other.dimension_missing;
+        self.feature_overflows += other.feature_overflows;
         self.quarantined += other.quarantined;
         self.resident_users += other.resident_users;
         self.resident_bytes += other.resident_bytes;

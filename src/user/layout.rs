@@ -17,13 +17,16 @@
 //! Flags are: for each value "it is NULL", then for each filter "it is true".
 //! Invariant: no clock, no I/O; the same catalogue gives the same layout.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::model::{Aggregate, Catalog, ColumnType, Span, TypedExpr};
 use crate::clock::Day;
+
+/// Different ages at which the spans of one stream begin or end.
+const BORDERS_MAX: usize = 250;
 
 /// Bits of flags that fit beside the day.
 const FLAGS_BESIDE_DAY: usize = 40;
@@ -204,6 +207,16 @@ pub enum LayoutError {
     /// More streams than a row can name.
     #[error("{0} streams; at most 255 are supported: split the catalogue")]
     Streams(usize),
+    /// More span borders in one stream than buckets can be told apart.
+    #[error(
+        "stream `{stream}`: its features' spans begin and end at {borders} different ages; at most {BORDERS_MAX} are supported: use fewer different spans and offsets"
+    )]
+    Borders {
+        /// The stream.
+        stream: String,
+        /// Different ages.
+        borders: usize,
+    },
     /// A value of a type that state cannot hold.
     #[error(
         "feature `{feature}`: values of type {data_type} cannot be kept; CAST it to int, decimal(18,s), float, string, date or timestamp"
@@ -278,6 +291,17 @@ impl StreamLayout {
             partials: Vec::new(),
         };
         layout.place(kinds, filters.into_values().cloned().collect(), stream.dedupe.is_some());
+        let borders: BTreeSet<u32> = features()
+            .filter_map(|(_, f)| match f.span {
+                Span::Days { days, offset } => Some([offset, offset + days]),
+                Span::Lifetime => None,
+            })
+            .flatten()
+            .collect();
+        if borders.len() > BORDERS_MAX {
+            let (stream, borders) = (stream.name.clone(), borders.len());
+            return Err(LayoutError::Borders { stream, borders });
+        }
         for (index, feature) in features() {
             let value = feature.aggregate.value();
             layout.add_feature(
