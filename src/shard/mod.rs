@@ -286,11 +286,8 @@ impl Shard {
             user.open = schema.open_bytes(&tags);
             user.due_ms = tags.head.due_ms;
             user.as_of_ms = tags.head.as_of_ms;
+            // One that was quarantined by an earlier process is tried again: a fix may have come.
             user.version = tags.head.version;
-            user.quarantined = tags.head.quarantined;
-            if user.quarantined {
-                self.shared.quarantine.add(user.hash);
-            }
         }
         Ok(())
     }
