@@ -111,6 +111,7 @@ pub type Outcome = Result<(), Failure>;
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
+    end_quietly_when_nobody_reads();
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("TAGLOOM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,tagloom=info"));
@@ -126,6 +127,19 @@ pub fn main() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// `tagloom why ... | head` closes our output early: that is no failure. `println!` panics on it.
+fn end_quietly_when_nobody_reads() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let closed =
+            |m: &str| m.starts_with("failed printing to stdout") && m.contains("Broken pipe");
+        if panic.payload_as_str().is_some_and(closed) {
+            std::process::exit(0);
+        }
+        usual(panic);
+    }));
 }
 
 fn dispatch(cli: Cli) -> Outcome {
