@@ -172,7 +172,7 @@ impl Default for ClockConfig {
 
 impl Default for WindowConfig {
     fn default() -> Self {
-        Self { close_ms: 10_000, users_max: 1_000_000, batch_users_max: 8_192 }
+        Self { close_ms: 10_000, users_max: 1_000_000, batch_users_max: 1_024 }
     }
 }
 

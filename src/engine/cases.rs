@@ -274,8 +274,8 @@ impl Scene<'_> {
         let Some(bytes) = self.profile()? else { return Ok(labels) };
         let tags = decode_tags(&bytes)?;
         let schema = schemas.get(tags.head.schema, ruleset, self.store.as_ref())?;
-        for (tag, code) in ruleset.plan.closed_tags().iter().zip(schema.codes(&tags)) {
-            labels[*tag] = label_of(&ruleset.catalog.tags[*tag].domain, code).map(str::to_owned);
+        for (tag, code) in ruleset.plan.closed_tags().iter().zip(&schema.codes(&tags)) {
+            labels[*tag] = label_of(&ruleset.catalog.tags[*tag].domain, *code).map(str::to_owned);
         }
         for (tag, value) in ruleset.plan.open_tags().iter().zip(schema.open_values(&tags)) {
             labels[*tag] = value.map(|v| shown(&v, &ruleset.catalog.zone));

@@ -72,7 +72,7 @@ impl Direct {
             schemas: Arc::new(Schemas::default()),
             quarantine: Arc::new(Quarantine::default()),
             state_bytes_max: 1 << 20,
-            batch_users_max: 8192,
+            batch_users_max: 1024,
         };
         let number = |at: usize| u16::try_from(at).unwrap_or(u16::MAX);
         Ok(Self {

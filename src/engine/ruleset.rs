@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 
 use crate::catalog::model::{Catalog, ColumnType};
+use crate::rule::plan::code_bits;
 use crate::rule::{InputField, Plan, PlanError};
 use crate::user::layout::{LayoutError, StateLayout};
 use crate::user::snapshot::Schema;
@@ -74,7 +75,8 @@ impl Ruleset {
         }
         let plan = Plan::compile(&catalog, &inputs)?;
         let ids = |tags: &[usize]| tags.iter().map(|t| catalog.tags[*t].id.clone()).collect();
-        let schema = Schema::new(&layout, ids(plan.closed_tags()), ids(plan.open_tags()));
+        let bits = catalog.tags.iter().filter_map(code_bits).collect();
+        let schema = Schema::new(&layout, ids(plan.closed_tags()), bits, ids(plan.open_tags()));
         Ok(Self {
             schema_id: schema.id(),
             schema,

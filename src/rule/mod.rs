@@ -6,7 +6,8 @@
 pub mod days;
 pub mod eval;
 pub mod guard;
-mod kernels;
+pub(crate) mod kernels;
+pub mod packed;
 pub mod plan;
 pub mod safe;
 pub mod sql;

@@ -18,6 +18,7 @@ use super::days::DayIndex;
 use super::kernels::coded::{Codes, Table};
 use super::kernels::lane::LaneKind;
 use super::kernels::step::Step;
+use super::packed::{CodeBits, PackedCodes};
 use super::safe::{NotExecutable, SafeExpr};
 use super::sql::{AS_OF, AS_OF_DATE};
 
@@ -132,6 +133,7 @@ pub struct Plan {
     pub(super) unbounded: Vec<usize>,
     pub(super) days: DayIndex,
     pub(super) timestamp: DataType,
+    pub(super) packing: PackedCodes,
 }
 
 impl Plan {
@@ -167,6 +169,7 @@ impl Plan {
         let (mut lanes, leaves) = (builder.lanes, builder.leaves);
         let tables = builder.tables;
         let validity = shape_lanes(&mut tags, &mut lanes, &leaves, inputs.len());
+        let bits: Vec<CodeBits> = catalog.tags.iter().filter_map(code_bits).collect();
         let place = |p: fn(Place) -> bool| (0..tags.len()).filter(|t| p(tags[*t].place)).collect();
         Ok(Self {
             inputs: inputs.to_vec(),
@@ -181,6 +184,7 @@ impl Plan {
             unbounded,
             days: DayIndex::new(&catalog.zone),
             timestamp,
+            packing: PackedCodes::new(&bits),
         })
     }
 
@@ -192,6 +196,11 @@ impl Plan {
     /// Catalogue tag index of each column of codes.
     pub fn closed_tags(&self) -> &[usize] {
         &self.closed
+    }
+
+    /// How the codes of one user are packed.
+    pub fn packing(&self) -> &PackedCodes {
+        &self.packing
     }
 
     /// Catalogue tag index of each open array.
@@ -207,6 +216,17 @@ impl Plan {
     /// Tags that DataFusion evaluates, because no kernel fits them.
     pub fn without_kernel(&self) -> Vec<usize> {
         (0..self.tags.len()).filter(|t| self.tags[*t].program.is_none()).collect()
+    }
+}
+
+/// Bits that a closed tag's codes need: one code a label, and 0 for "no value".
+pub fn code_bits(tag: &Tag) -> Option<CodeBits> {
+    match &tag.domain {
+        Domain::Closed { labels, .. } => {
+            let greatest = u8::try_from(labels.len()).unwrap_or(u8::MAX);
+            Some(CodeBits::of_greatest(greatest))
+        }
+        Domain::Open(_) => None,
     }
 }
 

@@ -116,7 +116,8 @@ impl<'a> Prober<'a> {
         for tag in &focus.tags {
             collect_literals(&tag.expr.expr, &mut literals);
         }
-        let present = focus.plan.evaluate(inputs, 1, as_of).codes[closed];
+        let batch = focus.plan.evaluate(inputs, 1, as_of);
+        let present = focus.plan.packing().get(batch.codes_of(0), closed);
         Some(Self { focus, inputs, as_of, closed, present, literals })
     }
 
@@ -143,7 +144,8 @@ impl<'a> Prober<'a> {
         };
         let columns: Vec<ArrayRef> = self.inputs.iter().enumerate().map(column).collect();
         let batch = self.focus.plan.evaluate(&columns, rows, self.as_of);
-        batch.codes.chunks_exact(batch.closed.max(1)).map(|codes| codes[self.closed]).collect()
+        let packing = self.focus.plan.packing();
+        (0..rows).map(|row| packing.get(batch.codes_of(row), self.closed)).collect()
     }
 
     /// What one input would have to be. `lowest`: no value of this input is smaller (a count);

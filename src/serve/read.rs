@@ -280,7 +280,7 @@ impl Reader {
         add_dimension_columns(ruleset, &pinned, &uids, &mut inputs, |_, _| {});
         let batch = ruleset.plan.evaluate(&inputs, healthy.len(), as_of);
         for (row, at) in healthy.into_iter().enumerate() {
-            users[at].codes = batch.codes[row * batch.closed..(row + 1) * batch.closed].into();
+            users[at].codes = ruleset.plan.packing().unpack(batch.codes_of(row));
             users[at].open = batch.open.iter().map(|array| OpenValue::at(array, row)).collect();
         }
         Ok(users)
@@ -427,9 +427,10 @@ pub(super) fn labels_of(
     row: usize,
 ) -> Vec<Option<String>> {
     let mut values = vec![None; tags.len()];
-    let codes = &batch.codes[row * batch.closed..(row + 1) * batch.closed];
-    for (tag, code) in plan.closed_tags().iter().zip(codes) {
-        values[*tag] = label_of(&tags[*tag].domain, *code).map(str::to_owned);
+    let codes = batch.codes_of(row);
+    for (at, tag) in plan.closed_tags().iter().enumerate() {
+        let code = plan.packing().get(codes, at);
+        values[*tag] = label_of(&tags[*tag].domain, code).map(str::to_owned);
     }
     for (tag, array) in plan.open_tags().iter().zip(&batch.open) {
         values[*tag] = OpenValue::at(array, row).map(|v| v.label());

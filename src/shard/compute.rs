@@ -1,15 +1,15 @@
-//! Tags of many users: features, dimensions, rules, diff, packing.
+//! Tags of many users: features, dimensions, rules.
 //!
-//! In: slots of users and a window. Out: packed profiles and due instants.
+//! In: slots of users and a window. Out: through [`super::results`] packed profiles and due instants.
 //! Invariant: a panic costs one user, not the window.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, StringArray};
 
+use super::results::Results;
 use super::users::{Slot, UserTable};
 use super::{Shared, WindowClose, WindowStats};
 use crate::catalog::model::DimensionKey;
@@ -17,29 +17,43 @@ use crate::clock::{Day, Stopwatch};
 use crate::dimension::{Enriched, KeyColumn, Pinned};
 use crate::engine::ruleset::Ruleset;
 use crate::rule::{AsOf, Scratch, TagBatch};
-use crate::store::{Uid, UidKey};
-use crate::user::features::{FeatureBatch, NEVER};
-use crate::user::snapshot::{Head, encode};
-use crate::write::open;
+use crate::store::Uid;
+use crate::user::features::FeatureBatch;
 
-/// A user whose dimension values could not be read is computed again after this.
-const RETRY_DIMENSIONS_MS: i64 = 1_000;
+/// Users whose memory is asked for before the first of them is needed: as many reads as a core has
+/// under way at once.
+const AHEAD_USERS: usize = 32;
+
+/// What a window's computation works on.
+pub(super) struct Work<'a> {
+    pub(super) users: &'a mut UserTable,
+    pub(super) window: &'a WindowClose,
+    pub(super) shared: &'a Shared,
+    pub(super) stats: &'a mut WindowStats,
+    pub(super) results: Results,
+}
+
+/// What was computed for a batch of users.
+#[derive(Default)]
+pub(super) struct Computed {
+    pub(super) tags: TagBatch,
+    /// The next day on which a span alone changes a feature, by row.
+    pub(super) due_days: Vec<Day>,
+    /// Rows whose dimension values could not be read: to be computed again soon.
+    pub(super) incomplete: Vec<u32>,
+}
 
 /// Computes users in batches, reusing its memory.
 pub(super) struct Computer {
     features: FeatureBatch,
     scratch: Scratch,
-    tags: TagBatch,
-    due_days: Vec<Day>,
-    /// Rows whose dimension values could not be read: to be computed again soon.
-    incomplete: Vec<u32>,
+    computed: Computed,
+    /// 1 for users that were never computed before.
+    fresh: Vec<u8>,
     /// Tests make a user's computation panic.
     #[cfg(test)]
     pub(super) poison: Option<Uid>,
 }
-
-/// Profiles to write, and users by due instant.
-type Computed = (Vec<(UidKey, Vec<u8>)>, BTreeMap<i64, Vec<UidKey>>);
 
 impl Computer {
     pub(super) fn new(shared: &Shared) -> Self {
@@ -47,67 +61,47 @@ impl Computer {
         Self {
             features: FeatureBatch::new(&ruleset.layout, &ruleset.feature_types),
             scratch: Scratch::default(),
-            tags: TagBatch::default(),
-            due_days: Vec::new(),
-            incomplete: Vec::new(),
+            computed: Computed::default(),
+            fresh: Vec::new(),
             #[cfg(test)]
             poison: None,
         }
     }
 
-    pub(super) fn run(
-        &mut self,
-        users: &mut UserTable,
-        slots: &[Slot],
-        window: &WindowClose,
-        shared: &Shared,
-        stats: &mut WindowStats,
-    ) -> Computed {
-        let mut out = (Vec::with_capacity(slots.len()), BTreeMap::new());
-        for batch in slots.chunks(shared.batch_users_max.max(1)) {
-            self.batch(users, batch, window, shared, stats, &mut out);
+    pub(super) fn run(&mut self, work: &mut Work<'_>, slots: &[Slot]) {
+        for batch in slots.chunks(work.shared.batch_users_max.max(1)) {
+            self.batch(work, batch);
         }
-        out
     }
 
     /// One batch; on a panic its halves, down to the user who causes it.
-    fn batch(
-        &mut self,
-        users: &mut UserTable,
-        slots: &[Slot],
-        window: &WindowClose,
-        shared: &Shared,
-        stats: &mut WindowStats,
-        out: &mut Computed,
-    ) {
-        let (ill, healthy): (Vec<Slot>, Vec<Slot>) =
-            slots.iter().partition(|s| users.get(**s).quarantined);
-        for slot in ill {
-            write_profile(users, slot, window, shared, out);
-        }
-        if healthy.is_empty() {
+    fn batch(&mut self, work: &mut Work<'_>, slots: &[Slot]) {
+        if slots.iter().any(|s| work.users.get(*s).quarantined) {
+            let (ill, healthy): (Vec<Slot>, Vec<Slot>) =
+                slots.iter().partition(|s| work.users.get(**s).quarantined);
+            work.write_unchanged(&ill);
+            if !healthy.is_empty() {
+                self.batch(work, &healthy);
+            }
             return;
         }
-        let computed = catch_unwind(AssertUnwindSafe(|| {
-            self.compute(users, &healthy, window, shared, stats);
-        }));
-        match computed {
-            Ok(()) => self.store_results(users, &healthy, window, shared, stats, out),
-            Err(_) => {
-                *self = Self::fresh(self, shared);
-                if let [slot] = healthy[..] {
-                    stats.quarantined += 1;
-                    let user = users.get_mut(slot);
-                    user.quarantined = true;
-                    shared.quarantine.add(user.hash);
-                    write_profile(users, slot, window, shared, out);
-                    return;
-                }
-                let (left, right) = healthy.split_at(healthy.len() / 2);
-                self.batch(users, left, window, shared, stats, out);
-                self.batch(users, right, window, shared, stats, out);
-            }
+        let computed = catch_unwind(AssertUnwindSafe(|| self.compute(work, slots)));
+        if computed.is_ok() {
+            work.store(slots, &self.computed);
+            return;
         }
+        *self = Self::fresh(self, work.shared);
+        if let [slot] = *slots {
+            work.stats.quarantined += 1;
+            let user = work.users.get_mut(slot);
+            user.quarantined = true;
+            work.shared.quarantine.add(user.hash);
+            work.write_unchanged(slots);
+            return;
+        }
+        let (left, right) = slots.split_at(slots.len() / 2);
+        self.batch(work, left);
+        self.batch(work, right);
     }
 
     /// A panic may have left half a row behind: everything that is reused is made anew.
@@ -120,115 +114,63 @@ impl Computer {
         }
     }
 
-    fn compute(
-        &mut self,
-        users: &mut UserTable,
-        slots: &[Slot],
-        window: &WindowClose,
-        shared: &Shared,
-        stats: &mut WindowStats,
-    ) {
-        let layout = &shared.ruleset.layout;
+    fn compute(&mut self, work: &mut Work<'_>, slots: &[Slot]) {
         let mut watch = Stopwatch::start();
-        self.due_days.clear();
-        let mut columns = {
-            let texts = shared.texts.view();
-            for slot in slots {
-                let user = users.get_mut(*slot);
+        let mut columns = self.feature_columns(work, slots);
+        lap(&mut watch, &mut work.stats.stage_ns[0]);
+        self.enrich(work, slots, &mut columns);
+        lap(&mut watch, &mut work.stats.stage_ns[1]);
+        let (window, plan) = (work.window, &work.shared.ruleset.plan);
+        let as_of = AsOf { ms: window.as_of_ms, day: window.as_of_day };
+        self.fresh.clear();
+        self.fresh.extend(slots.iter().map(|s| u8::from(work.users.get(*s).version == 0)));
+        let tags = &mut self.computed.tags;
+        plan.evaluate_into(&columns, slots.len(), as_of, &self.fresh, &mut self.scratch, tags);
+        for (tag, rows) in &tags.failed {
+            work.stats.tags[*tag].failed += rows;
+        }
+        for (tag, present) in plan.closed_tags().iter().zip(&tags.present) {
+            work.stats.tags[*tag].flips += present;
+            work.stats.tags_changed += present;
+        }
+        lap(&mut watch, &mut work.stats.stage_ns[2]);
+    }
+
+    fn feature_columns(&mut self, work: &mut Work<'_>, slots: &[Slot]) -> Vec<ArrayRef> {
+        let (window, shared) = (work.window, work.shared);
+        let layout = &shared.ruleset.layout;
+        let texts = shared.texts.view();
+        let due_days = &mut self.computed.due_days;
+        due_days.clear();
+        for group in slots.chunks(AHEAD_USERS) {
+            work.users.touch(group);
+            for slot in group {
+                let user = work.users.get_mut(*slot);
                 #[cfg(test)]
                 assert!(self.poison.as_ref() != Some(&user.uid), "poisoned by a test");
                 if window.roll_up {
                     user.state.roll_up(window.as_of_day, layout, &texts);
                 }
                 user.state.shrink(shared.state_bytes_max, layout, &texts);
-                self.due_days.push(self.features.push(&user.state, window.as_of_day, &texts));
+                due_days.push(self.features.push(&user.state, window.as_of_day, &texts));
             }
-            stats.feature_overflows += std::mem::take(&mut self.features.overflows);
-            self.features.take(&texts)
-        };
-        lap(&mut watch, &mut stats.stage_ns[0]);
-        self.enrich(users, slots, window, shared, &mut columns, stats);
-        lap(&mut watch, &mut stats.stage_ns[1]);
-        let as_of = AsOf { ms: window.as_of_ms, day: window.as_of_day };
-        shared.ruleset.plan.evaluate_into(
-            &columns,
-            slots.len(),
-            as_of,
-            &mut self.scratch,
-            &mut self.tags,
-        );
-        for (tag, rows) in &self.tags.failed {
-            stats.tags[*tag].failed += rows;
         }
-        lap(&mut watch, &mut stats.stage_ns[2]);
+        work.stats.feature_overflows += std::mem::take(&mut self.features.overflows);
+        self.features.take(&texts)
     }
 
     /// Appends the columns of all dimensions.
-    fn enrich(
-        &mut self,
-        users: &UserTable,
-        slots: &[Slot],
-        window: &WindowClose,
-        shared: &Shared,
-        columns: &mut Vec<ArrayRef>,
-        stats: &mut WindowStats,
-    ) {
-        let uids: Vec<&Uid> = slots.iter().map(|s| &users.get(*s).uid).collect();
-        let incomplete = &mut self.incomplete;
+    fn enrich(&mut self, work: &mut Work<'_>, slots: &[Slot], columns: &mut Vec<ArrayRef>) {
+        let uids: Vec<&Uid> = slots.iter().map(|s| &work.users.get(*s).uid).collect();
+        let incomplete = &mut self.computed.incomplete;
         incomplete.clear();
-        add_dimension_columns(
-            &shared.ruleset,
-            &window.dimensions,
-            &uids,
-            columns,
-            |_, enriched| {
-                stats.dimension_missing += enriched.missing.len() as u64;
-                incomplete.extend(&enriched.missing);
-            },
-        );
-    }
-
-    fn store_results(
-        &mut self,
-        users: &mut UserTable,
-        slots: &[Slot],
-        window: &WindowClose,
-        shared: &Shared,
-        stats: &mut WindowStats,
-        out: &mut Computed,
-    ) {
-        let mut watch = Stopwatch::start();
-        let closed = self.tags.closed;
-        for (row, slot) in slots.iter().enumerate() {
-            let user = users.get_mut(*slot);
-            let codes = &self.tags.codes[row * closed..(row + 1) * closed];
-            if *user.codes != *codes {
-                count_flips(&user.codes, codes, shared.ruleset.plan.closed_tags(), stats);
-                user.codes = codes.into();
-            }
-            let open = open::pack(&self.tags.open, row);
-            if *user.open != *open {
-                count_open_flips(&user.open, &open, shared.ruleset.plan.open_tags(), stats);
-                user.open = open.into();
-            }
-            let due_day = self.due_days[row].min(self.tags.due_days[row]);
-            let due_before_ms = user.due_ms;
-            user.due_ms =
-                (due_day != NEVER).then(|| shared.ruleset.catalog.zone.day_start_ms(due_day));
-            if self.incomplete.contains(&u32::try_from(row).unwrap_or(u32::MAX)) {
-                user.due_ms = Some(window.as_of_ms.saturating_add(RETRY_DIMENSIONS_MS));
-            }
-            user.as_of_ms = window.as_of_ms;
-            // A due entry lives until its instant: one is enough for as long as it does not move.
-            if let Some(due_ms) = user.due_ms.filter(|_| user.due_ms != due_before_ms) {
-                out.1.entry(due_ms).or_default().push(user.uid.to_key());
-            }
-            write_profile(users, *slot, window, shared, out);
-        }
-        lap(&mut watch, &mut stats.stage_ns[3]);
+        let (ruleset, dimensions) = (&work.shared.ruleset, &work.window.dimensions);
+        add_dimension_columns(ruleset, dimensions, &uids, columns, |_, enriched| {
+            work.stats.dimension_missing += enriched.missing.len() as u64;
+            incomplete.extend(&enriched.missing);
+        });
     }
 }
-
 /// Appends the columns of all dimensions to the feature columns of a batch of users. `seen` gets
 /// each dimension's index and what its lookup gave, before its columns are appended.
 pub(crate) fn add_dimension_columns(
@@ -271,50 +213,7 @@ pub(crate) fn add_dimension_columns(
     }
 }
 
-fn lap(watch: &mut Stopwatch, into: &mut u64) {
+pub(super) fn lap(watch: &mut Stopwatch, into: &mut u64) {
     let took: Duration = watch.lap();
     *into += u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-}
-
-fn count_flips(old: &[u8], new: &[u8], tags: &[usize], stats: &mut WindowStats) {
-    for (at, tag) in tags.iter().enumerate() {
-        let before = old.get(at).copied().unwrap_or(0);
-        if before != new[at] {
-            stats.tags[*tag].flips += 1;
-            stats.tags_changed += 1;
-        }
-    }
-}
-
-fn count_open_flips(old: &[u8], new: &[u8], tags: &[usize], stats: &mut WindowStats) {
-    let (old, new) = (open::unpack(old), open::unpack(new));
-    for (at, tag) in tags.iter().enumerate() {
-        if old.get(at).cloned().flatten() != new.get(at).cloned().flatten() {
-            stats.tags[*tag].flips += 1;
-            stats.tags_changed += 1;
-        }
-    }
-}
-
-fn write_profile(
-    users: &mut UserTable,
-    slot: Slot,
-    window: &WindowClose,
-    shared: &Shared,
-    out: &mut Computed,
-) {
-    let key = users.key(slot);
-    let user = users.get_mut(slot);
-    user.version += 1;
-    let head = Head {
-        schema: shared.ruleset.schema_id,
-        as_of_ms: window.as_of_ms,
-        due_ms: user.due_ms,
-        version: user.version,
-        quarantined: user.quarantined,
-    };
-    let mut bytes = Vec::new();
-    let texts = shared.texts.view();
-    encode(head, &user.codes, &user.open, &user.state, &shared.ruleset.layout, &texts, &mut bytes);
-    out.0.push((key, bytes));
 }

@@ -7,6 +7,7 @@
 
 pub mod actor;
 pub(crate) mod compute;
+mod results;
 #[cfg(test)]
 mod tests;
 pub mod users;
@@ -14,20 +15,23 @@ pub mod users;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use self::compute::Computer;
-
+use self::compute::{Computer, Work};
+use self::results::Results;
 use self::users::{Slot, UserTable};
 use crate::clock::Day;
 use crate::dimension::Pinned;
 use crate::engine::ruleset::Ruleset;
 use crate::event::block::{ShardRows, Uids, uid_hash};
 use crate::event::quarantine::Quarantine;
-use crate::store::{DuePack, Store, Uid, UidKey};
+use crate::store::{Bytes, DuePack, Store, Uid, UidKey};
 use crate::user::layout::hash64;
 use crate::user::snapshot::decode_tags;
 use crate::user::state::Folded;
 use crate::user::texts::Texts;
 use crate::write::profile::{ProfileError, Schemas};
+
+/// Rows whose users' memory is asked for before the first of them is folded.
+const AHEAD_ROWS: usize = 64;
 
 /// What shards of one engine share.
 #[derive(Clone)]
@@ -88,7 +92,7 @@ pub struct ShardWindow {
     /// The shard.
     pub shard: u16,
     /// Packed profiles.
-    pub profiles: Vec<(UidKey, Vec<u8>)>,
+    pub profiles: Vec<(UidKey, Bytes)>,
     /// Due entries.
     pub due: Vec<DuePack>,
     /// What was done.
@@ -189,7 +193,8 @@ impl Shard {
     /// An empty shard.
     pub fn new(index: u16, shared: Shared) -> Self {
         let computer = Computer::new(&shared);
-        let (users, dirty, slots) = (UserTable::default(), Vec::new(), Vec::new());
+        let users = UserTable::new(shared.ruleset.plan.packing().bytes());
+        let (dirty, slots) = (Vec::new(), Vec::new());
         let folded = FoldCounts::default();
         Self { index, shared, users, dirty, computer, slots, folded }
     }
@@ -227,6 +232,9 @@ impl Shard {
         let stream = &layout.streams[usize::from(stream)];
         let rows = part.rows.chunks_exact(stream.width).skip(*at);
         for row in rows {
+            if at.is_multiple_of(AHEAD_ROWS) {
+                self.users.touch(&self.slots[*at..self.slots.len().min(*at + AHEAD_ROWS)]);
+            }
             let slot = self.slots[*at];
             let user = self.users.get_mut(slot);
             match user.state.fold(row, stream, layout) {
@@ -282,12 +290,12 @@ impl Shard {
             let state = tags.state(&schema.layout, &ruleset.layout, texts)?;
             let user = self.users.get_mut(*slot);
             user.state = state;
-            user.codes = schema.codes(&tags);
-            user.open = schema.open_bytes(&tags);
+            user.open = Some(schema.open_bytes(&tags)).filter(|open| !open.is_empty());
             user.due_ms = tags.head.due_ms;
-            user.as_of_ms = tags.head.as_of_ms;
             // One that was quarantined by an earlier process is tried again: a fix may have come.
             user.version = tags.head.version;
+            let codes = schema.packed_codes(&tags, ruleset.plan.packing());
+            self.users.set_codes(*slot, &codes);
         }
         Ok(())
     }
@@ -310,8 +318,15 @@ impl Shard {
         let mut slots = std::mem::take(&mut self.dirty);
         self.add_users(&window.due, window, true, &mut slots, &mut stats)?;
         self.add_users(&window.also, window, false, &mut slots, &mut stats)?;
-        let (profiles, due) =
-            self.computer.run(&mut self.users, &slots, window, &self.shared, &mut stats);
+        let mut work = Work {
+            users: &mut self.users,
+            window,
+            shared: &self.shared,
+            stats: &mut stats,
+            results: Results::default(),
+        };
+        self.computer.run(&mut work, &slots);
+        let Results { profiles, due, .. } = work.results;
         let packs = due.into_iter().map(|(due_ms, keys)| DuePack {
             cursor: crate::store::DueCursor { due_ms, window: window.window, shard: self.index },
             keys,

@@ -8,6 +8,10 @@ use hashbrown::HashTable;
 use crate::store::{Uid, UidKey};
 use crate::user::state::UserState;
 
+/// Users in one piece of memory: pieces never move, so that a table of millions grows without being
+/// copied.
+const PIECE_USERS: usize = 1 << 12;
+
 /// One resident user.
 #[derive(Debug, Clone)]
 pub struct User {
@@ -17,14 +21,10 @@ pub struct User {
     pub hash: u64,
     /// Events and settled tiles.
     pub state: UserState,
-    /// Codes of the closed tags as last computed; empty before the first time.
-    pub codes: Box<[u8]>,
-    /// Packed values of the open tags as last computed.
-    pub open: Box<[u8]>,
+    /// Packed values of the open tags as last computed; none where the catalogue has no open tag.
+    pub open: Option<Box<[u8]>>,
     /// From when on the codes may be wrong without an event.
     pub due_ms: Option<i64>,
-    /// The instant the codes are true at.
-    pub as_of_ms: i64,
     /// Writes of this user so far.
     pub version: u64,
     /// In the dirty set.
@@ -37,18 +37,33 @@ pub struct User {
 pub type Slot = u32;
 
 /// All resident users of a shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct UserTable {
-    users: Vec<User>,
+    users: Vec<Vec<User>>,
+    /// Packed codes of the closed tags as last computed, `code_bytes` a user.
+    codes: Vec<Box<[u8]>>,
+    code_bytes: usize,
+    len: usize,
     by_uid: HashTable<Slot>,
 }
 
+fn place(slot: Slot) -> (usize, usize) {
+    let slot = slot as usize;
+    (slot / PIECE_USERS, slot % PIECE_USERS)
+}
+
 impl UserTable {
+    /// An empty table. `code_bytes`: what one user's codes take.
+    pub fn new(code_bytes: usize) -> Self {
+        let by_uid = HashTable::new();
+        Self { users: Vec::new(), codes: Vec::new(), code_bytes, len: 0, by_uid }
+    }
+
     /// The slot of a numeric uid.
     #[inline]
     pub fn find_number(&self, hash: u64, uid: u64) -> Option<Slot> {
         let found = self.by_uid.find(hash, |s| {
-            let user = &self.users[*s as usize];
+            let user = self.get(*s);
             user.hash == hash && user.uid == Uid::U64(uid)
         });
         found.copied()
@@ -56,64 +71,102 @@ impl UserTable {
 
     /// The slot of a uid.
     pub fn find(&self, hash: u64, uid: &Uid) -> Option<Slot> {
-        self.by_uid.find(hash, |s| self.users[*s as usize].uid == *uid).copied()
+        self.by_uid.find(hash, |s| self.get(*s).uid == *uid).copied()
     }
 
     /// Adds a user that is not there.
     pub fn insert(&mut self, hash: u64, uid: Uid) -> Slot {
-        let slot = Slot::try_from(self.users.len()).unwrap_or(Slot::MAX);
-        self.users.push(User {
+        let slot = Slot::try_from(self.len).unwrap_or(Slot::MAX);
+        if self.len.is_multiple_of(PIECE_USERS) {
+            self.users.push(Vec::with_capacity(PIECE_USERS));
+            self.codes.push(vec![0; PIECE_USERS * self.code_bytes].into());
+        }
+        self.users[self.len / PIECE_USERS].push(User {
             uid,
             hash,
             state: UserState::default(),
-            codes: Box::default(),
-            open: Box::default(),
+            open: None,
             due_ms: None,
-            as_of_ms: i64::MIN,
             version: 0,
             dirty: false,
             quarantined: false,
         });
+        self.len += 1;
         let users = &self.users;
-        self.by_uid.insert_unique(hash, slot, |s| users[*s as usize].hash);
+        let hash_of = |s: &Slot| {
+            let (piece, at) = place(*s);
+            users[piece][at].hash
+        };
+        self.by_uid.insert_unique(hash, slot, hash_of);
         slot
     }
 
     /// A user by slot.
+    #[inline]
     pub fn get(&self, slot: Slot) -> &User {
-        &self.users[slot as usize]
+        let (piece, at) = place(slot);
+        &self.users[piece][at]
     }
 
     /// A user by slot, to change.
+    #[inline]
     pub fn get_mut(&mut self, slot: Slot) -> &mut User {
-        &mut self.users[slot as usize]
+        let (piece, at) = place(slot);
+        &mut self.users[piece][at]
+    }
+
+    /// Asks for the memory of users that are about to be needed. Reads that do not depend on each
+    /// other are under way together, where reading user after user would wait for each.
+    #[inline]
+    pub fn touch(&self, slots: &[Slot]) {
+        let lengths = slots.iter().map(|slot| self.get(*slot).state.words().len());
+        std::hint::black_box(lengths.sum::<usize>());
+        // A word of each cache line.
+        let lines = slots.iter().flat_map(|slot| self.get(*slot).state.words().iter().step_by(8));
+        std::hint::black_box(lines.fold(0, |sum: u64, word| sum ^ word));
+    }
+
+    /// A user's packed codes; all 0 before the first time they are computed.
+    #[inline]
+    pub fn codes(&self, slot: Slot) -> &[u8] {
+        let (piece, at) = place(slot);
+        &self.codes[piece][at * self.code_bytes..(at + 1) * self.code_bytes]
+    }
+
+    /// Sets a user's packed codes.
+    #[inline]
+    pub fn set_codes(&mut self, slot: Slot, codes: &[u8]) {
+        let (piece, at) = place(slot);
+        let to = &mut self.codes[piece][at * self.code_bytes..(at + 1) * self.code_bytes];
+        to.copy_from_slice(codes);
     }
 
     /// Number of resident users.
     pub fn len(&self) -> usize {
-        self.users.len()
+        self.len
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.users.is_empty()
+        self.len == 0
     }
 
     /// All users.
     pub fn iter(&self) -> impl Iterator<Item = &User> {
-        self.users.iter()
+        self.users.iter().flatten()
     }
 
     /// The store's key of a user.
     pub fn key(&self, slot: Slot) -> UidKey {
-        self.users[slot as usize].uid.to_key()
+        self.get(slot).uid.to_key()
     }
 
     /// Memory of all users, the table included.
     pub fn bytes(&self) -> usize {
-        let each = |u: &User| u.state.heap_bytes() + u.codes.len() + u.open.len();
-        self.users.iter().map(each).sum::<usize>()
-            + self.users.capacity() * size_of::<User>()
+        let open = |u: &User| u.open.as_ref().map_or(0, |o| o.len());
+        let each = self.iter().map(|u| u.state.heap_bytes() + open(u));
+        each.sum::<usize>()
+            + self.users.len() * PIECE_USERS * (size_of::<User>() + self.code_bytes)
             + self.by_uid.capacity() * 5
     }
 }

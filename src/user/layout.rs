@@ -98,6 +98,31 @@ impl ValueKind {
     }
 }
 
+impl ValueKind {
+    /// Maps a stored word to a signed number whose order is the value's order (not for `Text`,
+    /// which stays its code). Whole numbers, decimals and instants are themselves.
+    #[inline]
+    pub fn signed_key(self, word: u64) -> i64 {
+        const SIGN: u64 = 1 << 63;
+        match self {
+            Self::Date => i64::from(low32(word).cast_signed()),
+            Self::Text | Self::Bool => word.cast_signed(),
+            _ => (self.order_key(word) ^ SIGN).cast_signed(),
+        }
+    }
+
+    /// The inverse of [`ValueKind::signed_key`].
+    #[expect(clippy::cast_possible_truncation, reason = "a date's key has 32 bits")]
+    pub fn from_signed_key(self, key: i64) -> u64 {
+        const SIGN: u64 = 1 << 63;
+        match self {
+            Self::Date => u64::from((key as i32).cast_unsigned()),
+            Self::Text | Self::Bool => key.cast_unsigned(),
+            _ => self.from_order_key(key.cast_unsigned() ^ SIGN),
+        }
+    }
+}
+
 /// The lower half of a word.
 pub fn low32(word: u64) -> u32 {
     (word & 0xffff_ffff) as u32
@@ -184,6 +209,8 @@ pub struct StreamLayout {
     pub id_word: Option<usize>,
     /// Values, 8-byte ones first.
     pub values: Vec<Value>,
+    /// Index of the first value that takes half a word.
+    pub first_half: usize,
     /// Distinct filters.
     pub filters: Vec<Filter>,
     /// Distinct partials.
@@ -287,6 +314,7 @@ impl StreamLayout {
             width: 0,
             id_word: None,
             values: Vec::new(),
+            first_half: kinds.iter().take_while(|(_, kind)| !kind.is_half()).count(),
             filters: Vec::new(),
             partials: Vec::new(),
         };
@@ -482,7 +510,12 @@ mod tests {
             assert!(keys.windows(2).all(|k| k[0] < k[1]), "{kind:?} {keys:?}");
             let back: Vec<u64> = keys.iter().map(|k| kind.from_order_key(*k)).collect();
             assert_eq!(back, ascending);
+            let keys: Vec<i64> = ascending.iter().map(|w| kind.signed_key(*w)).collect();
+            assert!(keys.windows(2).all(|k| k[0] < k[1]), "{kind:?} {keys:?}");
+            let back: Vec<u64> = keys.iter().map(|k| kind.from_signed_key(*k)).collect();
+            assert_eq!(back, ascending);
         };
+        check(ValueKind::U64, &[0, 1, u64::MAX]);
         check(ValueKind::Int, &[i64::MIN, -1, 0, 1, i64::MAX].map(i64::cast_unsigned));
         check(
             ValueKind::Float,

@@ -1,16 +1,20 @@
 //! Features compiled to steps over rows.
 //!
-//! In: a state layout and the catalogue's spans. Out: for each stream which partial each row moves,
-//! in which bucket of ages, and from which buckets each feature is made.
+//! In: a state layout and the catalogue's spans. Out: for each stream which cells each row moves, and
+//! from which cells each feature is made.
 //!
-//! A bucket is a range of ages (days before the as-of day) between two neighbouring span borders of
-//! the stream: a feature is the merge of neighbouring buckets, and an event moves one bucket only,
-//! however many spans look at it. Invariant: no clock, no I/O.
+//! A bucket is a range of ages (days before the as-of day) between two neighbouring span borders. A
+//! stream has the borders of all its features; a partial has cells only for those of its own, so
+//! that a count over a lifetime has one. A feature is the merge of neighbouring cells, and an event
+//! moves one cell a partial, however many spans look at it. Invariant: no clock, no I/O.
 
-use super::layout::{PartialKind, StateLayout, StreamLayout, Value, ValueKind};
+use super::layout::{Partial, PartialKind, StateLayout, StreamLayout, Value, ValueKind};
 use crate::catalog::model::Span;
 
-/// What a row does to an accumulator.
+/// No feature of the partial looks at this age.
+pub(super) const NO_CELL: u32 = u32::MAX;
+
+/// What a row does to a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Op {
     Count,
@@ -31,8 +35,10 @@ pub(super) enum Op {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Step {
     pub(super) op: Op,
-    /// First accumulator of the partial; one a bucket.
-    pub(super) at: usize,
+    /// Where the partial's part of [`StreamProgram::cell_of`] begins.
+    pub(super) table: usize,
+    /// First and last values: how far behind the cell of the time that of the key is.
+    pub(super) key_cells: usize,
     pub(super) value: Access,
 }
 
@@ -47,12 +53,13 @@ pub(super) struct Access {
     pub(super) null_bit: u64,
 }
 
-/// A feature as a merge of buckets `lo..hi` of a partial.
-#[derive(Debug, Clone, Copy)]
+/// A feature as a merge of a partial's cells `lo..hi`, which are the stream's buckets `buckets`.
+#[derive(Debug, Clone)]
 pub(super) struct Output {
     pub(super) feature: usize,
     pub(super) lo: usize,
     pub(super) hi: usize,
+    pub(super) buckets: std::ops::Range<usize>,
 }
 
 /// A partial's steps and features.
@@ -62,6 +69,12 @@ pub(super) struct PartialProgram {
     pub(super) kind: PartialKind,
     /// The kind of the value, where there is one.
     pub(super) value: Option<ValueKind>,
+    /// First cell and number of cells; first and last values have as many again for their keys.
+    pub(super) first_cell: usize,
+    pub(super) cells: usize,
+    /// Distinct values whose spans all end today: a value counts in its youngest bucket only, and
+    /// cells add up. Otherwise there is a cell for each output.
+    pub(super) nested: bool,
     /// Sorted by (lo, hi).
     pub(super) outputs: Vec<Output>,
 }
@@ -75,6 +88,8 @@ pub(super) struct StreamProgram {
     /// For each age up to the greatest border the next border; after it there is none.
     pub(super) next_border: Vec<u32>,
     pub(super) buckets: usize,
+    /// For each partial and bucket the cell, or [`NO_CELL`].
+    pub(super) cell_of: Vec<u32>,
     /// Steps for every row.
     pub(super) plain: Vec<Step>,
     /// Steps by filter, and the flag bit of the first filter.
@@ -83,57 +98,128 @@ pub(super) struct StreamProgram {
     pub(super) partials: Vec<PartialProgram>,
 }
 
-impl StreamProgram {
-    /// Compiles one stream. `at` is the next free accumulator, `sets` the next free set.
-    pub(super) fn new(layout: &StreamLayout, at: &mut usize, sets: &mut usize) -> Self {
-        let mut borders = vec![0u32];
-        for (_, span) in layout.partials.iter().flat_map(|p| &p.features) {
-            if let Span::Days { days, offset } = span {
-                borders.extend([*offset, offset + days]);
+/// Numbers given out while compiling.
+#[derive(Debug, Default)]
+pub(super) struct Sizes {
+    pub(super) cells: usize,
+    pub(super) sets: usize,
+}
+
+/// Ages at which a partial's features begin and end, ascending.
+struct Borders {
+    ages: Vec<u32>,
+    lifetime: bool,
+}
+
+impl Borders {
+    fn of<'a>(partials: impl Iterator<Item = &'a Partial>) -> Self {
+        let mut borders = Self { ages: Vec::new(), lifetime: false };
+        for (_, span) in partials.flat_map(|p| &p.features) {
+            match span {
+                Span::Days { days, offset } => borders.ages.extend([*offset, offset + days]),
+                Span::Lifetime => {
+                    borders.lifetime = true;
+                    borders.ages.push(0);
+                }
             }
         }
-        borders.sort_unstable();
-        borders.dedup();
-        let greatest = borders.last().copied().unwrap_or(0);
-        let bucket = |age: u32| borders.iter().take_while(|b| **b <= age).count() - 1;
+        borders.ages.sort_unstable();
+        borders.ages.dedup();
+        borders
+    }
+
+    fn ranges(&self) -> usize {
+        self.ages.len() - usize::from(!self.lifetime && !self.ages.is_empty())
+    }
+
+    /// The range an age falls into.
+    fn range_of(&self, age: u32) -> Option<usize> {
+        let range = self.ages.partition_point(|b| *b <= age).checked_sub(1)?;
+        (range < self.ranges()).then_some(range)
+    }
+
+    fn of_span(&self, span: &Span) -> (usize, usize) {
+        let at = |age: u32| self.ages.partition_point(|b| *b < age);
+        match span {
+            Span::Lifetime => (0, self.ranges()),
+            Span::Days { days, offset } => (at(*offset), at(offset + days)),
+        }
+    }
+}
+
+impl StreamProgram {
+    /// Compiles one stream; takes the cells and sets it needs from `sizes`.
+    pub(super) fn new(layout: &StreamLayout, sizes: &mut Sizes) -> Self {
+        let mut borders = Borders::of(layout.partials.iter());
+        // The last bucket, of everything before the greatest border, is always there.
+        borders.lifetime = true;
+        if borders.ages.first() != Some(&0) {
+            borders.ages.insert(0, 0);
+        }
+        let greatest = borders.ages.last().copied().unwrap_or(0);
+        let bucket = |age: u32| borders.range_of(age).unwrap_or(0);
+        let next = |age: u32| borders.ages.iter().copied().find(|b| *b > age).unwrap_or(greatest);
         let mut program = Self {
             width: layout.width,
             bucket_of_age: (0..=greatest)
                 .map(|a| u8::try_from(bucket(a)).unwrap_or(u8::MAX))
                 .collect(),
-            next_border: (0..greatest)
-                .map(|a| borders.iter().copied().find(|b| *b > a).unwrap_or(greatest))
-                .collect(),
-            buckets: borders.len(),
+            next_border: (0..greatest).map(next).collect(),
+            buckets: borders.ranges(),
+            cell_of: Vec::new(),
             plain: Vec::new(),
             filtered: vec![Vec::new(); layout.filters.len()],
             first_filter_flag: layout.values.len(),
             partials: Vec::new(),
         };
         for partial in &layout.partials {
-            let value = partial.value.map(|v| &layout.values[v]);
-            let op = op_of(partial.kind, value, sets);
-            let step = Step { op, at: *at, value: value.map(access_of).unwrap_or_default() };
-            *at += program.buckets;
-            match partial.filter {
-                None => program.plain.push(step),
-                Some(filter) => program.filtered[filter].push(step),
-            }
-            let mut outputs: Vec<Output> = partial
-                .features
-                .iter()
-                .map(|(feature, span)| match span {
-                    Span::Lifetime => Output { feature: *feature, lo: 0, hi: program.buckets },
-                    Span::Days { days, offset } => {
-                        Output { feature: *feature, lo: bucket(*offset), hi: bucket(offset + days) }
-                    }
-                })
-                .collect();
-            outputs.sort_by_key(|o| (o.lo, o.hi));
-            let value = value.map(|v| v.kind);
-            program.partials.push(PartialProgram { step, kind: partial.kind, value, outputs });
+            program.add(partial, layout, &borders, sizes);
         }
         program
+    }
+
+    fn add(
+        &mut self,
+        partial: &Partial,
+        layout: &StreamLayout,
+        stream: &Borders,
+        sizes: &mut Sizes,
+    ) {
+        let own = Borders::of(std::iter::once(partial));
+        let mut outputs: Vec<Output> = partial
+            .features
+            .iter()
+            .map(|(feature, span)| {
+                let (lo, hi) = own.of_span(span);
+                let (from, to) = stream.of_span(span);
+                Output { feature: *feature, lo, hi, buckets: from..to }
+            })
+            .collect();
+        outputs.sort_by_key(|o| (o.lo, o.hi));
+        let nested = outputs.iter().all(|o| o.buckets.start == 0);
+        let cells = if partial.kind == PartialKind::CountDistinct && !nested {
+            outputs.len()
+        } else {
+            own.ranges()
+        };
+        let (first_cell, table) = (sizes.cells, self.cell_of.len());
+        self.cell_of.extend(stream.ages.iter().map(|age| {
+            let range = own.range_of(*age).map(|r| r.min(cells - 1) + first_cell);
+            range.and_then(|c| u32::try_from(c).ok()).unwrap_or(NO_CELL)
+        }));
+        let is_pair = matches!(partial.kind, PartialKind::First | PartialKind::Last);
+        sizes.cells += if is_pair { 2 * cells } else { cells };
+        let value = partial.value.map(|v| &layout.values[v]);
+        let op = op_of(partial.kind, value, &mut sizes.sets);
+        let access = value.map(access_of).unwrap_or_default();
+        let step = Step { op, table, key_cells: cells, value: access };
+        match partial.filter {
+            None => self.plain.push(step),
+            Some(filter) => self.filtered[filter].push(step),
+        }
+        let (kind, value) = (partial.kind, value.map(|v| v.kind));
+        let partial = PartialProgram { step, kind, value, first_cell, cells, nested, outputs };
+        self.partials.push(partial);
     }
 }
 
@@ -166,10 +252,9 @@ fn access_of(value: &Value) -> Access {
     }
 }
 
-/// All streams' programs; returns them with the number of accumulators and sets they need.
-pub(super) fn compile(layout: &StateLayout) -> (Vec<StreamProgram>, usize, usize) {
-    let (mut at, mut sets) = (0, 0);
-    let programs =
-        layout.streams.iter().map(|s| StreamProgram::new(s, &mut at, &mut sets)).collect();
-    (programs, at, sets)
+/// All streams' programs, and the cells and sets they need.
+pub(super) fn compile(layout: &StateLayout) -> (Vec<StreamProgram>, Sizes) {
+    let mut sizes = Sizes::default();
+    let programs = layout.streams.iter().map(|s| StreamProgram::new(s, &mut sizes)).collect();
+    (programs, sizes)
 }

@@ -3,14 +3,14 @@
 //! In: codes, open values, state. Out: one packed record, and back.
 //!
 //! The record is postcard (<https://postcard.jamesmunns.com/wire-format>): a format byte, then head,
-//! codes, open values and state. Texts are written once for each profile, and rows hold their index
-//! in that list, so a record does not depend on the process that wrote it. `schema` names the
-//! [`Schema`] by which codes and rows are to be read.
+//! codes, open values and state. Codes and rows are plain bytes, copied as they are. Texts are
+//! written once for each profile, and rows hold their index in that list, so a record does not
+//! depend on the process that wrote it. `schema` names the [`Schema`] by which codes and rows are to
+//! be read.
 //! Invariant: no clock, no I/O.
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::layout::{
@@ -20,9 +20,10 @@ use super::settled::{Cell, Settled, Tile, text_code};
 use super::state::UserState;
 use super::texts::{Texts, TextsView};
 use crate::clock::Day;
+use crate::rule::packed::CodeBits;
 
 /// First byte of every record.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 
 /// What stands before a user's codes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,19 +40,36 @@ pub struct Head {
     pub quarantined: bool,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 struct Record<'a> {
+    head: Head,
+    #[serde(serialize_with = "plain")]
+    codes: &'a [u8],
+    #[serde(serialize_with = "plain")]
+    open: &'a [u8],
+    state: StateRecord<'a>,
+}
+
+/// Bytes as bytes: a slice would be written element by element.
+fn plain<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
+}
+
+/// The first fields of [`Record`].
+#[derive(Debug, Deserialize)]
+struct TagsRecord<'a> {
     head: Head,
     codes: &'a [u8],
     open: &'a [u8],
-    state: &'a [u8],
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct StateRecord<'a> {
     #[serde(borrow)]
     texts: Vec<&'a str>,
-    rows: Vec<u64>,
+    /// Words, each as 8 bytes, lowest first.
+    #[serde(serialize_with = "plain")]
+    rows: &'a [u8],
     tiles: Vec<TileRecord>,
     ids_forgotten_until: Option<Day>,
 }
@@ -70,16 +88,23 @@ enum CellRecord {
 pub struct TagsOnly<'a> {
     /// Version, instants, schema.
     pub head: Head,
-    /// One code for each closed tag of the schema.
+    /// Codes of the closed tags of the schema, packed.
     pub codes: &'a [u8],
     /// Values of the open tags, as [`crate::write::open`] packs them.
     pub open: &'a [u8],
+    /// Everything after the open values.
     state: &'a [u8],
 }
 
 /// A record that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
+    /// Written by a tagloom before the first release.
+    #[error(
+        "profile format {0} is older than this tagloom reads ({FORMAT}); set store.path to a new \
+         directory and run again over the sources"
+    )]
+    Older(u8),
     /// Written by a newer tagloom.
     #[error("profile format {0} is newer than this tagloom reads ({FORMAT}); upgrade tagloom")]
     Newer(u8),
@@ -102,6 +127,8 @@ impl From<postcard::Error> for SnapshotError {
 pub struct Schema {
     /// Ids of the closed tags, in the order of codes.
     pub closed: Vec<String>,
+    /// Bits of each closed tag's code: how [`PackedCodes`](crate::rule::packed::PackedCodes) packs.
+    pub bits: Vec<CodeBits>,
     /// Ids of the open tags, in the order of open values.
     pub open: Vec<String>,
     /// How rows are laid out, by stream index.
@@ -142,7 +169,12 @@ pub struct ValueSchema {
 
 impl Schema {
     /// The schema that a layout and the catalogue's tag ids make.
-    pub fn new(layout: &StateLayout, closed: Vec<String>, open: Vec<String>) -> Self {
+    pub fn new(
+        layout: &StateLayout,
+        closed: Vec<String>,
+        bits: Vec<CodeBits>,
+        open: Vec<String>,
+    ) -> Self {
         let value = |v: &Value| ValueSchema {
             fingerprint: v.fingerprint,
             kind: v.kind,
@@ -158,7 +190,7 @@ impl Schema {
             filters: s.filters.iter().map(|f| (f.fingerprint, f.flag)).collect(),
             partials: s.partials.iter().map(|p| p.fingerprint).collect(),
         };
-        Self { closed, open, streams: layout.streams.iter().map(stream).collect() }
+        Self { closed, bits, open, streams: layout.streams.iter().map(stream).collect() }
     }
 
     /// Its id: a hash of its content.
@@ -167,61 +199,109 @@ impl Schema {
     }
 }
 
-/// Packs a profile into `out` (cleared first).
-pub fn encode(
-    head: Head,
-    codes: &[u8],
-    open: &[u8],
-    state: &UserState,
-    layout: &StateLayout,
-    texts: &TextsView<'_>,
-    out: &mut Vec<u8>,
-) {
-    let state = encode_state(state, layout, texts);
-    out.clear();
-    out.push(FORMAT);
-    let record = Record { head, codes, open, state: &state };
-    *out = postcard::to_extend(&record, std::mem::take(out))
-        .expect("plain data into a growing buffer always fits");
+/// Packs profiles, reusing its memory.
+#[derive(Debug, Default)]
+pub struct Packer {
+    local: Local,
+    rows: Vec<u8>,
+    out: Vec<u8>,
 }
 
-fn encode_state(state: &UserState, layout: &StateLayout, texts: &TextsView<'_>) -> Vec<u8> {
-    let mut local = Local { by_code: HashMap::new(), codes: Vec::new() };
-    let mut rows = state.words().to_vec();
-    let mut at = 0;
-    while at < rows.len() {
-        let stream = &layout.streams[row_stream(rows[at])];
-        let row = &mut rows[at..at + stream.width];
-        for value in stream.values.iter().filter(|v| v.kind == ValueKind::Text) {
-            if !flag_set(row, value.null_flag) {
-                let code = super::layout::low32(value_word(row, value));
-                set_value(row, value.word, value.upper, true, u64::from(local.index(code)));
-            }
-        }
-        at += stream.width;
+/// What is packed.
+#[derive(Debug, Clone, Copy)]
+pub struct Profile<'a> {
+    /// Version, instants, schema.
+    pub head: Head,
+    /// Packed codes of the closed tags.
+    pub codes: &'a [u8],
+    /// Packed values of the open tags.
+    pub open: &'a [u8],
+    /// Events and settled tiles.
+    pub state: &'a UserState,
+}
+
+impl Packer {
+    /// A profile's record; valid until the next call.
+    pub fn pack(
+        &mut self,
+        profile: &Profile<'_>,
+        layout: &StateLayout,
+        texts: &TextsView<'_>,
+    ) -> &[u8] {
+        self.local.clear();
+        self.pack_rows(profile.state.words(), layout);
+        let settled = profile.state.settled();
+        let tiles = settled.map_or(&[][..], |s| &s.tiles);
+        let tiles = tiles.iter().map(|t| encode_tile(t, layout, &mut self.local)).collect();
+        let record = Record {
+            head: profile.head,
+            codes: profile.codes,
+            open: profile.open,
+            state: StateRecord {
+                texts: self.local.codes.iter().map(|c| texts.get(*c)).collect(),
+                rows: &self.rows,
+                tiles,
+                ids_forgotten_until: settled.and_then(|s| s.ids_forgotten_until),
+            },
+        };
+        let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        out.push(FORMAT);
+        self.out = postcard::to_extend(&record, out)
+            .expect("plain data into a growing buffer always fits");
+        &self.out
     }
-    let tiles = state.settled().map_or(&[][..], |s| &s.tiles);
-    let tiles = tiles.iter().map(|t| encode_tile(t, layout, &mut local)).collect();
-    let record = StateRecord {
-        texts: local.codes.iter().map(|c| texts.get(*c)).collect(),
-        rows,
-        tiles,
-        ids_forgotten_until: state.settled().and_then(|s| s.ids_forgotten_until),
-    };
-    postcard::to_stdvec(&record).expect("plain data into a growing buffer always fits")
+
+    /// The rows as bytes, text codes replaced by their index in this record's list.
+    fn pack_rows(&mut self, words: &[u64], layout: &StateLayout) {
+        self.rows.clear();
+        self.rows.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        let mut at = 0;
+        while at < words.len() {
+            let stream = &layout.streams[row_stream(words[at])];
+            let row = &words[at..at + stream.width];
+            for value in &stream.values[stream.first_half..] {
+                if value.kind != ValueKind::Text || flag_set(row, value.null_flag) {
+                    continue;
+                }
+                let index = self.local.index(super::layout::low32(value_word(row, value)));
+                let half = (at + value.word) * 8 + if value.upper { 4 } else { 0 };
+                self.rows[half..half + 4].copy_from_slice(&index.to_le_bytes());
+            }
+            at += stream.width;
+        }
+    }
 }
 
+/// The texts of one record: a small number for each code.
+#[derive(Debug, Default)]
 struct Local {
-    by_code: HashMap<u32, u32>,
+    /// By code: the record in which it was seen last, and its index there.
+    seen: Vec<(u32, u32)>,
+    record: u32,
     codes: Vec<u32>,
 }
 
 impl Local {
+    fn clear(&mut self) {
+        self.codes.clear();
+        if self.record == u32::MAX {
+            self.seen.clear();
+            self.record = 0;
+        }
+        self.record += 1;
+    }
+
     fn index(&mut self, code: u32) -> u32 {
-        *self.by_code.entry(code).or_insert_with(|| {
+        let at = code as usize;
+        if at >= self.seen.len() {
+            self.seen.resize(at + 1, (0, 0));
+        }
+        if self.seen[at].0 != self.record {
+            self.seen[at] = (self.record, u32::try_from(self.codes.len()).unwrap_or(u32::MAX));
             self.codes.push(code);
-            u32::try_from(self.codes.len() - 1).unwrap_or(u32::MAX)
-        })
+        }
+        self.seen[at].1
     }
 }
 
@@ -269,7 +349,10 @@ pub fn decode_tags(bytes: &[u8]) -> Result<TagsOnly<'_>, SnapshotError> {
     if *format > FORMAT {
         return Err(SnapshotError::Newer(*format));
     }
-    let Record { head, codes, open, state } = postcard::from_bytes(rest)?;
+    if *format < FORMAT {
+        return Err(SnapshotError::Older(*format));
+    }
+    let (TagsRecord { head, codes, open }, state) = postcard::take_from_bytes(rest)?;
     Ok(TagsOnly { head, codes, open, state })
 }
 
@@ -290,8 +373,13 @@ impl TagsOnly<'_> {
                 .copied()
                 .ok_or_else(|| SnapshotError::Damaged("text index out of range".into()))
         };
-        let mut rows = Vec::with_capacity(record.rows.len());
-        let mut rest = record.rows.as_slice();
+        let (words, odd) = record.rows.as_chunks::<8>();
+        if !odd.is_empty() {
+            return Err(SnapshotError::Damaged("half a word of rows".into()));
+        }
+        let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
+        let mut rows = Vec::with_capacity(words.len());
+        let mut rest = words.as_slice();
         while let Some(first) = rest.first() {
             let from = stored
                 .streams
@@ -378,6 +466,7 @@ struct StoredStream {
 impl StoredLayout {
     /// Finds each stored value, filter and partial in the present layout by its fingerprint.
     pub fn new(schema: &Schema, layout: &StateLayout) -> Self {
+        let present = Schema::new(layout, Vec::new(), Vec::new(), Vec::new());
         let stream = |(index, s): (usize, &StreamSchema)| {
             let to = layout.streams.iter().position(|l| l.name == s.name);
             let now = to.map(|t| &layout.streams[t]);
@@ -393,11 +482,7 @@ impl StoredLayout {
             let partials = s.partials.iter().map(|print| {
                 now.and_then(|n| n.partials.iter().position(|p| p.fingerprint == *print))
             });
-            let same = to == Some(index)
-                && now.is_some_and(|n| {
-                    let present = Schema::new(layout, Vec::new(), Vec::new());
-                    present.streams[usize::from(n.stream)] == *s
-                });
+            let same = to == Some(index) && present.streams.get(index) == Some(s);
             StoredStream {
                 width: s.width,
                 id_word: s.id_word,

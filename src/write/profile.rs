@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use super::open::{OpenValue, unpack};
 use crate::catalog::model::{Catalog, Domain};
 use crate::engine::ruleset::Ruleset;
+use crate::rule::packed::PackedCodes;
 use crate::store::{Store, StoreError};
 use crate::user::snapshot::{Schema, SnapshotError, StoredLayout, TagsOnly};
 
@@ -24,6 +25,7 @@ pub fn schema_key(id: u64) -> String {
 pub struct StoredSchema {
     /// How rows are read.
     pub layout: StoredLayout,
+    packing: PackedCodes,
     /// For each present closed tag its place among the stored codes.
     closed: Vec<Option<usize>>,
     /// For each present open tag its place among the stored values.
@@ -41,19 +43,27 @@ impl StoredSchema {
         };
         Self {
             layout: StoredLayout::new(schema, &ruleset.layout),
+            packing: PackedCodes::new(&schema.bits),
             closed: find(&schema.closed, &ruleset.schema.closed),
             open: find(&schema.open, &ruleset.schema.open),
-            same: schema.closed == ruleset.schema.closed && schema.open == ruleset.schema.open,
+            same: schema.closed == ruleset.schema.closed
+                && schema.bits == ruleset.schema.bits
+                && schema.open == ruleset.schema.open,
         }
     }
 
     /// The codes in the order of the present closed tags; tags that are new have no value.
     pub fn codes(&self, tags: &TagsOnly<'_>) -> Box<[u8]> {
         if self.same {
-            return tags.codes.into();
+            return self.packing.unpack(tags.codes);
         }
-        let code = |at: &Option<usize>| at.and_then(|at| tags.codes.get(at)).copied().unwrap_or(0);
+        let code = |at: &Option<usize>| at.map_or(0, |at| self.packing.get(tags.codes, at));
         self.closed.iter().map(code).collect()
+    }
+
+    /// The same, packed as the present ruleset does.
+    pub fn packed_codes(&self, tags: &TagsOnly<'_>, present: &PackedCodes) -> Box<[u8]> {
+        if self.same { tags.codes.into() } else { present.pack(&self.codes(tags)) }
     }
 
     /// The open values in the order of the present open tags.

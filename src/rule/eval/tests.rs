@@ -1,9 +1,17 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::{DictionaryArray, Int32Array, Int64Array};
 use arrow::datatypes::{Field, Int32Type, Schema};
 use proptest::prelude::*;
 
+use arrow::array::{
+    AsArray, BooleanArray, Date32Array, Float64Array, StringArray, TimestampMillisecondArray,
+};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+
+use super::columns::plain;
 use super::*;
 use crate::catalog::model::{Catalog, Domain, Tag, UidType, timestamp_type};
 use crate::catalog::place::{Diagnostics, Place as FilePlace};
@@ -98,7 +106,7 @@ fn shown(plan: &Plan, catalog: &Catalog, batch: &TagBatch) -> Vec<Vec<Option<Str
     for (at, tag) in plan.closed_tags().iter().enumerate() {
         let Domain::Closed { labels, .. } = &catalog.tags[*tag].domain else { unreachable!() };
         shown[*tag] = (0..batch.rows)
-            .map(|row| batch.codes[row * batch.closed + at])
+            .map(|row| plan.packing().get(batch.codes_of(row), at))
             .map(|code| usize::from(code).checked_sub(1).map(|at| labels[at].clone()))
             .collect();
     }
@@ -355,7 +363,7 @@ proptest! {
         let (mut scratch, mut out) = (Scratch::default(), TagBatch::default());
         for columns in batches {
             let rows = columns[0].len();
-            plan.evaluate_into(&columns, rows, as_of(&catalog.zone), &mut scratch, &mut out);
+            plan.evaluate_into(&columns, rows, as_of(&catalog.zone), &[], &mut scratch, &mut out);
             let got = shown(&plan, &catalog, &out);
             let expected = expected(&catalog, &columns, rows);
             for (tag, (got, expected)) in got.iter().zip(&expected).enumerate() {
@@ -394,7 +402,7 @@ fn check_due(sql: &str, since: &[i64], expect: &[&str]) {
     for (row, due) in out.due_days.iter().enumerate().filter(|(_, d)| **d != NEVER) {
         let label = |day: Day| {
             let as_of = AsOf { ms: zone.day_start_ms(day), day };
-            plan.evaluate(&columns, rows, as_of).codes[row]
+            plan.packing().get(plan.evaluate(&columns, rows, as_of).codes_of(row), 0)
         };
         assert!((TODAY..*due).all(|day| label(day) == label(TODAY)), "{sql} row {row}");
     }
@@ -439,7 +447,7 @@ fn failures_are_counted_per_tag() {
         .collect();
     let out = plan.evaluate(&columns, rows, as_of(&catalog.zone));
     assert_eq!(out.failed, [(1, 4)]);
-    let code = |row: usize, tag: usize| out.codes[row * 3 + tag];
+    let code = |row: usize, tag: usize| plan.packing().get(out.codes_of(row), tag);
     assert_eq!([code(0, 0), code(1, 0), code(2, 0), code(1999, 0)], [1, 1, 2, 2]);
     assert_eq!([code(500, 1), code(1, 1), code(1999, 1), code(7, 2)], [0, 2, 2, 0]);
 }

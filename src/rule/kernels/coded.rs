@@ -21,6 +21,8 @@ pub(in crate::rule) struct Coded {
     /// Id of each row of the batch.
     pub(in crate::rule) rows: Vec<u32>,
     of_key: Vec<u32>,
+    /// The texts `of_key` is about: the same array comes again and again.
+    seen: Option<ArrayRef>,
     /// Per table of the column, a byte per id.
     pub(in crate::rule) tables: Vec<Vec<u8>>,
 }
@@ -65,11 +67,13 @@ impl Coded {
         if self.ids.len() > TEXTS_MAX {
             self.ids.clear();
             self.tables.clear();
+            self.seen = None;
         }
         let mut new: Vec<Option<String>> = Vec::new();
         if self.tables.len() != tables.len() {
             self.tables = vec![Vec::new(); tables.len()];
             self.ids.clear();
+            self.seen = None;
             new.push(None);
         }
         let rows = array.as_dictionary::<Int32Type>();
@@ -91,6 +95,10 @@ impl Coded {
     }
 
     fn ids_of_keys(&mut self, rows: &DictionaryArray<Int32Type>, new: &mut Vec<Option<String>>) {
+        if self.seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, rows.values())) {
+            return;
+        }
+        self.seen = Some(Arc::clone(rows.values()));
         self.of_key.clear();
         let texts = rows.values().as_string::<i32>();
         for text in texts {

@@ -5,6 +5,7 @@
 //! floats, with -0 = 0); what does not fit is reported, not wrapped.
 #![expect(clippy::cast_possible_truncation, reason = "values are clamped or tested just before")]
 
+use super::wide::wide;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
@@ -132,11 +133,10 @@ impl Lane {
                 self.put_ages(forms);
             }
             (LaneKind::Int, _) => {
-                self.put(forms, array.as_primitive::<Int64Type>().values().iter().copied());
+                put_i64(self, forms, array.as_primitive::<Int64Type>().values());
             }
             (LaneKind::Instant, _) => {
-                let values = array.as_primitive::<TimestampMillisecondType>().values();
-                self.put(forms, values.iter().copied());
+                put_i64(self, forms, array.as_primitive::<TimestampMillisecondType>().values());
             }
             (LaneKind::UInt, _) => {
                 let values = array.as_primitive::<UInt64Type>().values();
@@ -176,6 +176,7 @@ impl Lane {
         }
     }
 
+    #[inline(always)]
     fn put(&mut self, forms: Forms, values: impl Iterator<Item = i64> + Clone) {
         // Bits above the 32nd of any value, without a compare: these loops run four at a time
         // even where the processor cannot compare 64-bit numbers.
@@ -201,6 +202,13 @@ impl Lane {
         if forms.wide {
             self.wide.extend(values);
         }
+    }
+}
+
+wide! {
+    /// [`Lane::put`] for the processors that have wider registers, too.
+    fn put_i64(lane: &mut Lane, forms: Forms, values: &[i64]) {
+        lane.put(forms, values.iter().copied());
     }
 }
 

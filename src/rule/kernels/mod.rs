@@ -8,6 +8,7 @@ pub(super) mod lane;
 pub(super) mod mask;
 pub(super) mod step;
 pub(super) mod transpose;
+pub(crate) mod wide;
 
 /// Rows handled at once: their masks and codes stay in the second-level cache.
 pub(super) const CHUNK_ROWS: usize = 1024;

@@ -3,6 +3,8 @@
 //! In: a lane's numbers, ascending cuts, a code per step. Out: a code per row, which is
 //! `codes[number of cuts <= value]`, or the code for NULL.
 
+use super::wide::wide;
+
 /// A step function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::rule) struct Step<T> {
@@ -16,9 +18,23 @@ pub(in crate::rule) struct Step<T> {
 /// Beyond this many cuts a binary search per row is faster.
 const LINEAR_MAX: usize = 32;
 
-impl<T: Copy + Ord> Step<T> {
+wide! {
     /// Codes for the rows of a chunk.
-    pub(in crate::rule) fn run(&self, values: &[T], valid: &[u8], out: &mut [u8]) {
+    pub(in crate::rule) fn run_i32(step: &Step<i32>, values: &[i32], valid: &[u8], out: &mut [u8]) {
+        step.run(values, valid, out);
+    }
+}
+
+wide! {
+    /// Codes for the rows of a chunk, of a wide lane.
+    pub(in crate::rule) fn run_i64(step: &Step<i64>, values: &[i64], valid: &[u8], out: &mut [u8]) {
+        step.run(values, valid, out);
+    }
+}
+
+impl<T: Copy + Ord> Step<T> {
+    #[inline(always)]
+    fn run(&self, values: &[T], valid: &[u8], out: &mut [u8]) {
         match self.cuts.len() {
             0 => out.fill(self.codes[0]),
             1 => self.unrolled::<1>(values, out),
@@ -45,6 +61,7 @@ impl<T: Copy + Ord> Step<T> {
         self.codes[at + 1].wrapping_sub(self.codes[at])
     }
 
+    #[inline(always)]
     fn unrolled<const N: usize>(&self, values: &[T], out: &mut [u8]) {
         let cuts: [T; N] = std::array::from_fn(|i| self.cuts[i]);
         let changes: [u8; N] = std::array::from_fn(|i| self.change(i));
@@ -58,6 +75,7 @@ impl<T: Copy + Ord> Step<T> {
         }
     }
 
+    #[inline(always)]
     fn linear(&self, values: &[T], out: &mut [u8]) {
         out.fill(self.codes[0]);
         for (i, cut) in self.cuts.iter().enumerate() {
@@ -68,6 +86,7 @@ impl<T: Copy + Ord> Step<T> {
         }
     }
 
+    #[inline(always)]
     fn search(&self, values: &[T], out: &mut [u8]) {
         for (code, value) in out.iter_mut().zip(values) {
             *code = self.codes[self.cuts.partition_point(|c| c <= value)];

@@ -78,7 +78,7 @@ impl Rules {
     fn code_with(&self, tag: usize, user: &User, input: usize, value: &ScalarValue) -> u8 {
         let mut inputs = user.inputs();
         inputs[input] = cast(&value.to_array().unwrap(), inputs[input].data_type()).unwrap();
-        self.plan.evaluate(&inputs, 1, AS_OF).codes[tag]
+        self.plan.packing().get(self.plan.evaluate(&inputs, 1, AS_OF).codes_of(0), tag)
     }
 
     /// `input sign value label`, for each thing that would change tag `name` of a user.

@@ -1,0 +1,141 @@
+//! What a window's computation leaves behind: codes of users, packed profiles, due instants.
+//!
+//! In: the tags of a batch of users. Out: records for the store, and users by due instant.
+//! Invariant: a user's codes in memory are those of its last record.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+
+use super::compute::{Computed, Work, lap};
+use super::users::{Slot, User};
+use super::{Shared, WindowClose};
+use crate::clock::{Day, Stopwatch};
+use crate::store::{Bytes, UidKey};
+use crate::user::features::NEVER;
+use crate::user::snapshot::{Head, Packer, Profile};
+use crate::user::texts::TextsView;
+use crate::write::open;
+
+/// A user whose dimension values could not be read is computed again after this.
+const RETRY_DIMENSIONS_MS: i64 = 1_000;
+
+/// Days whose first instant is remembered.
+const DAYS_MAX: usize = 4096;
+
+/// Grows batch by batch.
+#[derive(Default)]
+pub(super) struct Results {
+    /// Profiles to write.
+    pub(super) profiles: Vec<(UidKey, Bytes)>,
+    /// Users by due instant.
+    pub(super) due: BTreeMap<i64, Vec<UidKey>>,
+    packer: Packer,
+    /// First instant of days.
+    starts_ms: HashMap<Day, i64>,
+}
+
+impl Work<'_> {
+    /// Keeps a batch's results and packs its profiles.
+    pub(super) fn store(&mut self, slots: &[Slot], computed: &Computed) {
+        let mut watch = Stopwatch::start();
+        let texts = self.shared.texts.view();
+        for (row, slot) in slots.iter().enumerate() {
+            self.keep_codes(*slot, computed.tags.codes_of(row));
+            self.keep_open(*slot, open::pack(&computed.tags.open, row));
+            let day = computed.due_days[row].min(computed.tags.due_days[row]);
+            let mut due_ms = (day != NEVER).then(|| self.start_of_day_ms(day));
+            let is_row = |missing: &u32| usize::try_from(*missing) == Ok(row);
+            if computed.incomplete.iter().any(is_row) {
+                due_ms = Some(self.window.as_of_ms.saturating_add(RETRY_DIMENSIONS_MS));
+            }
+            self.keep_due(*slot, due_ms);
+            self.write_profile(*slot, &texts);
+        }
+        lap(&mut watch, &mut self.stats.stage_ns[3]);
+    }
+
+    /// Packs profiles of users whose tags stay as they are.
+    pub(super) fn write_unchanged(&mut self, slots: &[Slot]) {
+        let texts = self.shared.texts.view();
+        for slot in slots {
+            self.write_profile(*slot, &texts);
+        }
+    }
+
+    fn keep_codes(&mut self, slot: Slot, codes: &[u8]) {
+        let old = self.users.codes(slot);
+        if old == codes {
+            return;
+        }
+        // What a new user has is counted by column.
+        if self.users.get(slot).version > 0 {
+            let plan = &self.shared.ruleset.plan;
+            let stats = &mut *self.stats;
+            plan.packing().for_each_change(old, codes, |tag| {
+                stats.tags[plan.closed_tags()[tag]].flips += 1;
+                stats.tags_changed += 1;
+            });
+        }
+        self.users.set_codes(slot, codes);
+    }
+
+    fn keep_open(&mut self, slot: Slot, new: Vec<u8>) {
+        let user = self.users.get_mut(slot);
+        let old = user.open.as_deref().unwrap_or_default();
+        if *old == *new {
+            return;
+        }
+        let (before, now) = (open::unpack(old), open::unpack(&new));
+        for (at, tag) in self.shared.ruleset.plan.open_tags().iter().enumerate() {
+            if before.get(at).cloned().flatten() != now.get(at).cloned().flatten() {
+                self.stats.tags[*tag].flips += 1;
+                self.stats.tags_changed += 1;
+            }
+        }
+        user.open = Some(new.into());
+    }
+
+    fn keep_due(&mut self, slot: Slot, due_ms: Option<i64>) {
+        let user = self.users.get_mut(slot);
+        // A due entry lives until its instant: one is enough for as long as it does not move.
+        if user.due_ms != due_ms
+            && let Some(due_ms) = due_ms
+        {
+            self.results.due.entry(due_ms).or_default().push(user.uid.to_key());
+        }
+        user.due_ms = due_ms;
+    }
+
+    fn start_of_day_ms(&mut self, day: Day) -> i64 {
+        let known = &mut self.results.starts_ms;
+        if known.len() >= DAYS_MAX {
+            known.clear();
+        }
+        let zone = &self.shared.ruleset.catalog.zone;
+        *known.entry(day).or_insert_with(|| zone.day_start_ms(day))
+    }
+
+    fn write_profile(&mut self, slot: Slot, texts: &TextsView<'_>) {
+        self.users.get_mut(slot).version += 1;
+        let user = self.users.get(slot);
+        let profile = Profile {
+            head: head(user, self.window, self.shared),
+            codes: self.users.codes(slot),
+            open: user.open.as_deref().unwrap_or_default(),
+            state: &user.state,
+        };
+        let record = self.results.packer.pack(&profile, &self.shared.ruleset.layout, texts);
+        self.results.profiles.push((user.uid.to_key(), record.into()));
+    }
+}
+
+fn head(user: &User, window: &WindowClose, shared: &Shared) -> Head {
+    Head {
+        schema: shared.ruleset.schema_id,
+        as_of_ms: window.as_of_ms,
+        due_ms: user.due_ms,
+        version: user.version,
+        quarantined: user.quarantined,
+    }
+}
