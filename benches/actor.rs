@@ -62,7 +62,7 @@ impl Handler<Event> for RealUser {
 
 fn virtual_actor(c: &mut Criterion) {
     let before = LIVE.load(Ordering::Relaxed);
-    let mut table = UserTable::default();
+    let mut table = UserTable::new(0);
     for uid in 0..USERS {
         table.insert(uid_hash(uid), Uid::U64(uid));
     }

@@ -247,8 +247,8 @@ impl Scene<'_> {
             return Ok(());
         }
         // A profile is made by events only: whoever has none is not to get one by looking.
-        let known = self.profile()?.is_some();
-        let also = if known { vec![self.uid.to_key()] } else { Vec::new() };
+        let also = self.profile()?.map(|profile| (self.uid.to_key(), profile));
+        let also = also.into_iter().collect();
         self.direct.close_for(as_of_ms, true, Chunk { also, ..Chunk::default() })?;
         let recomputed = self.labels()?;
         let inputs = self.inputs(as_of_ms)?;

@@ -20,8 +20,8 @@ use super::{Clock, EngineError};
 use crate::clock::Stopwatch;
 use crate::dimension::Dimensions;
 use crate::shard::actor::Close;
-use crate::shard::{WindowClose, WindowStats, hash_of};
-use crate::store::{Store, Uid, UidKey};
+use crate::shard::{WindowClose, WindowStats, split_by_shard};
+use crate::store::{Bytes, Store, UidKey};
 use crate::write::actor::{Begin, Stored};
 use crate::write::window::Assembly;
 
@@ -196,7 +196,7 @@ impl CheckpointActor {
         now.max(self.ended.as_of_ms)
     }
 
-    fn close(&mut self, router: &Router, chunk: Option<Chunk>) {
+    fn close(&mut self, router: &Router, mut chunk: Option<Chunk>) {
         self.since_close = Stopwatch::start();
         // No batch is routed while the guard lives: the closes stand behind all that the cut covers,
         // and before all that it does not.
@@ -214,7 +214,8 @@ impl CheckpointActor {
         }
         // Without one event there is no instant yet; what was read (rejects) is stored all the same.
         let as_of_ms = self.ended.as_of_ms.unwrap_or(0);
-        let closes = self.closes(router, as_of_ms, chunk.as_ref());
+        let (due, also) = chunk.as_mut().map(Chunk::take_users).unwrap_or_default();
+        let closes = self.closes(router, as_of_ms, due, also);
         self.send(router, cut, chunk, closes);
     }
 
@@ -234,38 +235,29 @@ impl CheckpointActor {
         }
     }
 
-    fn closes(&self, router: &Router, as_of_ms: i64, chunk: Option<&Chunk>) -> Vec<WindowClose> {
+    fn closes(
+        &self,
+        router: &Router,
+        as_of_ms: i64,
+        due: Vec<UidKey>,
+        also: Vec<(UidKey, Bytes)>,
+    ) -> Vec<WindowClose> {
         let shards = router.shards().len();
+        let catalog = &self.parts.ruleset.catalog;
         let dimensions = self.parts.dimensions.pin();
         let reading = self.parts.status.sources_open.load(Ordering::Acquire) > 0;
-        let mut closes = vec![
-            WindowClose {
-                window: self.window,
-                as_of_ms,
-                as_of_day: self.parts.ruleset.catalog.zone.day_of(as_of_ms),
-                due: Vec::new(),
-                also: Vec::new(),
-                roll_up: !reading,
-                dimensions,
-            };
-            shards
-        ];
-        let Some(chunk) = chunk else { return closes };
-        let shard_of = |key: &UidKey| {
-            let uid = Uid::from_key(self.parts.ruleset.catalog.uid, key).ok()?;
-            Some(crate::event::block::shard_of(hash_of(&uid), shards))
+        let due = split_by_shard(catalog.uid, shards, due, |key| key);
+        let also = split_by_shard(catalog.uid, shards, also, |stored| &stored.0);
+        let close = |(due, also)| WindowClose {
+            window: self.window,
+            as_of_ms,
+            as_of_day: catalog.zone.day_of(as_of_ms),
+            due,
+            also,
+            roll_up: !reading,
+            dimensions: dimensions.clone(),
         };
-        for key in &chunk.due {
-            if let Some(shard) = shard_of(key) {
-                closes[shard].due.push(key.clone());
-            }
-        }
-        for key in &chunk.also {
-            if let Some(shard) = shard_of(key) {
-                closes[shard].also.push(key.clone());
-            }
-        }
-        closes
+        due.into_iter().zip(also).map(close).collect()
     }
 
     fn send(

@@ -12,11 +12,10 @@ use super::job::{Chunk, Job};
 use super::ruleset::Ruleset;
 use crate::dimension::{CacheOptions, Dimensions};
 use crate::event::Decoded;
-use crate::event::block::shard_of;
 use crate::event::quarantine::Quarantine;
-use crate::shard::{Shard, Shared, WindowClose, WindowStats, hash_of};
+use crate::shard::{Shard, Shared, WindowClose, WindowStats, split_by_shard};
 use crate::source::position::Position;
-use crate::store::{Store, Uid};
+use crate::store::Store;
 use crate::user::texts::Texts;
 use crate::write::profile::{Schemas, schema_key};
 use crate::write::window::{AS_OF_KEY, Assembly, FOLDS_KEY, TOTALS_KEY};
@@ -157,19 +156,15 @@ impl Direct {
         assembly.due_done = chunk.due_done;
         assembly.meta = chunk.meta;
         let shards = self.shards.len();
-        let mine = |at: usize, keys: &[crate::store::UidKey]| {
-            let of = |key: &&crate::store::UidKey| {
-                Uid::from_key(catalog.uid, key).is_ok_and(|u| shard_of(hash_of(&u), shards) == at)
-            };
-            keys.iter().filter(of).cloned().collect::<Vec<_>>()
-        };
+        let mut due = split_by_shard(catalog.uid, shards, chunk.due, |key| key);
+        let mut also = split_by_shard(catalog.uid, shards, chunk.also, |stored| &stored.0);
         for (at, shard) in self.shards.iter_mut().enumerate() {
             assembly.add(shard.close(&WindowClose {
                 window: self.window,
                 as_of_ms,
                 as_of_day: catalog.zone.day_of(as_of_ms),
-                due: mine(at, &chunk.due),
-                also: mine(at, &chunk.also),
+                due: std::mem::take(&mut due[at]),
+                also: std::mem::take(&mut also[at]),
                 roll_up,
                 dimensions: self.dimensions.pin(),
             })?);

@@ -11,7 +11,7 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use super::EngineError;
-use crate::store::{DueCursor, Store, UidKey};
+use crate::store::{Bytes, DueCursor, Store, UidKey};
 
 /// Due packs read at once.
 const DUE_PACKS_MAX: usize = 256;
@@ -27,12 +27,21 @@ pub const BACKFILL_KEY: &str = "job/backfill";
 pub struct Chunk {
     /// Users that may be due.
     pub due: Vec<UidKey>,
-    /// Users to recompute in any case.
-    pub also: Vec<UidKey>,
+    /// Users to recompute in any case, as they are stored.
+    pub also: Vec<(UidKey, Bytes)>,
+    /// Users it hands out, for the rate limit.
+    pub users: usize,
     /// Due packs this chunk drains.
     pub due_done: Vec<DueCursor>,
     /// Progress to write with the window.
     pub meta: Vec<(String, Vec<u8>)>,
+}
+
+impl Chunk {
+    /// Takes the users out: those that may be due, and those to recompute in any case.
+    pub fn take_users(&mut self) -> (Vec<UidKey>, Vec<(UidKey, Bytes)>) {
+        (std::mem::take(&mut self.due), std::mem::take(&mut self.also))
+    }
 }
 
 /// A job.
@@ -127,21 +136,20 @@ impl Job {
                 let named: Vec<UidKey> = keys.drain(..keys.len().min(take)).collect();
                 // Named by somebody, but perhaps nobody's: a profile is made by events only.
                 let stored = store.profiles(&named)?;
-                let known = named.into_iter().zip(stored).filter(|(_, profile)| profile.is_some());
-                let also: Vec<UidKey> = known.map(|(key, _)| key).collect();
+                let known = named.into_iter().zip(stored);
+                let also: Vec<_> = known.filter_map(|(key, found)| Some((key, found?))).collect();
                 let meta = if keys.is_empty() { std::mem::take(done) } else { Vec::new() };
-                Ok(Some(Chunk { also, meta, ..Chunk::default() }))
+                Ok(Some(Chunk { users: also.len(), also, meta, ..Chunk::default() }))
             }
             Self::All { after, name, limit, ended, progress, progress_key, done } => {
                 if *ended {
                     return Ok(None);
                 }
                 let take = limit.as_ref().map_or(SCAN_USERS_MAX, Limit::chunk_users);
-                let rows = store.scan_profiles(after.as_ref(), take)?;
-                let also: Vec<UidKey> = rows.into_iter().map(|r| r.0).collect();
+                let also = store.scan_profiles(after.as_ref(), take)?;
                 progress.fetch_add(also.len() as u64, std::sync::atomic::Ordering::Relaxed);
                 *ended = also.len() < take;
-                if let Some(last) = also.last() {
+                if let Some((last, _)) = also.last() {
                     *after = Some(last.clone());
                 }
                 let state =
@@ -150,7 +158,7 @@ impl Job {
                 if let Some(key) = progress_key {
                     meta.push(((*key).to_owned(), progress_bytes(*name, state)));
                 }
-                Ok(Some(Chunk { also, meta, ..Chunk::default() }))
+                Ok(Some(Chunk { users: also.len(), also, meta, ..Chunk::default() }))
             }
         }
     }
@@ -160,7 +168,7 @@ impl Job {
         match self {
             Self::Due => Duration::ZERO,
             Self::Users { limit, .. } | Self::All { limit, .. } => {
-                limit.as_ref().map_or(Duration::ZERO, |l| l.charge(chunk.also.len()))
+                limit.as_ref().map_or(Duration::ZERO, |l| l.charge(chunk.users))
             }
         }
     }

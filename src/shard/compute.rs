@@ -149,9 +149,9 @@ impl Computer {
                 #[cfg(test)]
                 assert!(self.poison.as_ref() != Some(&user.uid), "poisoned by a test");
                 if window.roll_up {
-                    user.state.roll_up(window.as_of_day, layout, &texts);
+                    user.unsaved |= user.state.roll_up(window.as_of_day, layout, &texts);
                 }
-                user.state.shrink(shared.state_bytes_max, layout, &texts);
+                user.unsaved |= user.state.shrink(shared.state_bytes_max, layout, &texts);
                 due_days.push(self.features.push(&user.state, window.as_of_day, &texts));
             }
         }

@@ -18,10 +18,11 @@ use std::sync::Arc;
 use self::compute::{Computer, Work};
 use self::results::Results;
 use self::users::{Slot, UserTable};
+use crate::catalog::model::UidType;
 use crate::clock::Day;
 use crate::dimension::Pinned;
 use crate::engine::ruleset::Ruleset;
-use crate::event::block::{ShardRows, Uids, uid_hash};
+use crate::event::block::{ShardRows, Uids, shard_of, uid_hash};
 use crate::event::quarantine::Quarantine;
 use crate::store::{Bytes, DuePack, Store, Uid, UidKey};
 use crate::user::layout::hash64;
@@ -76,8 +77,9 @@ pub struct WindowClose {
     pub as_of_day: Day,
     /// Users that may be due; those that are not are dropped.
     pub due: Vec<UidKey>,
-    /// Users to recompute in any case.
-    pub also: Vec<UidKey>,
+    /// Users to recompute in any case, as they are stored. Those that are not resident are not made
+    /// so.
+    pub also: Vec<(UidKey, Bytes)>,
     /// Whether old days may roll up now (not while a file is being read).
     pub roll_up: bool,
     /// One epoch of each dimension table.
@@ -240,6 +242,7 @@ impl Shard {
             match user.state.fold(row, stream, layout) {
                 Folded::New => {
                     counts.new += 1;
+                    user.unsaved = true;
                     if !user.dirty {
                         user.dirty = true;
                         self.dirty.push(slot);
@@ -283,20 +286,28 @@ impl Shard {
         let keys: Vec<UidKey> = slots.iter().map(|s| self.users.key(*s)).collect();
         let stored = self.shared.store.profiles(&keys)?;
         for (slot, bytes) in slots.iter().zip(stored) {
-            let Some(bytes) = bytes else { continue };
-            let Shared { ruleset, texts, store, schemas, .. } = &self.shared;
-            let tags = decode_tags(&bytes)?;
-            let schema = schemas.get(tags.head.schema, ruleset, store.as_ref())?;
-            let state = tags.state(&schema.layout, &ruleset.layout, texts)?;
-            let user = self.users.get_mut(*slot);
-            user.state = state;
-            user.open = Some(schema.open_bytes(&tags)).filter(|open| !open.is_empty());
-            user.due_ms = tags.head.due_ms;
-            // One that was quarantined by an earlier process is tried again: a fix may have come.
-            user.version = tags.head.version;
-            let codes = schema.packed_codes(&tags, ruleset.plan.packing());
-            self.users.set_codes(*slot, &codes);
+            if let Some(bytes) = bytes {
+                self.load(*slot, &bytes)?;
+            }
         }
+        Ok(())
+    }
+
+    /// Fills a user from its stored profile.
+    fn load(&mut self, slot: Slot, bytes: &[u8]) -> Result<(), ProfileError> {
+        let Shared { ruleset, texts, store, schemas, .. } = &self.shared;
+        let tags = decode_tags(bytes)?;
+        let schema = schemas.get(tags.head.schema, ruleset, store.as_ref())?;
+        let state = tags.state(&schema.layout, &ruleset.layout, texts)?;
+        let user = self.users.get_mut(slot);
+        user.state = state;
+        user.open = Some(schema.open_bytes(&tags)).filter(|open| !open.is_empty());
+        user.due_ms = tags.head.due_ms;
+        user.version = tags.head.version;
+        // One that was quarantined by an earlier process is tried again: a fix may have come.
+        user.unsaved = tags.head.schema != ruleset.schema_id || tags.head.quarantined;
+        let codes = schema.packed_codes(&tags, ruleset.plan.packing());
+        self.users.set_codes(slot, &codes);
         Ok(())
     }
 
@@ -316,8 +327,8 @@ impl Shard {
         stats.dirty_users = self.dirty.len() as u64;
         stats.folded = std::mem::take(&mut self.folded);
         let mut slots = std::mem::take(&mut self.dirty);
-        self.add_users(&window.due, window, true, &mut slots, &mut stats)?;
-        self.add_users(&window.also, window, false, &mut slots, &mut stats)?;
+        self.add_due(window, &mut slots, &mut stats)?;
+        let guests = self.add_stored(&window.also, &mut slots)?;
         let mut work = Work {
             users: &mut self.users,
             window,
@@ -334,6 +345,7 @@ impl Shard {
         for slot in slots {
             self.users.get_mut(slot).dirty = false;
         }
+        guests.into_iter().for_each(|slot| self.users.remove(slot));
         let due = packs.collect();
         stats.resident_users = self.users.len() as u64;
         // Looks at every user: once the sources have ended, not in every window.
@@ -344,18 +356,16 @@ impl Shard {
         Ok(ShardWindow { window: window.window, shard: self.index, profiles, due, stats })
     }
 
-    /// Adds users by key: those that are due, or all of them.
-    fn add_users(
+    /// Adds users that are due.
+    fn add_due(
         &mut self,
-        keys: &[UidKey],
         window: &WindowClose,
-        only_due: bool,
         slots: &mut Vec<Slot>,
         stats: &mut WindowStats,
     ) -> Result<(), ProfileError> {
         let kind = self.shared.ruleset.catalog.uid;
-        let (mut wanted, mut new) = (Vec::with_capacity(keys.len()), Vec::new());
-        for key in keys {
+        let (mut wanted, mut new) = (Vec::with_capacity(window.due.len()), Vec::new());
+        for key in &window.due {
             // A key that is no uid was written by nobody: the store's identity guards its type.
             let Ok(uid) = Uid::from_key(kind, key) else { continue };
             let hash = hash_of(&uid);
@@ -372,16 +382,62 @@ impl Shard {
             if user.dirty {
                 continue;
             }
-            if only_due && user.due_ms.is_none_or(|due| due > window.as_of_ms) {
+            if user.due_ms.is_none_or(|due| due > window.as_of_ms) {
                 stats.stale_due += 1;
                 continue;
             }
-            stats.due_users += u64::from(only_due);
+            stats.due_users += 1;
             user.dirty = true;
             slots.push(slot);
         }
         Ok(())
     }
+
+    /// Adds users as they are stored. Returns those that are resident for this window only.
+    fn add_stored(
+        &mut self,
+        stored: &[(UidKey, Bytes)],
+        slots: &mut Vec<Slot>,
+    ) -> Result<Vec<Slot>, ProfileError> {
+        let kind = self.shared.ruleset.catalog.uid;
+        let mut guests = Vec::new();
+        for (key, bytes) in stored {
+            let Ok(uid) = Uid::from_key(kind, key) else { continue };
+            let hash = hash_of(&uid);
+            let slot = match self.users.find(hash, &uid) {
+                Some(slot) => slot,
+                None => {
+                    let slot = self.users.insert(hash, uid);
+                    guests.push(slot);
+                    self.load(slot, bytes)?;
+                    slot
+                }
+            };
+            let user = self.users.get_mut(slot);
+            if !user.dirty {
+                user.dirty = true;
+                slots.push(slot);
+            }
+        }
+        Ok(guests)
+    }
+}
+
+/// Splits what belongs to users by their shards, keeping the order. A key that is no uid was written
+/// by nobody, and is left out.
+pub fn split_by_shard<T>(
+    kind: UidType,
+    shards: usize,
+    items: Vec<T>,
+    key: impl Fn(&T) -> &UidKey,
+) -> Vec<Vec<T>> {
+    let mut split: Vec<Vec<T>> = (0..shards).map(|_| Vec::new()).collect();
+    for item in items {
+        if let Ok(uid) = Uid::from_key(kind, key(&item)) {
+            split[shard_of(hash_of(&uid), shards)].push(item);
+        }
+    }
+    split
 }
 
 /// The hash that routes a uid and finds its user.

@@ -36,21 +36,24 @@ pub(super) struct Results {
 }
 
 impl Work<'_> {
-    /// Keeps a batch's results and packs its profiles.
+    /// Keeps a batch's results and packs the profiles that are not as stored.
     pub(super) fn store(&mut self, slots: &[Slot], computed: &Computed) {
         let mut watch = Stopwatch::start();
         let texts = self.shared.texts.view();
         for (row, slot) in slots.iter().enumerate() {
-            self.keep_codes(*slot, computed.tags.codes_of(row));
-            self.keep_open(*slot, open::pack(&computed.tags.open, row));
+            let mut changed = self.keep_codes(*slot, computed.tags.codes_of(row));
+            changed |= self.keep_open(*slot, open::pack(&computed.tags.open, row));
             let day = computed.due_days[row].min(computed.tags.due_days[row]);
             let mut due_ms = (day != NEVER).then(|| self.start_of_day_ms(day));
             let is_row = |missing: &u32| usize::try_from(*missing) == Ok(row);
             if computed.incomplete.iter().any(is_row) {
                 due_ms = Some(self.window.as_of_ms.saturating_add(RETRY_DIMENSIONS_MS));
             }
-            self.keep_due(*slot, due_ms);
-            self.write_profile(*slot, &texts);
+            changed |= self.keep_due(*slot, due_ms);
+            let user = self.users.get(*slot);
+            if changed || user.unsaved || user.version == 0 {
+                self.write_profile(*slot, &texts);
+            }
         }
         lap(&mut watch, &mut self.stats.stage_ns[3]);
     }
@@ -63,10 +66,10 @@ impl Work<'_> {
         }
     }
 
-    fn keep_codes(&mut self, slot: Slot, codes: &[u8]) {
+    fn keep_codes(&mut self, slot: Slot, codes: &[u8]) -> bool {
         let old = self.users.codes(slot);
         if old == codes {
-            return;
+            return false;
         }
         // What a new user has is counted by column.
         if self.users.get(slot).version > 0 {
@@ -78,13 +81,14 @@ impl Work<'_> {
             });
         }
         self.users.set_codes(slot, codes);
+        true
     }
 
-    fn keep_open(&mut self, slot: Slot, new: Vec<u8>) {
+    fn keep_open(&mut self, slot: Slot, new: Vec<u8>) -> bool {
         let user = self.users.get_mut(slot);
         let old = user.open.as_deref().unwrap_or_default();
         if *old == *new {
-            return;
+            return false;
         }
         let (before, now) = (open::unpack(old), open::unpack(&new));
         for (at, tag) in self.shared.ruleset.plan.open_tags().iter().enumerate() {
@@ -94,17 +98,20 @@ impl Work<'_> {
             }
         }
         user.open = Some(new.into());
+        true
     }
 
-    fn keep_due(&mut self, slot: Slot, due_ms: Option<i64>) {
+    fn keep_due(&mut self, slot: Slot, due_ms: Option<i64>) -> bool {
         let user = self.users.get_mut(slot);
         // A due entry lives until its instant: one is enough for as long as it does not move.
-        if user.due_ms != due_ms
-            && let Some(due_ms) = due_ms
-        {
+        if user.due_ms == due_ms {
+            return false;
+        }
+        if let Some(due_ms) = due_ms {
             self.results.due.entry(due_ms).or_default().push(user.uid.to_key());
         }
         user.due_ms = due_ms;
+        true
     }
 
     fn start_of_day_ms(&mut self, day: Day) -> i64 {
@@ -117,7 +124,9 @@ impl Work<'_> {
     }
 
     fn write_profile(&mut self, slot: Slot, texts: &TextsView<'_>) {
-        self.users.get_mut(slot).version += 1;
+        let user = self.users.get_mut(slot);
+        user.version += 1;
+        user.unsaved = false;
         let user = self.users.get(slot);
         let profile = Profile {
             head: head(user, self.window, self.shared),

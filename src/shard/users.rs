@@ -29,6 +29,8 @@ pub struct User {
     pub version: u64,
     /// In the dirty set.
     pub dirty: bool,
+    /// The state is not that of the stored record: events came, or old days were rolled up.
+    pub unsaved: bool,
     /// Its state or a rule panicked.
     pub quarantined: bool,
 }
@@ -43,7 +45,9 @@ pub struct UserTable {
     /// Packed codes of the closed tags as last computed, `code_bytes` a user.
     codes: Vec<Box<[u8]>>,
     code_bytes: usize,
-    len: usize,
+    /// Slots ever given out, and those that are free again.
+    slots: usize,
+    free: Vec<Slot>,
     by_uid: HashTable<Slot>,
 }
 
@@ -55,8 +59,8 @@ fn place(slot: Slot) -> (usize, usize) {
 impl UserTable {
     /// An empty table. `code_bytes`: what one user's codes take.
     pub fn new(code_bytes: usize) -> Self {
-        let by_uid = HashTable::new();
-        Self { users: Vec::new(), codes: Vec::new(), code_bytes, len: 0, by_uid }
+        let (users, codes, free) = (Vec::new(), Vec::new(), Vec::new());
+        Self { users, codes, code_bytes, slots: 0, free, by_uid: HashTable::new() }
     }
 
     /// The slot of a numeric uid.
@@ -76,12 +80,7 @@ impl UserTable {
 
     /// Adds a user that is not there.
     pub fn insert(&mut self, hash: u64, uid: Uid) -> Slot {
-        let slot = Slot::try_from(self.len).unwrap_or(Slot::MAX);
-        if self.len.is_multiple_of(PIECE_USERS) {
-            self.users.push(Vec::with_capacity(PIECE_USERS));
-            self.codes.push(vec![0; PIECE_USERS * self.code_bytes].into());
-        }
-        self.users[self.len / PIECE_USERS].push(User {
+        let user = User {
             uid,
             hash,
             state: UserState::default(),
@@ -89,9 +88,16 @@ impl UserTable {
             due_ms: None,
             version: 0,
             dirty: false,
+            unsaved: false,
             quarantined: false,
-        });
-        self.len += 1;
+        };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                *self.get_mut(slot) = user;
+                slot
+            }
+            None => self.append(user),
+        };
         let users = &self.users;
         let hash_of = |s: &Slot| {
             let (piece, at) = place(*s);
@@ -99,6 +105,30 @@ impl UserTable {
         };
         self.by_uid.insert_unique(hash, slot, hash_of);
         slot
+    }
+
+    fn append(&mut self, user: User) -> Slot {
+        let slot = Slot::try_from(self.slots).unwrap_or(Slot::MAX);
+        if self.slots.is_multiple_of(PIECE_USERS) {
+            self.users.push(Vec::with_capacity(PIECE_USERS));
+            self.codes.push(vec![0; PIECE_USERS * self.code_bytes].into());
+        }
+        self.users[self.slots / PIECE_USERS].push(user);
+        self.slots += 1;
+        slot
+    }
+
+    /// Forgets a user; its slot will be another's.
+    pub fn remove(&mut self, slot: Slot) {
+        let hash = self.get(slot).hash;
+        if let Ok(entry) = self.by_uid.find_entry(hash, |s| *s == slot) {
+            entry.remove();
+            self.get_mut(slot).state = UserState::default();
+            self.get_mut(slot).open = None;
+            let (piece, at) = place(slot);
+            self.codes[piece][at * self.code_bytes..(at + 1) * self.code_bytes].fill(0);
+            self.free.push(slot);
+        }
     }
 
     /// A user by slot.
@@ -143,17 +173,17 @@ impl UserTable {
 
     /// Number of resident users.
     pub fn len(&self) -> usize {
-        self.len
+        self.slots - self.free.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// All users.
     pub fn iter(&self) -> impl Iterator<Item = &User> {
-        self.users.iter().flatten()
+        self.by_uid.iter().map(|slot| self.get(*slot))
     }
 
     /// The store's key of a user.
