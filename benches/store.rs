@@ -32,7 +32,7 @@ fn window(first: u64, users: u64) -> WindowWrite {
         // Half of a packed profile is like its neighbours', half is not.
         let mut bytes = vec![7; PROFILE_BYTES];
         rng.fill(&mut bytes[..PROFILE_BYTES / 2]);
-        (UidKey::from_u64(uid), bytes)
+        (UidKey::from_u64(uid), bytes.into())
     });
     WindowWrite { profiles: profiles.collect(), ..WindowWrite::default() }
 }

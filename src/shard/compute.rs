@@ -17,7 +17,7 @@ use crate::clock::{Day, Stopwatch};
 use crate::dimension::{Enriched, KeyColumn, Pinned};
 use crate::engine::ruleset::Ruleset;
 use crate::rule::{AsOf, Scratch, TagBatch};
-use crate::store::{Uid, UidKey};
+use crate::store::{Bytes, Uid, UidKey};
 use crate::user::features::{FeatureBatch, NEVER};
 use crate::user::snapshot::{Head, encode};
 use crate::write::open;
@@ -39,7 +39,7 @@ pub(super) struct Computer {
 }
 
 /// Profiles to write, and users by due instant.
-type Computed = (Vec<(UidKey, Vec<u8>)>, BTreeMap<i64, Vec<UidKey>>);
+type Computed = (Vec<(UidKey, Bytes)>, BTreeMap<i64, Vec<UidKey>>);
 
 impl Computer {
     pub(super) fn new(shared: &Shared) -> Self {
@@ -316,5 +316,5 @@ fn write_profile(
     let mut bytes = Vec::new();
     let texts = shared.texts.view();
     encode(head, &user.codes, &user.open, &user.state, &shared.ruleset.layout, &texts, &mut bytes);
-    out.0.push((key, bytes));
+    out.0.push((key, bytes.into()));
 }

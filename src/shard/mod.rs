@@ -22,7 +22,7 @@ use crate::dimension::Pinned;
 use crate::engine::ruleset::Ruleset;
 use crate::event::block::{ShardRows, Uids, uid_hash};
 use crate::event::quarantine::Quarantine;
-use crate::store::{DuePack, Store, Uid, UidKey};
+use crate::store::{Bytes, DuePack, Store, Uid, UidKey};
 use crate::user::layout::hash64;
 use crate::user::snapshot::decode_tags;
 use crate::user::state::Folded;
@@ -88,7 +88,7 @@ pub struct ShardWindow {
     /// The shard.
     pub shard: u16,
     /// Packed profiles.
-    pub profiles: Vec<(UidKey, Vec<u8>)>,
+    pub profiles: Vec<(UidKey, Bytes)>,
     /// Due entries.
     pub due: Vec<DuePack>,
     /// What was done.

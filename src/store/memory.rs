@@ -112,7 +112,7 @@ impl Store for MemoryStore {
         for (key, value) in window.profiles {
             inner.remove_profile(&key);
             inner.profile_bytes += value.len() as u64;
-            inner.profiles.insert(key.as_bytes().to_vec(), value.into());
+            inner.profiles.insert(key.as_bytes().to_vec(), value);
         }
         for key in &window.removed {
             inner.remove_profile(key);

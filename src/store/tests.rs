@@ -46,7 +46,7 @@ fn key(uid: u64) -> UidKey {
 }
 
 fn profiles(rows: &[(u64, &str)]) -> WindowWrite {
-    let profiles = rows.iter().map(|(uid, text)| (key(*uid), text.as_bytes().to_vec())).collect();
+    let profiles = rows.iter().map(|(uid, text)| (key(*uid), text.as_bytes().into())).collect();
     WindowWrite { profiles, ..WindowWrite::default() }
 }
 
@@ -77,6 +77,18 @@ fn dim_meta(epoch: Epoch) -> DimMeta {
 
 fn row(key: &str, row: &str) -> DimRow {
     (key.as_bytes().to_vec(), row.as_bytes().to_vec())
+}
+
+#[test]
+fn a_value_is_filled_in_place() {
+    for len in [0, 1, 20, 21, 700] {
+        let filled = Bytes::build(len, |bytes| {
+            assert!(bytes.len() == len && bytes.iter().all(|b| *b == 0));
+            bytes.fill(7);
+        });
+        assert_eq!(filled, vec![7; len].into());
+        assert_eq!(*Bytes::build(len, |_| ()), vec![0; len]);
+    }
 }
 
 #[test]
@@ -295,7 +307,7 @@ fn changed_keys_are_kept_with_their_epoch() {
 fn a_huge_window_is_one_write() {
     check_reopened(
         |s| {
-            let rows = (0..20_000u64).map(|uid| (key(uid), vec![b'x'; 600]));
+            let rows = (0..20_000u64).map(|uid| (key(uid), vec![b'x'; 600].into()));
             s.write_window(WindowWrite { profiles: rows.collect(), ..WindowWrite::default() })
                 .unwrap();
         },

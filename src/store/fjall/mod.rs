@@ -221,7 +221,7 @@ impl Store for FjallStore {
         let mut batch = self.batch(profiles.len() + removed.len() + rejects_done.len() + small);
         // A batch is one sequence number: fjall keeps the last write of a key, as we promise.
         for (key, value) in profiles {
-            batch.insert(&self.profile, key.0, value);
+            batch.insert(&self.profile, key.0, value.0);
         }
         for key in removed {
             batch.remove(&self.profile, key.0);
