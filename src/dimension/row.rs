@@ -7,7 +7,7 @@
 
 use super::cell::Cell;
 use crate::catalog::model::ColumnType;
-use crate::store::varint;
+use crate::store::{Bytes, varint};
 
 /// How a column's values are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,23 +43,23 @@ impl Coding {
     }
 }
 
-/// Writes one row.
-pub(super) fn encode(codings: &[Coding], cells: &[Cell<'_>]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(codings.len().div_ceil(8) + 3 * codings.len());
+/// Writes one row; `out` is memory to work in.
+pub(super) fn encode(codings: &[Coding], cells: &[Cell<'_>], out: &mut Vec<u8>) -> Bytes {
+    out.clear();
     out.resize(codings.len().div_ceil(8), 0);
     for (column, (coding, cell)) in codings.iter().zip(cells).enumerate() {
         match cell {
             Cell::Null => continue,
-            Cell::Text(text) => varint::put_bytes(&mut out, text.as_bytes()),
+            Cell::Text(text) => varint::put_bytes(out, text.as_bytes()),
             Cell::Bits(bits) => match coding {
                 Coding::Float => out.extend_from_slice(&bits.to_le_bytes()),
-                Coding::Unsigned => varint::put_u64(&mut out, bits.cast_unsigned()),
-                Coding::Text | Coding::Signed => varint::put_i64(&mut out, *bits),
+                Coding::Unsigned => varint::put_u64(out, bits.cast_unsigned()),
+                Coding::Text | Coding::Signed => varint::put_i64(out, *bits),
             },
         }
         out[column / 8] |= 1 << (column % 8);
     }
-    out
+    out[..].into()
 }
 
 /// Reads one row, giving each column's cell in order. `None`: bytes that `encode` did not write.
@@ -118,7 +118,7 @@ mod tests {
             Cell::Null,
             Cell::Bits(-7),
         ];
-        let row = encode(&CODINGS, &cells);
+        let row = encode(&CODINGS, &cells, &mut vec![9]);
         let mut back = Vec::new();
         assert_eq!(decode(&CODINGS, &row, |_, cell| back.push(cell)), Some(()));
         assert_eq!(back, cells);
