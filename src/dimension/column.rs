@@ -1,98 +1,22 @@
 //! Columns of a table in memory.
 //!
-//! In: cells row by row. Out: Arrow arrays gathered by row number. Row 0 is nobody's: all NULL.
+//! In: packed values. Out: Arrow arrays gathered by row number. Row 0 is nobody's: all NULL.
 //! Invariant: what is gathered is what was pushed, whatever the width.
 
 #![expect(clippy::cast_possible_truncation, reason = "values come back as the type they had")]
 
 use std::sync::Arc;
 
+use super::packed::{Packed, RowNumbers};
+use super::texts::Texts;
+use crate::catalog::model::ColumnType;
+use crate::clock::Zone;
 use arrow::array::{
     ArrayRef, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array,
     Int32Array, Int64Array, StringArray, TimestampMillisecondArray, UInt64Array,
 };
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Int32Type};
-use hashbrown::HashTable;
-use twox_hash::XxHash3_64;
-
-use super::cell::Cell;
-use super::packed::{Bits, Packed, RowNumbers};
-use crate::catalog::model::ColumnType;
-use crate::clock::Zone;
-
-/// Distinct texts in order of appearance.
-#[derive(Debug, Default)]
-struct Texts {
-    values: Vec<Box<str>>,
-    table: HashTable<u32>,
-}
-
-impl Texts {
-    fn code(&mut self, text: &str) -> u32 {
-        let hash = XxHash3_64::oneshot(text.as_bytes());
-        let values = &mut self.values;
-        let entry = self.table.entry(
-            hash,
-            |code| *values[*code as usize] == *text,
-            |code| XxHash3_64::oneshot(values[*code as usize].as_bytes()),
-        );
-        match entry {
-            hashbrown::hash_table::Entry::Occupied(entry) => *entry.get(),
-            hashbrown::hash_table::Entry::Vacant(entry) => {
-                // A table has fewer than 2^32 rows, so it has fewer distinct texts.
-                let code = self.values.len() as u32;
-                entry.insert(code);
-                self.values.push(text.into());
-                code
-            }
-        }
-    }
-}
-
-/// A column that is being filled.
-#[derive(Debug)]
-pub(super) struct ColumnBuilder {
-    bits: Bits,
-    texts: Option<Texts>,
-    nulls: usize,
-}
-
-impl ColumnBuilder {
-    /// A column of this type that holds row 0: NULL.
-    pub(super) fn new(kind: &ColumnType) -> Self {
-        let texts = (*kind == ColumnType::String).then(Texts::default);
-        Self { bits: Bits::new(), texts, nulls: 0 }
-    }
-
-    /// Adds the next row's cell.
-    pub(super) fn push(&mut self, cell: Cell<'_>) {
-        let bits = match (cell, &mut self.texts) {
-            (Cell::Null, _) => None,
-            (Cell::Bits(bits), _) => Some(bits),
-            (Cell::Text(text), Some(texts)) => Some(i64::from(texts.code(text))),
-            // A text in a column of numbers cannot come out of the row codec.
-            (Cell::Text(_), None) => None,
-        };
-        self.nulls += usize::from(bits.is_none());
-        self.bits.push(bits);
-    }
-
-    /// The column, and its values to be packed.
-    pub(super) fn finish(mut self, kind: &ColumnType, zone: &Zone) -> (Column, Bits) {
-        if self.nulls == 0 {
-            self.bits.zero_first();
-        }
-        let values = self.texts.map(|texts| {
-            // Never empty: the slot of a NULL then still names an entry.
-            let filler = texts.values.is_empty().then_some("");
-            let values = texts.values.iter().map(AsRef::as_ref).chain(filler);
-            Arc::new(StringArray::from_iter_values(values)) as ArrayRef
-        });
-        let nulls = self.nulls > 0;
-        (Column { kind: kind.clone(), zone: zone.name().into(), values, nulls }, self.bits)
-    }
-}
 
 /// What is known of a column beside its packed values.
 #[derive(Debug)]
@@ -104,6 +28,17 @@ pub(super) struct Column {
 }
 
 impl Column {
+    /// A column of this type; one of text comes with its texts.
+    pub(super) fn new(kind: &ColumnType, zone: &Zone, texts: Option<&Texts>, nulls: bool) -> Self {
+        let values = texts.map(|texts| {
+            // Never empty: the slot of a NULL then still names an entry.
+            let filler = texts.values().is_empty().then_some("");
+            let values = texts.values().iter().map(AsRef::as_ref).chain(filler);
+            Arc::new(StringArray::from_iter_values(values)) as ArrayRef
+        });
+        Self { kind: kind.clone(), zone: zone.name().into(), values, nulls }
+    }
+
     /// Bytes held beside the packed values, about.
     pub(super) fn bytes(&self) -> usize {
         self.values.as_ref().map_or(0, |v| v.get_array_memory_size())
@@ -169,6 +104,7 @@ pub(super) fn array_type(kind: &ColumnType, zone: &Zone) -> DataType {
 
 #[cfg(test)]
 mod tests {
+    use super::super::packed::PackedBuilder;
     use super::*;
     use arrow::array::{Array, AsArray};
     use arrow::datatypes::Int64Type;
@@ -176,21 +112,33 @@ mod tests {
     #[track_caller]
     fn check(values: &[Option<i64>]) {
         let zone = Zone::new("UTC").unwrap();
-        let mut builder = ColumnBuilder::new(&ColumnType::Int);
-        for value in values {
-            builder.push(value.map_or(Cell::Null, Cell::Bits));
-        }
-        let (column, bits) = builder.finish(&ColumnType::Int, &zone);
         // Beside others of its width and of another.
-        let mut other = Bits::new();
-        (0..values.len()).for_each(|_| other.push(Some(300)));
-        let packed = Packed::new(&[other.clone(), bits.clone(), bits, other]);
+        let mut packed = PackedBuilder::new(4, 0);
+        for value in values {
+            packed.put(0, 300);
+            for column in [1, 2] {
+                value.iter().for_each(|value| packed.put(column, *value));
+            }
+            packed.put(3, -1);
+            packed.end_row();
+        }
+        let (packed, nulls) = packed.finish();
+        assert_eq!(nulls[1..], [nulls[1], nulls[1], false]);
+        let column = Column::new(&ColumnType::Int, &zone, None, nulls[1]);
         let rows: Vec<u32> = (0..=values.len() as u32).collect();
         let present = column.gather(&packed, 1, &packed.at(rows[1..].to_vec()));
         let got = column.gather(&packed, 2, &packed.at(rows));
         let got: Vec<Option<i64>> = got.as_primitive::<Int64Type>().iter().collect();
         assert_eq!(got[0], None);
         assert_eq!(&got[1..], values);
+        let beside = Column::new(&ColumnType::Int, &zone, None, false);
+        for (column, value) in [(0, 300), (3, -1)] {
+            let got = beside.gather(&packed, column, &packed.at(vec![0; 1]));
+            assert!(got.is_null(0));
+            let last = values.len() as u32;
+            let got = beside.gather(&packed, column, &packed.at(vec![last]));
+            assert!(values.is_empty() || got.as_primitive::<Int64Type>().value(0) == value);
+        }
         assert_eq!(present.null_count(), values.iter().filter(|v| v.is_none()).count());
     }
 

@@ -14,6 +14,7 @@ use csv::{ByteRecord, ReaderBuilder};
 
 use super::chunk::{Piece, Pieces};
 use super::load::{LoadError, Progress, Sink};
+use super::row::RowWriter;
 use super::text_rows::{Parsed, TextRows};
 
 const PROGRESS_ROWS: u64 = 4096;
@@ -208,11 +209,11 @@ fn rest<R: Read>(
     sink: &mut Sink<'_>,
     meter: &mut Meter<'_>,
 ) -> Result<(), LoadError> {
-    let (mut record, mut scratch) = (ByteRecord::new(), Vec::new());
+    let (mut record, mut writer) = (ByteRecord::new(), RowWriter::default());
     while reader.read_byte_record(&mut record).map_err(|e| failed(path, e))? {
         let at = line + record.position().map_or(1, csv::Position::line) - 1;
         let text = |cell: usize| std::str::from_utf8(&record[cell]).ok();
-        match rows.row(record.len(), text, &mut Vec::new(), &mut scratch) {
+        match rows.row(record.len(), text, &mut writer) {
             Ok((key, row)) => sink.push(key, row)?,
             Err((column, reason)) => sink.reject(at, column, reason)?,
         }

@@ -28,7 +28,7 @@ pub(super) enum Index {
 }
 
 /// A multiplicative hash of one number (Fibonacci hashing, folded): uids need no more.
-fn hash_number(value: u64) -> u64 {
+pub(super) fn hash_number(value: u64) -> u64 {
     let product = u128::from(value ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93_u128;
     #[expect(clippy::cast_possible_truncation, reason = "both halves are folded into one")]
     let folded = (product as u64) ^ ((product >> 64) as u64);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::cell::Cell;
 use super::key::{KeyKind, key_of_cell};
-use super::row::{Coding, encode};
+use super::row::{Coding, RowWriter, encode};
 use super::spec::{TableSpec, type_name};
 use super::{csv, diff, parquet};
 use crate::clock::Zone;
@@ -176,7 +176,7 @@ pub(super) struct Sink<'a> {
     pub(super) zone: &'a Zone,
     pub(super) kind: KeyKind,
     pub(super) codings: Vec<Coding>,
-    scratch: Vec<u8>,
+    writer: RowWriter,
     epoch: Epoch,
     options: &'a LoadOptions,
     path: &'a Path,
@@ -237,7 +237,7 @@ impl Sink<'_> {
         let Some(key) = key_of_cell(self.kind, key) else {
             return self.reject(line, Some(key_name), EMPTY_KEY.to_owned());
         };
-        let row = encode(&self.codings, cells, &mut self.scratch);
+        let row = encode(&self.codings, cells, &mut self.writer);
         self.push(key, row)
     }
 
@@ -319,7 +319,7 @@ pub fn load(
         spec,
         zone,
         kind,
-        scratch: Vec::new(),
+        writer: RowWriter::default(),
         codings: spec.columns.iter().map(|(_, kind)| Coding::of(kind)).collect(),
         epoch,
         options,

@@ -290,7 +290,7 @@ impl Pinned {
         };
         let (store, name) = (self.inner.store.as_ref(), &table.spec.table);
         let mut fetched = table.cache.fetch(store, name, loaded.meta.epoch, distinct, ages);
-        let mut rows = RowsBuilder::new(&loaded.layout);
+        let mut rows = RowsBuilder::new(&loaded.layout, fetched.found.len());
         // Place 0 is the NULL key.
         let mut row_of_place = vec![0u32];
         let mut unknown = vec![false];

@@ -24,6 +24,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod text_rows;
+mod texts;
 
 pub use cached::CacheOptions;
 pub use diff::{ChangedKeys, changed_keys};

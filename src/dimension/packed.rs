@@ -1,6 +1,6 @@
 //! Rows of a table in memory, each as few bytes as its columns' values allow.
 //!
-//! In: 64-bit values column by column. Out: those at given rows. Invariant: row 0 is all NULL.
+//! In: 64-bit values row by row. Out: those at given rows. Invariant: row 0 is all NULL.
 //!
 //! A row's cells lie side by side: the batch's first column brings the rows into the CPU's caches
 //! for all others. Column by column each cell of a large table would be a cache miss of its own.
@@ -12,153 +12,223 @@
 
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
 
-/// Rows packed at a time: they and a piece of each column stay in the CPU's caches.
-const BLOCK_ROWS: usize = 256;
+/// Where a column's cells stand in a row.
+#[derive(Debug)]
+struct Slot {
+    offset: usize,
+    width: Width,
+    /// Rows with a value.
+    values: usize,
+}
 
-/// 64-bit values kept in the least width that holds them all. NULL is the width's least value,
-/// which is why it counts as not fitting.
+/// Bytes of a cell, the fewest that hold all of a column. NULL is the width's least value, which
+/// is why that counts as not fitting.
 #[derive(Debug, Clone)]
-pub(super) enum Bits {
-    I8(Vec<i8>),
-    I16(Vec<i16>),
-    I32(Vec<i32>),
-    I64(Vec<i64>),
-    /// Some value is `i64::MIN` itself.
+enum Width {
+    I8,
+    I16,
+    I32,
+    I64,
+    /// Some value is `i64::MIN` itself: all of them stand here, and none in the rows.
     Wide(Vec<Option<i64>>),
 }
 
-impl Bits {
-    /// Row 0: NULL.
-    pub(super) fn new() -> Self {
-        Self::I8(vec![i8::MIN])
-    }
-
-    pub(super) fn push(&mut self, value: Option<i64>) {
-        loop {
-            let pushed = match self {
-                Self::I8(data) => push_narrow(data, value, i8::MIN, |v| v as i8),
-                Self::I16(data) => push_narrow(data, value, i16::MIN, |v| v as i16),
-                Self::I32(data) => push_narrow(data, value, i32::MIN, |v| v as i32),
-                Self::I64(data) => push_narrow(data, value, i64::MIN, |v| v),
-                Self::Wide(data) => {
-                    data.push(value);
-                    true
-                }
-            };
-            if pushed {
-                return;
-            }
-            self.widen();
-        }
-    }
-
-    fn widen(&mut self) {
-        *self = match self {
-            Self::I8(data) => Self::I16(
-                data.iter().map(|v| if *v == i8::MIN { i16::MIN } else { i16::from(*v) }).collect(),
-            ),
-            Self::I16(data) => Self::I32(
-                data.iter()
-                    .map(|v| if *v == i16::MIN { i32::MIN } else { i32::from(*v) })
-                    .collect(),
-            ),
-            Self::I32(data) => Self::I64(
-                data.iter()
-                    .map(|v| if *v == i32::MIN { i64::MIN } else { i64::from(*v) })
-                    .collect(),
-            ),
-            Self::I64(data) => {
-                Self::Wide(data.iter().map(|v| (*v != i64::MIN).then_some(*v)).collect())
-            }
-            Self::Wide(data) => Self::Wide(std::mem::take(data)),
-        };
-    }
-
-    /// Makes row 0 a plain 0: in a column without other NULLs it is told by its number alone.
-    pub(super) fn zero_first(&mut self) {
+impl Width {
+    fn bytes(&self) -> usize {
         match self {
-            Self::I8(data) => data[0] = 0,
-            Self::I16(data) => data[0] = 0,
-            Self::I32(data) => data[0] = 0,
-            Self::I64(data) => data[0] = 0,
-            Self::Wide(data) => data[0] = None,
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::I8(data) => data.len(),
-            Self::I16(data) => data.len(),
-            Self::I32(data) => data.len(),
-            Self::I64(data) => data.len(),
-            Self::Wide(data) => data.len(),
-        }
-    }
-
-    /// Bytes of one value in a packed row.
-    fn width(&self) -> usize {
-        match self {
-            Self::I8(_) => 1,
-            Self::I16(_) => 2,
-            Self::I32(_) => 4,
-            Self::I64(_) => 8,
+            Self::I8 => 1,
+            Self::I16 => 2,
+            Self::I32 => 4,
+            Self::I64 => 8,
             Self::Wide(_) => 0,
         }
     }
 
-    /// Copies the values of some rows into their packed rows.
-    fn lay(&self, first: usize, rows: &mut [u8], stride: usize, offset: usize) {
+    fn next(&self) -> Self {
         match self {
-            Self::I8(data) => lay(&data[first..], rows, stride, offset, |v| v.to_le_bytes()),
-            Self::I16(data) => lay(&data[first..], rows, stride, offset, |v| v.to_le_bytes()),
-            Self::I32(data) => lay(&data[first..], rows, stride, offset, |v| v.to_le_bytes()),
-            Self::I64(data) => lay(&data[first..], rows, stride, offset, |v| v.to_le_bytes()),
+            Self::I8 => Self::I16,
+            Self::I16 => Self::I32,
+            Self::I32 => Self::I64,
+            Self::I64 | Self::Wide(_) => Self::Wide(Vec::new()),
+        }
+    }
+
+    /// Writes a value. False: it does not fit, and what stands there now is no value.
+    #[inline]
+    fn write(&self, value: i64, cell: &mut [u8]) -> bool {
+        match self {
+            Self::I8 => {
+                let narrow = value as i8;
+                cell[..1].copy_from_slice(&narrow.to_le_bytes());
+                i64::from(narrow) == value && narrow != i8::MIN
+            }
+            Self::I16 => {
+                let narrow = value as i16;
+                cell[..2].copy_from_slice(&narrow.to_le_bytes());
+                i64::from(narrow) == value && narrow != i16::MIN
+            }
+            Self::I32 => {
+                let narrow = value as i32;
+                cell[..4].copy_from_slice(&narrow.to_le_bytes());
+                i64::from(narrow) == value && narrow != i32::MIN
+            }
+            Self::I64 => {
+                cell[..8].copy_from_slice(&value.to_le_bytes());
+                value != i64::MIN
+            }
+            Self::Wide(_) => false,
+        }
+    }
+
+    fn write_null(&self, cell: &mut [u8]) {
+        match self {
+            Self::I8 => cell[..1].copy_from_slice(&i8::MIN.to_le_bytes()),
+            Self::I16 => cell[..2].copy_from_slice(&i16::MIN.to_le_bytes()),
+            Self::I32 => cell[..4].copy_from_slice(&i32::MIN.to_le_bytes()),
+            Self::I64 => cell[..8].copy_from_slice(&i64::MIN.to_le_bytes()),
             Self::Wide(_) => {}
         }
     }
-}
 
-fn lay<T: Copy, const N: usize>(
-    data: &[T],
-    rows: &mut [u8],
-    stride: usize,
-    offset: usize,
-    bytes: impl Fn(T) -> [u8; N],
-) {
-    for (row, value) in rows.chunks_exact_mut(stride).zip(data) {
-        row[offset..offset + N].copy_from_slice(&bytes(*value));
+    fn read(&self, cell: &[u8]) -> Option<i64> {
+        let value = match self {
+            Self::I8 => i64::from(cell[0] as i8),
+            Self::I16 => i64::from(i16::from_le_bytes(*cell.first_chunk()?)),
+            Self::I32 => i64::from(i32::from_le_bytes(*cell.first_chunk()?)),
+            Self::I64 => i64::from_le_bytes(*cell.first_chunk()?),
+            Self::Wide(_) => return None,
+        };
+        let null = match self {
+            Self::I8 => i8::MIN.into(),
+            Self::I16 => i16::MIN.into(),
+            Self::I32 => i32::MIN.into(),
+            Self::I64 | Self::Wide(_) => i64::MIN,
+        };
+        (value != null).then_some(value)
     }
 }
 
-fn push_narrow<T: Copy + PartialEq>(
-    data: &mut Vec<T>,
-    value: Option<i64>,
-    null: T,
-    narrow: impl Fn(i64) -> T,
-) -> bool
-where
-    i64: From<T>,
-{
-    let Some(value) = value else {
-        data.push(null);
-        return true;
-    };
-    let narrowed = narrow(value);
-    let fits = i64::from(narrowed) == value && narrowed != null;
-    if fits {
-        data.push(narrowed);
-    }
-    fits
-}
-
-/// Where a column's values stand.
+/// Rows that are being collected.
 #[derive(Debug)]
-enum Slot {
-    I8(usize),
-    I16(usize),
-    I32(usize),
-    I64(usize),
-    Wide(Vec<Option<i64>>),
+pub(super) struct PackedBuilder {
+    /// Whole rows, then the one that is being filled: always one, all NULL at first.
+    bytes: Vec<u8>,
+    /// A row of NULLs.
+    nulls: Vec<u8>,
+    slots: Vec<Slot>,
+    /// Whole rows.
+    len: usize,
+    rows_expected: usize,
+}
+
+impl PackedBuilder {
+    /// Row 0 is there, all NULL.
+    pub(super) fn new(columns: usize, rows_expected: usize) -> Self {
+        let slot = |offset| Slot { offset, width: Width::I8, values: 0 };
+        let nulls = vec![i8::MIN as u8; columns];
+        let slots = (0..columns).map(slot).collect();
+        let mut new = Self { bytes: nulls.clone(), nulls, slots, len: 0, rows_expected };
+        new.end_row();
+        new
+    }
+
+    /// Rows there are, row 0 included.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Gives a column of the row that is being filled a value.
+    #[inline]
+    pub(super) fn put(&mut self, column: usize, value: i64) {
+        let slot = &mut self.slots[column];
+        slot.values += 1;
+        let cell = &mut self.bytes[self.len * self.nulls.len() + slot.offset..];
+        if !slot.width.write(value, cell) {
+            self.put_wider(column, value);
+        }
+    }
+
+    #[cold]
+    fn put_wider(&mut self, column: usize, value: i64) {
+        loop {
+            let (len, stride) = (self.len, self.nulls.len());
+            let slot = &mut self.slots[column];
+            if let Width::Wide(data) = &mut slot.width {
+                data.resize(len, None);
+                data.push(Some(value));
+                return;
+            }
+            // What was written over in this row is no value of the old width any more.
+            slot.width.write_null(&mut self.bytes[len * stride + slot.offset..]);
+            self.widen(column);
+            let slot = &self.slots[column];
+            let cell = &mut self.bytes[len * self.nulls.len() + slot.offset..];
+            if slot.width.write(value, cell) {
+                return;
+            }
+        }
+    }
+
+    /// Gives a column's cells the next width, in all rows.
+    fn widen(&mut self, column: usize) {
+        let stride = self.nulls.len();
+        let (offset, old) = (self.slots[column].offset, self.slots[column].width.clone());
+        let mut new = old.next();
+        let (before, after) = (old.bytes(), new.bytes());
+        let rows = self.rows_expected.max(2 * self.len) + 1;
+        let mut bytes = Vec::with_capacity(rows * (stride - before + after));
+        let mut cell = [0; 8];
+        for row in self.bytes.chunks_exact(stride) {
+            let value = old.read(&row[offset..]);
+            if let Width::Wide(data) = &mut new {
+                data.push(value);
+            }
+            new.write_null(&mut cell);
+            if let Some(value) = value {
+                new.write(value, &mut cell);
+            }
+            bytes.extend_from_slice(&row[..offset]);
+            bytes.extend_from_slice(&cell[..after]);
+            bytes.extend_from_slice(&row[offset + before..]);
+        }
+        if let Width::Wide(data) = &mut new {
+            // The row that is being filled comes with its value.
+            data.truncate(self.len);
+        }
+        self.bytes = bytes;
+        new.write_null(&mut cell);
+        self.nulls.splice(offset..offset + before, cell[..after].iter().copied());
+        self.slots[column].width = new;
+        for slot in &mut self.slots[column + 1..] {
+            slot.offset = slot.offset + after - before;
+        }
+    }
+
+    /// The row that is being filled is whole; the next one is all NULL. Gives its number.
+    pub(super) fn end_row(&mut self) -> Option<u32> {
+        let number = u32::try_from(self.len).ok()?;
+        self.len += 1;
+        self.bytes.extend_from_slice(&self.nulls);
+        Some(number)
+    }
+
+    /// The rows, and for each column whether it has NULLs beside row 0.
+    pub(super) fn finish(mut self) -> (Packed, Vec<bool>) {
+        let (len, stride) = (self.len, self.nulls.len());
+        self.bytes.truncate(len * stride);
+        let mut has_nulls = Vec::with_capacity(self.slots.len());
+        for slot in &mut self.slots {
+            if let Width::Wide(data) = &mut slot.width {
+                data.resize(len, None);
+            }
+            has_nulls.push(slot.values + 1 < len);
+            // In a column without other NULLs row 0 is told by its number alone.
+            if slot.values + 1 == len {
+                slot.width.write(0, &mut self.bytes[slot.offset..]);
+            }
+        }
+        (Packed { bytes: self.bytes, stride, slots: self.slots }, has_nulls)
+    }
 }
 
 /// All rows.
@@ -180,38 +250,12 @@ pub(super) struct RowNumbers {
 }
 
 impl Packed {
-    /// Packs columns of equal length.
-    pub(super) fn new(columns: &[Bits]) -> Self {
-        let len = columns.first().map_or(0, Bits::len);
-        // A stride of 0 has no rows to cut.
-        let stride = columns.iter().map(Bits::width).sum::<usize>().max(1);
-        let mut bytes = vec![0; len * stride];
-        for (block, rows) in bytes.chunks_mut(BLOCK_ROWS * stride).enumerate() {
-            let mut offset = 0;
-            for column in columns {
-                column.lay(block * BLOCK_ROWS, rows, stride, offset);
-                offset += column.width();
-            }
-        }
-        let mut offset = 0;
-        let slot = |column: &Bits| {
-            let at = offset;
-            offset += column.width();
-            match column {
-                Bits::I8(_) => Slot::I8(at),
-                Bits::I16(_) => Slot::I16(at),
-                Bits::I32(_) => Slot::I32(at),
-                Bits::I64(_) => Slot::I64(at),
-                Bits::Wide(data) => Slot::Wide(data.clone()),
-            }
-        };
-        Self { bytes, stride, slots: columns.iter().map(slot).collect() }
-    }
-
     /// Bytes held, about.
     pub(super) fn bytes(&self) -> usize {
-        let wide =
-            |slot: &Slot| if let Slot::Wide(data) = slot { size_of_val(&data[..]) } else { 0 };
+        let wide = |slot: &Slot| match &slot.width {
+            Width::Wide(data) => size_of_val(&data[..]),
+            _ => 0,
+        };
         self.bytes.len() + self.slots.iter().map(wide).sum::<usize>()
     }
 
@@ -233,16 +277,13 @@ impl Packed {
         to: impl Fn(i64) -> O,
     ) -> (Vec<O>, Option<NullBuffer>) {
         let read = Cells { bytes: &self.bytes, starts: &at.starts, nulls };
-        match &self.slots[column] {
-            Slot::I8(offset) => read.gather(*offset, |b| i8::from_le_bytes(b).into(), i8::MIN, to),
-            Slot::I16(offset) => {
-                read.gather(*offset, |b| i16::from_le_bytes(b).into(), i16::MIN, to)
-            }
-            Slot::I32(offset) => {
-                read.gather(*offset, |b| i32::from_le_bytes(b).into(), i32::MIN, to)
-            }
-            Slot::I64(offset) => read.gather(*offset, i64::from_le_bytes, i64::MIN, to),
-            Slot::Wide(data) => {
+        let offset = self.slots[column].offset;
+        match &self.slots[column].width {
+            Width::I8 => read.gather(offset, |b| i8::from_le_bytes(b).into(), i8::MIN, to),
+            Width::I16 => read.gather(offset, |b| i16::from_le_bytes(b).into(), i16::MIN, to),
+            Width::I32 => read.gather(offset, |b| i32::from_le_bytes(b).into(), i32::MIN, to),
+            Width::I64 => read.gather(offset, i64::from_le_bytes, i64::MIN, to),
+            Width::Wide(data) => {
                 let value = |row: &u32| data[*row as usize];
                 let values = at.rows.iter().map(|r| value(r).map_or_else(O::default, &to));
                 let valid = |i: usize| value(&at.rows[i]).is_some();

@@ -6,12 +6,13 @@ use std::sync::mpsc::sync_channel;
 
 use arrow::array::ArrayRef;
 
-use super::column::{Column, ColumnBuilder};
+use super::column::Column;
 use super::index::{Index, IndexBuilder};
 use super::key::{KeyColumn, KeyKind};
-use super::packed::{Bits, Packed, RowNumbers};
-use super::row::{self, Coding};
+use super::packed::{Packed, PackedBuilder, RowNumbers};
+use super::row::{self, Coding, Stored};
 use super::spec::{TableSpec, type_name};
+use super::texts::Texts;
 use crate::catalog::model::ColumnType;
 use crate::clock::Zone;
 use crate::store::{Bytes, DimMeta, Epoch, Result, Store, StoreError};
@@ -71,43 +72,51 @@ pub(super) struct Rows {
 /// Rows that are being collected.
 pub(super) struct RowsBuilder<'a> {
     layout: &'a Layout,
-    columns: Vec<ColumnBuilder>,
-    len: usize,
+    packed: PackedBuilder,
+    /// Of each asked column of text.
+    texts: Vec<Option<Texts>>,
 }
 
 impl<'a> RowsBuilder<'a> {
-    pub(super) fn new(layout: &'a Layout) -> Self {
-        let columns = layout.kinds.iter().map(ColumnBuilder::new).collect();
-        Self { layout, columns, len: 1 }
+    pub(super) fn new(layout: &'a Layout, rows_expected: usize) -> Self {
+        let text = |kind: &ColumnType| (*kind == ColumnType::String).then(Texts::default);
+        Self {
+            layout,
+            packed: PackedBuilder::new(layout.kinds.len(), rows_expected),
+            texts: layout.kinds.iter().map(text).collect(),
+        }
     }
 
-    /// Adds a row and gives its number. `None`: damaged bytes.
+    /// Adds a row and gives its number. `None`: damaged bytes. Columns the epoch lacks are NULL.
     pub(super) fn push(&mut self, stored: &[u8]) -> Option<u32> {
-        let (layout, columns) = (self.layout, &mut self.columns);
-        let number = u32::try_from(self.len).ok()?;
+        let (layout, packed, texts) = (self.layout, &mut self.packed, &mut self.texts);
         row::decode(&layout.codings, stored, |at, cell| {
-            if let Some(asked) = layout.serves[at] {
-                columns[asked].push(cell);
+            match (layout.serves[at], cell) {
+                (_, Stored::Null) => {}
+                (Some(asked), Stored::Bits(bits)) => packed.put(asked, bits),
+                (Some(asked), Stored::Text(text)) => {
+                    // A text in a column of numbers cannot come out of the row codec.
+                    let code = texts[asked].as_mut()?.code(text)?;
+                    packed.put(asked, code.into());
+                }
+                (None, Stored::Bits(_)) => {}
+                (None, Stored::Text(text)) => {
+                    std::str::from_utf8(text).ok()?;
+                }
             }
+            Some(())
         })?;
-        self.len += 1;
-        Some(number)
+        packed.end_row()
     }
 
     pub(super) fn finish(self) -> Rows {
         let layout = self.layout;
-        let served = |asked: usize| layout.serves.contains(&Some(asked));
-        let mut columns = self.columns;
-        for (asked, column) in columns.iter_mut().enumerate() {
-            // A column the epoch lacks is NULL in every row.
-            for _ in 1..if served(asked) { 1 } else { self.len } {
-                column.push(super::cell::Cell::Null);
-            }
-        }
-        let columns = columns.into_iter().zip(&layout.kinds);
-        let finished = columns.map(|(c, kind)| c.finish(kind, &layout.zone));
-        let (columns, bits): (_, Vec<Bits>) = finished.unzip();
-        Rows { columns, packed: Packed::new(&bits) }
+        let (packed, nulls) = self.packed.finish();
+        let columns = layout.kinds.iter().zip(&self.texts).zip(nulls);
+        let column = |((kind, texts), nulls): ((_, &Option<Texts>), _)| {
+            Column::new(kind, &layout.zone, texts.as_ref(), nulls)
+        };
+        Rows { columns: columns.map(column).collect(), packed }
     }
 }
 
@@ -202,7 +211,8 @@ impl Preloaded {
             what: format!("epoch {} of dimension table `{}`", meta.epoch, spec.table),
             remedy: "load it again with `tagloom dims load`".to_owned(),
         };
-        let mut rows = RowsBuilder::new(layout);
+        let rows_expected = usize::try_from(meta.rows).unwrap_or(0);
+        let mut rows = RowsBuilder::new(layout, rows_expected);
         let mut index = IndexBuilder::new(kind);
         let mut whole = true;
         let mut add = |page: Page| {
@@ -227,7 +237,7 @@ impl Preloaded {
         if !whole {
             return Err(damaged());
         }
-        let len = rows.len - 1;
+        let len = rows.packed.len() - 1;
         Ok(Self { rows: rows.finish(), index: index.finish(), len })
     }
 

@@ -3,10 +3,10 @@
 //! In: cells, or a piece of text without quotes. Out: keys and encoded rows, and why some are none.
 //! Invariant: no I/O; threads share one [`TextRows`].
 
-use super::cell::{Cell, parse};
+use super::cell::parse;
 use super::key::{KeyKind, key_of_cell};
 use super::load::{EMPTY_KEY, Positions, Sink, bad_cell};
-use super::row::{Coding, encode};
+use super::row::{Coding, RowWriter};
 use super::spec::TableSpec;
 use crate::clock::Zone;
 use crate::store::DimRow;
@@ -52,7 +52,7 @@ impl<'a> TextRows<'a> {
     /// Reads a piece without quotes: rows are lines, cells are between commas.
     pub(super) fn parse(&self, text: &str) -> Parsed {
         let mut parsed = Parsed::default();
-        let (mut ends, mut cells, mut scratch) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ends, mut writer) = (Vec::new(), RowWriter::default());
         // As the csv crate counts: empty lines belong to the row behind them.
         let mut row_line = 0;
         for line in text.split_terminator('\n') {
@@ -61,13 +61,15 @@ impl<'a> TextRows<'a> {
                 continue;
             }
             ends.clear();
-            ends.extend(memchr::memchr_iter(b',', line.as_bytes()));
+            // Cells are short: a search for each costs more than looking at every byte.
+            let commas = line.bytes().enumerate().filter(|(_, byte)| *byte == b',');
+            commas.for_each(|(at, _)| ends.push(at));
             ends.push(line.len());
             let cell = |at: usize| {
                 let begin = if at == 0 { 0 } else { ends[at - 1] + 1 };
                 Some(&line[begin..ends[at]])
             };
-            match self.row(ends.len(), cell, &mut cells, &mut scratch) {
+            match self.row(ends.len(), cell, &mut writer) {
                 Ok(row) => parsed.rows.push(row),
                 Err((column, reason)) => parsed.rejects.push(Reject {
                     rows_before: parsed.rows.len(),
@@ -81,14 +83,12 @@ impl<'a> TextRows<'a> {
         parsed
     }
 
-    /// One row of `len` cells; `text` gives one, or `None` when it is not UTF-8. `cells` and
-    /// `scratch` are memory to work in.
+    /// One row of `len` cells; `text` gives one, or `None` when it is not UTF-8.
     pub(super) fn row<'t>(
         &self,
         len: usize,
         text: impl Fn(usize) -> Option<&'t str>,
-        cells: &mut Vec<Cell<'t>>,
-        scratch: &mut Vec<u8>,
+        writer: &mut RowWriter,
     ) -> Result<DimRow, Bad<'_>> {
         if len != self.names.len() {
             let what = format!(
@@ -102,14 +102,17 @@ impl<'a> TextRows<'a> {
         let key_text = text(self.positions.key).ok_or_else(|| (key_name, not_utf8()))?;
         let key = parse(&self.spec.key, self.zone, key_text)
             .map_err(|what| (key_name, bad_cell(key_text, &what)))?;
-        cells.clear();
-        for (at, (name, kind)) in self.positions.columns.iter().zip(&self.spec.columns) {
+        writer.begin(self.codings.len());
+        let columns = self.positions.columns.iter().zip(&self.spec.columns).zip(&self.codings);
+        for (column, ((at, (name, kind)), coding)) in columns.enumerate() {
             let text = text(*at).ok_or_else(|| (Some(name.as_str()), not_utf8()))?;
-            let cell = parse(kind, self.zone, text);
-            cells.push(cell.map_err(|what| (Some(name.as_str()), bad_cell(text, &what)))?);
+            match parse(kind, self.zone, text) {
+                Ok(cell) => writer.put(column, *coding, &cell),
+                Err(what) => return Err((Some(name.as_str()), bad_cell(text, &what))),
+            }
         }
         let key = key_of_cell(self.kind, &key);
         let key = key.ok_or_else(|| (key_name, EMPTY_KEY.to_owned()))?;
-        Ok((key, encode(&self.codings, cells, scratch)))
+        Ok((key, writer.row()))
     }
 }
