@@ -115,10 +115,10 @@ impl CachedRows {
         store: &dyn Store,
         table: &str,
         epoch: Epoch,
-        keys: Vec<Vec<u8>>,
+        keys: Vec<Bytes>,
         ages: Ages,
     ) -> Fetched {
-        let keys: Vec<Key> = keys.into_iter().map(|key| (epoch, key.into())).collect();
+        let keys: Vec<Key> = keys.into_iter().map(|key| (epoch, key[..].into())).collect();
         let mut found: Vec<Option<Found>> = vec![None; keys.len()];
         let mut fetched = Fetched { found: Vec::new(), stale: false, failure: None };
         loop {

@@ -1,6 +1,8 @@
 //! Dimension tables as CSV with a header line, plain or compressed.
 //!
-//! In: a file. Out: its rows, to the [`Sink`]. Invariant: one row at a time in memory.
+//! In: a file. Out: its rows, to the [`Sink`], in order. Text without quotes is cut into pieces that
+//! several threads parse; from the first quote on the `csv` crate reads row by row.
+//! Invariant: some pieces at a time in memory, and the same rows and lines either way.
 
 use std::cell::Cell as Counter;
 use std::fs::File;
@@ -10,12 +12,13 @@ use std::rc::Rc;
 
 use csv::{ByteRecord, ReaderBuilder};
 
-use super::cell::{Cell, parse};
-use super::load::{LoadError, Positions, Progress, Sink, bad_cell};
-use super::spec::TableSpec;
-use crate::clock::Zone;
+use super::chunk::{Piece, Pieces};
+use super::load::{LoadError, Progress, Sink};
+use super::row::RowWriter;
+use super::text_rows::{Parsed, TextRows};
 
 const PROGRESS_ROWS: u64 = 4096;
+const THREADS_MAX: usize = 4;
 
 /// Counts the bytes that were read of the file itself, before decompression.
 struct Counted {
@@ -31,10 +34,24 @@ impl Read for Counted {
     }
 }
 
+/// Tells how far a load is, every [`PROGRESS_ROWS`] rows.
+struct Meter<'a> {
+    bytes: Rc<Counter<u64>>,
+    bytes_total: u64,
+    progress: &'a mut dyn FnMut(Progress),
+}
+
+impl Meter<'_> {
+    fn row_done(&mut self, rows: u64) {
+        if rows.is_multiple_of(PROGRESS_ROWS) {
+            let (bytes, bytes_total) = (self.bytes.get(), self.bytes_total);
+            (self.progress)(Progress { bytes, bytes_total, rows });
+        }
+    }
+}
+
 pub(super) fn read(
     path: &Path,
-    spec: &TableSpec,
-    zone: &Zone,
     sink: &mut Sink<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), LoadError> {
@@ -49,71 +66,160 @@ pub(super) fn read(
         Some("zst" | "zstd") => Box::new(zstd::Decoder::new(counted).map_err(io)?),
         _ => Box::new(counted),
     };
+    let mut meter = Meter { bytes, bytes_total, progress };
+    let mut pieces = Pieces::new(input);
+    match pieces.next().map_err(io)? {
+        Some(Piece::Plain(text)) => plain(path, text, pieces, sink, &mut meter)?,
+        Some(Piece::Other(first)) => {
+            let reader = quoted(io::Cursor::new(first).chain(pieces.into_rest()), true);
+            from_header(path, reader, sink, &mut meter)?;
+        }
+        None => {
+            sink.positions(&[])?;
+        }
+    }
+    (meter.progress)(Progress { bytes: bytes_total, bytes_total, rows: sink.rows() });
+    Ok(())
+}
+
+/// Reads a file that begins with a header without quotes.
+fn plain(
+    path: &Path,
+    first: String,
+    mut pieces: Pieces<Box<dyn Read>>,
+    sink: &mut Sink<'_>,
+    meter: &mut Meter<'_>,
+) -> Result<(), LoadError> {
+    let text = first.trim_start_matches('\u{feff}');
+    let before = text.len() - text.trim_start_matches('\n').len();
+    let (header, body) = text[before..].split_once('\n').unwrap_or((&text[before..], ""));
+    // A file of empty lines has no header, and the sink says what it lacks.
+    let names: Vec<String> = match header {
+        "" => Vec::new(),
+        header => header.split(',').enumerate().map(|(at, name)| header_name(at, name)).collect(),
+    };
+    let positions = sink.positions(&names)?;
+    let rows = TextRows::new(sink, &positions, &names);
+    let mut line = before as u64 + 2;
+    let mut round = vec![Piece::Plain(body.to_owned())];
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX));
+    loop {
+        let ended = loop {
+            if round.len() == threads || matches!(round.last(), Some(Piece::Other(_))) {
+                break false;
+            }
+            match pieces.next().map_err(|source| LoadError::Io { path: path.to_owned(), source })? {
+                Some(piece) => round.push(piece),
+                None => break true,
+            }
+        };
+        let other = round.pop_if(|piece| matches!(piece, Piece::Other(_)));
+        for parsed in parse_all(&rows, &round) {
+            let lines = parsed.lines;
+            take(parsed, line, sink, meter)?;
+            line += lines;
+        }
+        round.clear();
+        if let Some(Piece::Other(piece)) = other {
+            let reader = quoted(io::Cursor::new(piece).chain(pieces.into_rest()), false);
+            return rest(path, reader, line, &rows, sink, meter);
+        }
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+/// Parses pieces side by side, one on this thread.
+fn parse_all(rows: &TextRows<'_>, pieces: &[Piece]) -> Vec<Parsed> {
+    let texts = pieces.iter().filter_map(|piece| match piece {
+        Piece::Plain(text) => Some(text.as_str()),
+        Piece::Other(_) => None,
+    });
+    let mut texts = texts.collect::<Vec<&str>>().into_iter();
+    let Some(own) = texts.next() else { return Vec::new() };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = texts.map(|text| scope.spawn(move || rows.parse(text))).collect();
+        let mut parsed = vec![rows.parse(own)];
+        for other in others {
+            parsed.push(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        parsed
+    })
+}
+
+/// Gives a piece's rows and rejects to the sink. `line` is the piece's first.
+fn take(
+    parsed: Parsed,
+    line: u64,
+    sink: &mut Sink<'_>,
+    meter: &mut Meter<'_>,
+) -> Result<(), LoadError> {
+    let mut rejects = parsed.rejects.into_iter().peekable();
+    for (at, (key, row)) in parsed.rows.into_iter().enumerate() {
+        while let Some(reject) = rejects.next_if(|reject| reject.rows_before == at) {
+            sink.reject(line + reject.line, reject.column.as_deref(), reject.reason)?;
+            meter.row_done(sink.rows());
+        }
+        sink.push(key, row)?;
+        meter.row_done(sink.rows());
+    }
+    for reject in rejects {
+        sink.reject(line + reject.line, reject.column.as_deref(), reject.reason)?;
+        meter.row_done(sink.rows());
+    }
+    Ok(())
+}
+
+/// A reader for everything that CSV can be.
+fn quoted<R: Read>(input: R, headers: bool) -> csv::Reader<R> {
     // Rows of another length are rejected one by one, not the whole file with them.
-    let mut reader =
-        ReaderBuilder::new().flexible(true).buffer_capacity(1 << 20).from_reader(input);
+    let mut builder = ReaderBuilder::new();
+    builder.has_headers(headers).flexible(true).buffer_capacity(1 << 20).from_reader(input)
+}
+
+fn header_name(at: usize, name: &str) -> String {
+    let name = if at == 0 { name.trim_start_matches('\u{feff}') } else { name };
+    name.trim().to_owned()
+}
+
+fn from_header<R: Read>(
+    path: &Path,
+    mut reader: csv::Reader<R>,
+    sink: &mut Sink<'_>,
+    meter: &mut Meter<'_>,
+) -> Result<(), LoadError> {
     let header = reader.byte_headers().map_err(|e| failed(path, e))?;
     let names: Vec<String> = header
         .iter()
         .enumerate()
-        .map(|(at, name)| {
-            let name = String::from_utf8_lossy(name);
-            let name = if at == 0 { name.trim_start_matches('\u{feff}') } else { &name };
-            name.trim().to_owned()
-        })
+        .map(|(at, name)| header_name(at, &String::from_utf8_lossy(name)))
         .collect();
     let positions = sink.positions(&names)?;
-    let mut record = ByteRecord::new();
-    while reader.read_byte_record(&mut record).map_err(|e| failed(path, e))? {
-        let line = record.position().map_or(0, csv::Position::line);
-        if record.len() == names.len() {
-            row(&record, line, spec, zone, &positions, &names, sink)?;
-        } else {
-            let what = format!(
-                "the row has {} cells, the header {}; fix the row (is a quote missing?)",
-                record.len(),
-                names.len()
-            );
-            sink.reject(line, None, what)?;
-        }
-        if sink.rows().is_multiple_of(PROGRESS_ROWS) {
-            progress(Progress { bytes: bytes.get(), bytes_total, rows: sink.rows() });
-        }
-    }
-    progress(Progress { bytes: bytes_total, bytes_total, rows: sink.rows() });
-    Ok(())
+    let rows = TextRows::new(sink, &positions, &names);
+    rest(path, reader, 1, &rows, sink, meter)
 }
 
-fn row(
-    record: &ByteRecord,
+/// Reads to the end row by row. `line` is the first line the reader sees.
+fn rest<R: Read>(
+    path: &Path,
+    mut reader: csv::Reader<R>,
     line: u64,
-    spec: &TableSpec,
-    zone: &Zone,
-    positions: &Positions,
-    names: &[String],
+    rows: &TextRows<'_>,
     sink: &mut Sink<'_>,
+    meter: &mut Meter<'_>,
 ) -> Result<(), LoadError> {
-    let text = |at: usize| std::str::from_utf8(&record[at]);
-    let not_utf8 = || "is not UTF-8; convert the file to UTF-8".to_owned();
-    let key_name = &names[positions.key];
-    let Ok(key_text) = text(positions.key) else {
-        return sink.reject(line, Some(key_name), not_utf8());
-    };
-    let key = match parse(&spec.key, zone, key_text) {
-        Ok(key) => key,
-        Err(what) => return sink.reject(line, Some(key_name), bad_cell(key_text, &what)),
-    };
-    let mut cells: Vec<Cell<'_>> = Vec::with_capacity(positions.columns.len());
-    for (at, (name, kind)) in positions.columns.iter().zip(&spec.columns) {
-        let Ok(text) = text(*at) else {
-            return sink.reject(line, Some(name), not_utf8());
-        };
-        match parse(kind, zone, text) {
-            Ok(cell) => cells.push(cell),
-            Err(what) => return sink.reject(line, Some(name), bad_cell(text, &what)),
+    let (mut record, mut writer) = (ByteRecord::new(), RowWriter::default());
+    while reader.read_byte_record(&mut record).map_err(|e| failed(path, e))? {
+        let at = line + record.position().map_or(1, csv::Position::line) - 1;
+        let text = |cell: usize| std::str::from_utf8(&record[cell]).ok();
+        match rows.row(record.len(), text, &mut writer) {
+            Ok((key, row)) => sink.push(key, row)?,
+            Err((column, reason)) => sink.reject(at, column, reason)?,
         }
+        meter.row_done(sink.rows());
     }
-    sink.row(line, key_name, &key, &cells)
+    Ok(())
 }
 
 fn failed(path: &Path, error: csv::Error) -> LoadError {

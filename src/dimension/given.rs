@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 use super::cell::{Cell, parse};
 use super::key::{KeyKind, key_of_cell};
 use super::load::LoadError;
-use super::row::{Coding, encode};
+use super::row::{Coding, RowWriter, encode};
 use super::spec::{TableSpec, type_name};
 use crate::catalog::model::{ColumnType, TimestampFormat};
 use crate::clock::Zone;
@@ -29,6 +29,7 @@ pub fn put_rows(
     let kind = KeyKind::of(&spec.key).ok_or_else(bad_type)?;
     let codings: Vec<Coding> = spec.columns.iter().map(|(_, kind)| Coding::of(kind)).collect();
     let mut encoded: Vec<DimRow> = Vec::with_capacity(rows.len());
+    let mut writer = RowWriter::default();
     for row in rows {
         let key = text(row.get(KEY));
         let key = key_of_cell(kind, &cell(spec, KEY, &spec.key, zone, &key)?);
@@ -38,7 +39,8 @@ pub fn put_rows(
         let texts: Vec<String> = spec.columns.iter().map(|(name, _)| text(row.get(name))).collect();
         let cells = spec.columns.iter().zip(&texts);
         let cells = cells.map(|((name, kind), text)| cell(spec, name, kind, zone, text));
-        encoded.push((key, encode(&codings, &cells.collect::<Result<Vec<_>, _>>()?)));
+        let cells = cells.collect::<Result<Vec<_>, _>>()?;
+        encoded.push((key, encode(&codings, &cells, &mut writer)));
     }
     let epoch = store.dim_begin(&spec.table)?;
     store.dim_put(&spec.table, epoch, encoded)?;

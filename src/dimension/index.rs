@@ -14,10 +14,10 @@ use super::key::{KeyKind, Keys, number_of_bytes};
 /// Beyond this many slots a row, numbers are hashed instead of used as positions.
 const DENSE_SLOTS_PER_ROW_MAX: u64 = 4;
 
-/// An index that is being filled, and the finished one.
+/// Finds rows.
 #[derive(Debug)]
 pub(super) enum Index {
-    /// Position = key. Made of `Numbers` when the keys lie close together.
+    /// Position = key: the keys lie close together.
     Dense(Vec<u32>),
     /// By 64 bits.
     Numbers(HashTable<(u64, u32)>),
@@ -28,7 +28,7 @@ pub(super) enum Index {
 }
 
 /// A multiplicative hash of one number (Fibonacci hashing, folded): uids need no more.
-fn hash_number(value: u64) -> u64 {
+pub(super) fn hash_number(value: u64) -> u64 {
     let product = u128::from(value ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93_u128;
     #[expect(clippy::cast_possible_truncation, reason = "both halves are folded into one")]
     let folded = (product as u64) ^ ((product >> 64) as u64);
@@ -43,10 +43,18 @@ fn hash_text(text: &str) -> u64 {
     XxHash3_64::oneshot(text.as_bytes())
 }
 
-impl Index {
+/// An index that is being filled.
+pub(super) enum IndexBuilder {
+    /// Numbers wait until it is known how close together they lie.
+    Numbers(Vec<(u64, u32)>),
+    Decimals(HashTable<(i128, u32)>),
+    Texts(HashTable<(Box<str>, u32)>),
+}
+
+impl IndexBuilder {
     pub(super) fn new(kind: KeyKind) -> Self {
         match kind {
-            KeyKind::Unsigned | KeyKind::Signed => Self::Numbers(HashTable::new()),
+            KeyKind::Unsigned | KeyKind::Signed => Self::Numbers(Vec::new()),
             KeyKind::Decimal(_) => Self::Decimals(HashTable::new()),
             KeyKind::Text => Self::Texts(HashTable::new()),
         }
@@ -55,11 +63,7 @@ impl Index {
     /// Adds a stored key, which must be new. `None`: bytes that are no key of this kind.
     pub(super) fn add(&mut self, key: &[u8], row: u32) -> Option<()> {
         match self {
-            Self::Dense(_) => return None,
-            Self::Numbers(table) => {
-                let number = number_of_bytes(key)?;
-                table.insert_unique(hash_number(number), (number, row), |e| hash_number(e.0));
-            }
+            Self::Numbers(numbers) => numbers.push((number_of_bytes(key)?, row)),
             Self::Decimals(table) => {
                 let number = i128::from_be_bytes(key.try_into().ok()?);
                 table.insert_unique(hash_decimal(number), (number, row), |e| hash_decimal(e.0));
@@ -73,22 +77,32 @@ impl Index {
     }
 
     /// All keys are in.
-    pub(super) fn finish(self) -> Self {
-        let Self::Numbers(table) = self else { return self };
-        let greatest = table.iter().map(|(number, _)| *number).max().unwrap_or(0);
-        let slots_max = (table.len() as u64).saturating_mul(DENSE_SLOTS_PER_ROW_MAX);
+    pub(super) fn finish(self) -> Index {
+        let numbers = match self {
+            Self::Numbers(numbers) => numbers,
+            Self::Decimals(table) => return Index::Decimals(table),
+            Self::Texts(table) => return Index::Texts(table),
+        };
+        let greatest = numbers.iter().map(|(number, _)| *number).max().unwrap_or(0);
+        let slots_max = (numbers.len() as u64).saturating_mul(DENSE_SLOTS_PER_ROW_MAX);
         let Some(slots) = usize::try_from(greatest).ok().filter(|_| greatest < slots_max) else {
-            return Self::Numbers(table);
+            let mut table = HashTable::with_capacity(numbers.len());
+            for (number, row) in numbers {
+                table.insert_unique(hash_number(number), (number, row), |e| hash_number(e.0));
+            }
+            return Index::Numbers(table);
         };
         let mut dense = vec![0; slots + 1];
-        for (number, row) in table {
+        for (number, row) in numbers {
             if let Some(slot) = usize::try_from(number).ok().and_then(|n| dense.get_mut(n)) {
                 *slot = row;
             }
         }
-        Self::Dense(dense)
+        Index::Dense(dense)
     }
+}
 
+impl Index {
     fn number(&self, number: u64) -> u32 {
         match self {
             Self::Dense(rows) => {

@@ -13,6 +13,7 @@ use arrow::datatypes::{
 
 use super::cell::Cell;
 use crate::catalog::model::ColumnType;
+use crate::store::Bytes;
 
 /// What kind of values a table is looked up by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,31 +44,31 @@ impl KeyKind {
 }
 
 /// Bytes of an unsigned key. These are also the bytes of a numeric uid.
-pub(super) fn unsigned_bytes(value: u64) -> Vec<u8> {
-    value.to_be_bytes().to_vec()
+pub(super) fn unsigned_bytes(value: u64) -> Bytes {
+    value.to_be_bytes()[..].into()
 }
 
 /// Bytes of a signed key: like an unsigned one, with a zero byte before it when negative.
-pub(super) fn signed_bytes(value: i64) -> Vec<u8> {
+pub(super) fn signed_bytes(value: i64) -> Bytes {
     if value >= 0 {
         return unsigned_bytes(value.cast_unsigned());
     }
-    let mut bytes = vec![0];
-    bytes.extend_from_slice(&value.to_be_bytes());
-    bytes
+    let mut bytes = [0; 9];
+    bytes[1..].copy_from_slice(&value.to_be_bytes());
+    bytes[..].into()
 }
 
 /// Bytes of a decimal key: its mantissa at the key's scale.
-pub(super) fn decimal_bytes(mantissa: i128) -> Vec<u8> {
-    mantissa.to_be_bytes().to_vec()
+pub(super) fn decimal_bytes(mantissa: i128) -> Bytes {
+    mantissa.to_be_bytes()[..].into()
 }
 
 /// The key of a file's cell. `None`: NULL or empty text, which is nobody's key.
-pub(super) fn key_of_cell(kind: KeyKind, cell: &Cell<'_>) -> Option<Vec<u8>> {
+pub(super) fn key_of_cell(kind: KeyKind, cell: &Cell<'_>) -> Option<Bytes> {
     Some(match (kind, cell) {
         (_, Cell::Null) => return None,
         (_, Cell::Text(text)) => {
-            return (!text.is_empty()).then(|| text.as_bytes().to_vec());
+            return (!text.is_empty()).then(|| text.as_bytes().into());
         }
         (KeyKind::Unsigned, Cell::Bits(bits)) => unsigned_bytes(bits.cast_unsigned()),
         (KeyKind::Decimal(_), Cell::Bits(bits)) => decimal_bytes(i128::from(*bits)),

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use super::cell::Cell;
 use super::key::{KeyKind, key_of_cell};
-use super::row::{Coding, encode};
+use super::row::{Coding, RowWriter, encode};
 use super::spec::{TableSpec, type_name};
 use super::{csv, diff, parquet};
 use crate::clock::Zone;
-use crate::store::{DimColumnMeta, DimMeta, DimRow, Epoch, Fault, Store, StoreError};
+use crate::store::{Bytes, DimColumnMeta, DimMeta, DimRow, Epoch, Fault, Store, StoreError};
 
 /// Bounds and choices of a load.
 #[derive(Debug, Clone)]
@@ -172,9 +172,11 @@ fn quoted(names: &[String]) -> String {
 /// What readers give rows to.
 pub(super) struct Sink<'a> {
     store: &'a dyn Store,
-    spec: &'a TableSpec,
-    kind: KeyKind,
-    codings: Vec<Coding>,
+    pub(super) spec: &'a TableSpec,
+    pub(super) zone: &'a Zone,
+    pub(super) kind: KeyKind,
+    pub(super) codings: Vec<Coding>,
+    writer: RowWriter,
     epoch: Epoch,
     options: &'a LoadOptions,
     path: &'a Path,
@@ -183,7 +185,7 @@ pub(super) struct Sink<'a> {
     written: u64,
     /// Every key so far was greater than the one before: no row was replaced.
     ascending: bool,
-    last_key: Vec<u8>,
+    last_key: Bytes,
     rejected: u64,
     errors: Vec<RowError>,
 }
@@ -233,9 +235,14 @@ impl Sink<'_> {
         cells: &[Cell<'_>],
     ) -> Result<(), LoadError> {
         let Some(key) = key_of_cell(self.kind, key) else {
-            return self.reject(line, Some(key_name), "the key is empty; fill it in".to_owned());
+            return self.reject(line, Some(key_name), EMPTY_KEY.to_owned());
         };
-        let row = encode(&self.codings, cells);
+        let row = encode(&self.codings, cells, &mut self.writer);
+        self.push(key, row)
+    }
+
+    /// Takes a row that is ready to be stored.
+    pub(super) fn push(&mut self, key: Bytes, row: Bytes) -> Result<(), LoadError> {
         self.ascending &= self.written == 0 || key > self.last_key;
         self.chunk_bytes += key.len() + row.len() + size_of::<DimRow>();
         self.last_key.clone_from(&key);
@@ -282,6 +289,9 @@ impl Sink<'_> {
     }
 }
 
+/// What is wrong with a row whose key is NULL.
+pub(super) const EMPTY_KEY: &str = "the key is empty; fill it in";
+
 /// How a rejected cell is shown.
 pub(super) fn bad_cell(text: &str, what: &str) -> String {
     let short: String = text.chars().take(40).collect();
@@ -307,7 +317,9 @@ pub fn load(
     let sink = Sink {
         store,
         spec,
+        zone,
         kind,
+        writer: RowWriter::default(),
         codings: spec.columns.iter().map(|(_, kind)| Coding::of(kind)).collect(),
         epoch,
         options,
@@ -316,11 +328,11 @@ pub fn load(
         chunk_bytes: 0,
         written: 0,
         ascending: true,
-        last_key: Vec::new(),
+        last_key: Bytes::from(&[][..]),
         rejected: 0,
         errors: Vec::new(),
     };
-    let loaded = fill(sink, zone, loaded_at_ms, progress);
+    let loaded = fill(sink, loaded_at_ms, progress);
     if loaded.is_err() {
         // The load's own error says more than one of tidying up; what stays is dropped by the next.
         store.dim_drop(&spec.table, epoch).ok();
@@ -330,15 +342,14 @@ pub fn load(
 
 fn fill(
     mut sink: Sink<'_>,
-    zone: &Zone,
     loaded_at_ms: i64,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<LoadReport, LoadError> {
     let (store, spec, path, epoch) = (sink.store, sink.spec, sink.path, sink.epoch);
     if path.extension().is_some_and(|e| e == "parquet") {
-        parquet::read(path, spec, zone, &mut sink, progress)?;
+        parquet::read(path, spec, sink.zone, &mut sink, progress)?;
     } else {
-        csv::read(path, spec, zone, &mut sink, progress)?;
+        csv::read(path, &mut sink, progress)?;
     }
     sink.flush()?;
     let columns: Vec<DimColumnMeta> = spec

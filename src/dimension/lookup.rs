@@ -10,14 +10,13 @@ use arrow::array::ArrayRef;
 use hashbrown::HashMap;
 
 use super::cached::{Ages, CacheOptions, CachedRows, Found};
-use super::column::RowNumbers;
 use super::index::by_dictionary;
 use super::key::{KeyColumn, KeyKind, Keys, decimal_bytes, signed_bytes, unsigned_bytes};
 use super::spec::{SpecError, TableSpec};
 use super::table::{Layout, Preloaded, RowsBuilder};
 use crate::catalog::model::{Catalog, Strategy};
 use crate::clock::Zone;
-use crate::store::{DimMeta, Epoch, Result, Store};
+use crate::store::{Bytes, DimMeta, Epoch, Result, Store};
 
 /// The clock that ages are measured by, epoch milliseconds.
 pub type Now = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -260,7 +259,7 @@ impl Pinned {
                     let missing = all_rows(len);
                     return Ok(nothing(&table.spec, plan, &self.inner.zone, len, missing, state));
                 }
-                let at = RowNumbers::new(preloaded.index.rows(&keys, len));
+                let at = preloaded.rows.at(preloaded.index.rows(&keys, len));
                 let gather = |column: &usize| preloaded.rows.gather(*column, &at);
                 Ok(Enriched {
                     columns: plan.columns.iter().map(gather).collect(),
@@ -291,7 +290,7 @@ impl Pinned {
         };
         let (store, name) = (self.inner.store.as_ref(), &table.spec.table);
         let mut fetched = table.cache.fetch(store, name, loaded.meta.epoch, distinct, ages);
-        let mut rows = RowsBuilder::new(&loaded.layout);
+        let mut rows = RowsBuilder::new(&loaded.layout, fetched.found.len());
         // Place 0 is the NULL key.
         let mut row_of_place = vec![0u32];
         let mut unknown = vec![false];
@@ -312,7 +311,7 @@ impl Pinned {
         }
         let rows = rows.finish();
         let at = places.iter().map(|place| row_of_place[*place as usize]);
-        let at = RowNumbers::new(at.collect());
+        let at = rows.at(at.collect());
         let missing: Vec<u32> = all_rows(len)
             .into_iter()
             .zip(&places)
@@ -356,9 +355,9 @@ fn all_rows(len: usize) -> Vec<u32> {
 
 /// The distinct keys of a batch, and for each row the place of its key: 0 for NULL, then from 1.
 #[expect(clippy::cast_possible_truncation, reason = "a batch has some thousand rows")]
-fn distinct(keys: &Keys<'_>, kind: KeyKind, len: usize) -> (Vec<Vec<u8>>, Vec<u32>) {
-    let mut distinct: Vec<Vec<u8>> = Vec::new();
-    let mut add = |bytes: Vec<u8>| {
+fn distinct(keys: &Keys<'_>, kind: KeyKind, len: usize) -> (Vec<Bytes>, Vec<u32>) {
+    let mut distinct: Vec<Bytes> = Vec::new();
+    let mut add = |bytes: Bytes| {
         distinct.push(bytes);
         distinct.len() as u32
     };
@@ -389,7 +388,7 @@ fn distinct(keys: &Keys<'_>, kind: KeyKind, len: usize) -> (Vec<Vec<u8>>, Vec<u3
             by_dictionary(array, values, |text| match known.get(text) {
                 Some(place) => *place,
                 None if text.is_empty() => 0,
-                None => *known.entry(text.into()).or_insert(add(text.as_bytes().to_vec())),
+                None => *known.entry(text.into()).or_insert(add(text.as_bytes().into())),
             })
         }
     };
@@ -400,10 +399,10 @@ fn distinct(keys: &Keys<'_>, kind: KeyKind, len: usize) -> (Vec<Vec<u8>>, Vec<u3
 fn place_of_text<'a>(
     known: &mut HashMap<&'a str, u32>,
     text: &'a str,
-    add: &mut impl FnMut(Vec<u8>) -> u32,
+    add: &mut impl FnMut(Bytes) -> u32,
 ) -> u32 {
     if text.is_empty() {
         return 0;
     }
-    *known.entry(text).or_insert_with(|| add(text.as_bytes().to_vec()))
+    *known.entry(text).or_insert_with(|| add(text.as_bytes().into()))
 }

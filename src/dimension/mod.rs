@@ -7,6 +7,7 @@
 
 mod cached;
 mod cell;
+mod chunk;
 mod column;
 mod csv;
 mod diff;
@@ -15,12 +16,15 @@ mod index;
 mod key;
 mod load;
 mod lookup;
+mod packed;
 mod parquet;
 mod row;
 mod spec;
 mod table;
 #[cfg(test)]
 mod tests;
+mod text_rows;
+mod texts;
 
 pub use cached::CacheOptions;
 pub use diff::{ChangedKeys, changed_keys};

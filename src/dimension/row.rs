@@ -7,7 +7,7 @@
 
 use super::cell::Cell;
 use crate::catalog::model::ColumnType;
-use crate::store::varint;
+use crate::store::{Bytes, varint};
 
 /// How a column's values are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,48 +43,84 @@ impl Coding {
     }
 }
 
-/// Writes one row.
-pub(super) fn encode(codings: &[Coding], cells: &[Cell<'_>]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(codings.len().div_ceil(8) + 3 * codings.len());
-    out.resize(codings.len().div_ceil(8), 0);
-    for (column, (coding, cell)) in codings.iter().zip(cells).enumerate() {
+/// A row that is being written, in memory that serves the next one too.
+#[derive(Default)]
+pub(super) struct RowWriter {
+    out: Vec<u8>,
+}
+
+impl RowWriter {
+    /// Begins a row of so many columns, all NULL.
+    pub(super) fn begin(&mut self, columns: usize) {
+        self.out.clear();
+        self.out.resize(columns.div_ceil(8), 0);
+    }
+
+    /// Writes the next cell; columns ascend.
+    #[inline]
+    pub(super) fn put(&mut self, column: usize, coding: Coding, cell: &Cell<'_>) {
+        let out = &mut self.out;
         match cell {
-            Cell::Null => continue,
-            Cell::Text(text) => varint::put_bytes(&mut out, text.as_bytes()),
+            Cell::Null => return,
+            Cell::Text(text) => varint::put_bytes(out, text.as_bytes()),
             Cell::Bits(bits) => match coding {
                 Coding::Float => out.extend_from_slice(&bits.to_le_bytes()),
-                Coding::Unsigned => varint::put_u64(&mut out, bits.cast_unsigned()),
-                Coding::Text | Coding::Signed => varint::put_i64(&mut out, *bits),
+                Coding::Unsigned => varint::put_u64(out, bits.cast_unsigned()),
+                Coding::Text | Coding::Signed => varint::put_i64(out, *bits),
             },
         }
         out[column / 8] |= 1 << (column % 8);
     }
-    out
+
+    /// The row as it is stored.
+    pub(super) fn row(&self) -> Bytes {
+        self.out[..].into()
+    }
 }
 
-/// Reads one row, giving each column's cell in order. `None`: bytes that `encode` did not write.
+/// Writes one row.
+pub(super) fn encode(codings: &[Coding], cells: &[Cell<'_>], out: &mut RowWriter) -> Bytes {
+    out.begin(codings.len());
+    for (column, (coding, cell)) in codings.iter().zip(cells).enumerate() {
+        out.put(column, *coding, cell);
+    }
+    out.row()
+}
+
+/// A cell as it is stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Stored<'a> {
+    Null,
+    Bits(i64),
+    /// Text, not yet known to be UTF-8.
+    Text(&'a [u8]),
+}
+
+/// Reads one row, giving each column's cell in order. `None`: bytes that `encode` did not write, or
+/// a cell that `each` refused.
+#[inline]
 pub(super) fn decode<'a>(
     codings: &[Coding],
     row: &'a [u8],
-    mut each: impl FnMut(usize, Cell<'a>),
+    mut each: impl FnMut(usize, Stored<'a>) -> Option<()>,
 ) -> Option<()> {
     let (bitmap, mut rest) = row.split_at_checked(codings.len().div_ceil(8))?;
     for (column, coding) in codings.iter().enumerate() {
         if bitmap[column / 8] & (1 << (column % 8)) == 0 {
-            each(column, Cell::Null);
+            each(column, Stored::Null)?;
             continue;
         }
         let cell = match coding {
-            Coding::Text => Cell::Text(std::str::from_utf8(varint::take_bytes(&mut rest)?).ok()?),
+            Coding::Text => Stored::Text(varint::take_bytes(&mut rest)?),
             Coding::Float => {
                 let (bits, behind) = rest.split_first_chunk::<8>()?;
                 rest = behind;
-                Cell::Bits(i64::from_le_bytes(*bits))
+                Stored::Bits(i64::from_le_bytes(*bits))
             }
-            Coding::Unsigned => Cell::Bits(varint::take_u64(&mut rest)?.cast_signed()),
-            Coding::Signed => Cell::Bits(varint::take_i64(&mut rest)?),
+            Coding::Unsigned => Stored::Bits(varint::take_u64(&mut rest)?.cast_signed()),
+            Coding::Signed => Stored::Bits(varint::take_i64(&mut rest)?),
         };
-        each(column, cell);
+        each(column, cell)?;
     }
     rest.is_empty().then_some(())
 }
@@ -118,13 +154,21 @@ mod tests {
             Cell::Null,
             Cell::Bits(-7),
         ];
-        let row = encode(&CODINGS, &cells);
+        let row = encode(&CODINGS, &cells, &mut RowWriter { out: vec![9] });
         let mut back = Vec::new();
-        assert_eq!(decode(&CODINGS, &row, |_, cell| back.push(cell)), Some(()));
+        let read = decode(&CODINGS, &row, |_, cell| {
+            back.push(match cell {
+                Stored::Null => Cell::Null,
+                Stored::Bits(bits) => Cell::Bits(bits),
+                Stored::Text(text) => Cell::Text(std::str::from_utf8(text).ok()?),
+            });
+            Some(())
+        });
+        assert_eq!(read, Some(()));
         assert_eq!(back, cells);
         for len in 0..row.len() {
-            assert_eq!(decode(&CODINGS, &row[..len], |_, _| ()), None, "{len} bytes");
+            assert_eq!(decode(&CODINGS, &row[..len], |_, _| Some(())), None, "{len} bytes");
         }
-        assert_eq!(decode(&CODINGS, &[&row[..], &[0]].concat(), |_, _| ()), None);
+        assert_eq!(decode(&CODINGS, &[&row[..], &[0]].concat(), |_, _| Some(())), None);
     }
 }

@@ -2,18 +2,23 @@
 //!
 //! In: rows of one epoch. Out: columns gathered by row number. Invariant: row 0 is all NULL.
 
+use std::sync::mpsc::sync_channel;
+
 use arrow::array::ArrayRef;
 
-use super::column::{Column, ColumnBuilder, RowNumbers};
-use super::index::Index;
+use super::column::Column;
+use super::index::{Index, IndexBuilder};
 use super::key::{KeyColumn, KeyKind};
-use super::row::{self, Coding};
+use super::packed::{Packed, PackedBuilder, RowNumbers};
+use super::row::{self, Coding, Stored};
 use super::spec::{TableSpec, type_name};
+use super::texts::Texts;
 use crate::catalog::model::ColumnType;
 use crate::clock::Zone;
-use crate::store::{DimMeta, Result, Store, StoreError};
+use crate::store::{Bytes, DimMeta, Epoch, Result, Store, StoreError};
 
 const PAGE_ROWS: usize = 8192;
+const PAGES_WAITING_MAX: usize = 2;
 
 /// How an epoch's stored columns serve the columns the catalogue asks for.
 #[derive(Debug, Clone)]
@@ -57,57 +62,73 @@ impl Layout {
     }
 }
 
-/// Rows in memory, column by column.
+/// Rows in memory.
 #[derive(Debug)]
 pub(super) struct Rows {
     columns: Vec<Column>,
+    packed: Packed,
 }
 
 /// Rows that are being collected.
 pub(super) struct RowsBuilder<'a> {
     layout: &'a Layout,
-    columns: Vec<ColumnBuilder>,
-    len: usize,
+    packed: PackedBuilder,
+    /// Of each asked column of text.
+    texts: Vec<Option<Texts>>,
 }
 
 impl<'a> RowsBuilder<'a> {
-    pub(super) fn new(layout: &'a Layout) -> Self {
-        let columns = layout.kinds.iter().map(ColumnBuilder::new).collect();
-        Self { layout, columns, len: 1 }
+    pub(super) fn new(layout: &'a Layout, rows_expected: usize) -> Self {
+        let text = |kind: &ColumnType| (*kind == ColumnType::String).then(Texts::default);
+        Self {
+            layout,
+            packed: PackedBuilder::new(layout.kinds.len(), rows_expected),
+            texts: layout.kinds.iter().map(text).collect(),
+        }
     }
 
-    /// Adds a row and gives its number. `None`: damaged bytes.
+    /// Adds a row and gives its number. `None`: damaged bytes. Columns the epoch lacks are NULL.
     pub(super) fn push(&mut self, stored: &[u8]) -> Option<u32> {
-        let (layout, columns) = (self.layout, &mut self.columns);
-        let number = u32::try_from(self.len).ok()?;
+        let (layout, packed, texts) = (self.layout, &mut self.packed, &mut self.texts);
         row::decode(&layout.codings, stored, |at, cell| {
-            if let Some(asked) = layout.serves[at] {
-                columns[asked].push(cell);
+            match (layout.serves[at], cell) {
+                (_, Stored::Null) => {}
+                (Some(asked), Stored::Bits(bits)) => packed.put(asked, bits),
+                (Some(asked), Stored::Text(text)) => {
+                    // A text in a column of numbers cannot come out of the row codec.
+                    let code = texts[asked].as_mut()?.code(text)?;
+                    packed.put(asked, code.into());
+                }
+                (None, Stored::Bits(_)) => {}
+                (None, Stored::Text(text)) => {
+                    std::str::from_utf8(text).ok()?;
+                }
             }
+            Some(())
         })?;
-        self.len += 1;
-        Some(number)
+        packed.end_row()
     }
 
     pub(super) fn finish(self) -> Rows {
         let layout = self.layout;
-        let served = |asked: usize| layout.serves.contains(&Some(asked));
-        let mut columns = self.columns;
-        for (asked, column) in columns.iter_mut().enumerate() {
-            // A column the epoch lacks is NULL in every row.
-            for _ in 1..if served(asked) { 1 } else { self.len } {
-                column.push(super::cell::Cell::Null);
-            }
-        }
-        let columns = columns.into_iter().zip(&layout.kinds);
-        Rows { columns: columns.map(|(c, kind)| c.finish(kind, &layout.zone)).collect() }
+        let (packed, nulls) = self.packed.finish();
+        let columns = layout.kinds.iter().zip(&self.texts).zip(nulls);
+        let column = |((kind, texts), nulls): ((_, &Option<Texts>), _)| {
+            Column::new(kind, &layout.zone, texts.as_ref(), nulls)
+        };
+        Rows { columns: columns.map(column).collect(), packed }
     }
 }
 
 impl Rows {
+    /// Prepares to gather rows.
+    pub(super) fn at(&self, rows: Vec<u32>) -> RowNumbers {
+        self.packed.at(rows)
+    }
+
     /// One asked column at these rows.
     pub(super) fn gather(&self, column: usize, at: &RowNumbers) -> ArrayRef {
-        self.columns[column].gather(at)
+        self.columns[column].gather(&self.packed, column, at)
     }
 }
 
@@ -142,9 +163,30 @@ impl PreloadedTable {
 
     /// All columns for a batch of keys; `None`: the key column's type cannot be looked up.
     pub fn columns(&self, key: KeyColumn<'_>) -> Option<Vec<ArrayRef>> {
-        let at = RowNumbers::new(self.table.index.rows(&key.keys(self.kind)?, key.len()));
-        let columns = self.table.rows.columns.iter();
-        Some(columns.map(|column| column.gather(&at)).collect())
+        let rows = &self.table.rows;
+        let at = rows.at(self.table.index.rows(&key.keys(self.kind)?, key.len()));
+        Some((0..rows.columns.len()).map(|column| rows.gather(column, &at)).collect())
+    }
+}
+
+/// Keys and rows of an epoch.
+type Page = Vec<(Bytes, Bytes)>;
+
+/// Reads an epoch in key order until `each` wants no more.
+fn scan(
+    store: &dyn Store,
+    table: &str,
+    epoch: Epoch,
+    mut each: impl FnMut(Page) -> bool,
+) -> Result<()> {
+    let mut after: Option<Bytes> = None;
+    loop {
+        let page = store.dim_scan(table, epoch, after.as_deref(), PAGE_ROWS)?;
+        let last = page.len() < PAGE_ROWS;
+        after = page.last().map(|(key, _)| key.clone());
+        if !each(page) || last {
+            return Ok(());
+        }
     }
 }
 
@@ -169,26 +211,38 @@ impl Preloaded {
             what: format!("epoch {} of dimension table `{}`", meta.epoch, spec.table),
             remedy: "load it again with `tagloom dims load`".to_owned(),
         };
-        let mut rows = RowsBuilder::new(layout);
-        let mut index = Index::new(kind);
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let page = store.dim_scan(&spec.table, meta.epoch, after.as_deref(), PAGE_ROWS)?;
-            for (key, stored) in &page {
-                let number = rows.push(stored).ok_or_else(damaged)?;
-                index.add(key, number).ok_or_else(damaged)?;
-            }
-            match page.last() {
-                Some((key, _)) if page.len() == PAGE_ROWS => after = Some(key.to_vec()),
-                _ => break,
-            }
+        let rows_expected = usize::try_from(meta.rows).unwrap_or(0);
+        let mut rows = RowsBuilder::new(layout, rows_expected);
+        let mut index = IndexBuilder::new(kind);
+        let mut whole = true;
+        let mut add = |page: Page| {
+            whole = page.iter().all(|(key, stored)| {
+                rows.push(stored).and_then(|number| index.add(key, number)).is_some()
+            });
+            whole
+        };
+        let (table, epoch) = (spec.table.as_str(), meta.epoch);
+        if meta.rows <= PAGE_ROWS as u64 {
+            scan(store, table, epoch, add)?;
+        } else {
+            // Half of the time goes into the store's blocks, half into columns.
+            let (pages, read) = sync_channel(PAGES_WAITING_MAX);
+            std::thread::scope(|scope| {
+                let scan =
+                    scope.spawn(move || scan(store, table, epoch, |page| pages.send(page).is_ok()));
+                read.into_iter().all(&mut add);
+                scan.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })?;
         }
-        let len = rows.len - 1;
+        if !whole {
+            return Err(damaged());
+        }
+        let len = rows.packed.len() - 1;
         Ok(Self { rows: rows.finish(), index: index.finish(), len })
     }
 
     /// Bytes of the columns, about.
     pub(super) fn bytes(&self) -> usize {
-        self.rows.columns.iter().map(Column::bytes).sum()
+        self.rows.packed.bytes() + self.rows.columns.iter().map(Column::bytes).sum::<usize>()
     }
 }

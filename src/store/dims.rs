@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Result, Store, StoreError};
+use super::{Bytes, Result, Store, StoreError};
 
 /// Number of one complete load of a table, counting from 1.
 pub type Epoch = u64;
@@ -17,7 +17,7 @@ pub const EPOCHS_KEPT: usize = 2;
 pub const META_PREFIX_DIMS: &str = "dim/";
 
 /// Key and encoded row.
-pub type DimRow = (Vec<u8>, Vec<u8>);
+pub type DimRow = (Bytes, Bytes);
 
 /// How a row differs from the epoch before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::argument::{check_meta_key, check_table};
 use super::{
     Bytes, ChangeKind, DimMeta, DimRow, DimState, DueCursor, DuePack, Epoch, Identity,
     META_PREFIX_DIMS, Result, Store, StoreError, StoreStats, UidKey, WindowWrite, behind,
@@ -21,7 +22,7 @@ pub struct MemoryStore {
 
 #[derive(Default)]
 struct Inner {
-    profiles: BTreeMap<Vec<u8>, Bytes>,
+    profiles: BTreeMap<UidKey, Bytes>,
     profile_bytes: u64,
     due: BTreeMap<DueCursor, DuePack>,
     meta: BTreeMap<String, Bytes>,
@@ -33,8 +34,8 @@ struct Inner {
 
 #[derive(Default)]
 struct Table {
-    rows: BTreeMap<Vec<u8>, Bytes>,
-    changes: BTreeMap<Vec<u8>, ChangeKind>,
+    rows: BTreeMap<Bytes, Bytes>,
+    changes: BTreeMap<Bytes, ChangeKind>,
 }
 
 impl MemoryStore {
@@ -74,8 +75,23 @@ impl Inner {
         self.dims.get_mut(&(table.to_owned(), epoch)).ok_or_else(|| no_epoch(table, epoch))
     }
 
+    fn put_profiles(&mut self, mut rows: Vec<(UidKey, Bytes)>) {
+        if is_bulk(rows.len(), self.profiles.len()) {
+            self.profiles.append(&mut rows.into_iter().collect());
+            self.profile_bytes = self.profiles.values().map(|value| value.len() as u64).sum();
+            return;
+        }
+        // Neighbours find each other's nodes in the cache. Stable: the last one of a key wins.
+        rows.sort_by(|a, b| a.0.cmp(&b.0));
+        for (key, value) in rows {
+            self.profile_bytes += value.len() as u64;
+            let old = self.profiles.insert(key, value);
+            self.profile_bytes -= old.map_or(0, |old| old.len() as u64);
+        }
+    }
+
     fn remove_profile(&mut self, key: &UidKey) {
-        if let Some(old) = self.profiles.remove(key.as_bytes()) {
+        if let Some(old) = self.profiles.remove(key) {
             self.profile_bytes -= old.len() as u64;
         }
     }
@@ -92,6 +108,11 @@ impl Inner {
     }
 }
 
+/// Whether so many new rows are merged with those there faster than they are inserted one by one.
+fn is_bulk(new: usize, there: usize) -> bool {
+    new >= there / 4
+}
+
 fn no_epoch(table: &str, epoch: Epoch) -> StoreError {
     StoreError::NoEpoch { table: table.to_owned(), epoch }
 }
@@ -103,17 +124,14 @@ impl Store for MemoryStore {
 
     fn profiles(&self, keys: &[UidKey]) -> Result<Vec<Option<Bytes>>> {
         let inner = self.read();
-        Ok(keys.iter().map(|key| inner.profiles.get(key.as_bytes()).cloned()).collect())
+        Ok(keys.iter().map(|key| inner.profiles.get(key).cloned()).collect())
     }
 
     fn write_window(&self, window: WindowWrite) -> Result<()> {
+        window.meta.iter().try_for_each(|(key, _)| check_meta_key(key))?;
         let mut guard = self.write();
         let inner = &mut *guard;
-        for (key, value) in window.profiles {
-            inner.remove_profile(&key);
-            inner.profile_bytes += value.len() as u64;
-            inner.profiles.insert(key.as_bytes().to_vec(), value);
-        }
+        inner.put_profiles(window.profiles);
         for key in &window.removed {
             inner.remove_profile(key);
         }
@@ -142,7 +160,7 @@ impl Store for MemoryStore {
     ) -> Result<Vec<(UidKey, Bytes)>> {
         let inner = self.read();
         let rows = inner.profiles.range::<[u8], _>(behind(after.map(UidKey::as_bytes)));
-        let rows = rows.map(|(key, value)| (UidKey(key.into()), value.clone()));
+        let rows = rows.map(|(key, value)| (key.clone(), value.clone()));
         Ok(rows.take(rows_max).collect())
     }
 
@@ -160,10 +178,12 @@ impl Store for MemoryStore {
     }
 
     fn meta(&self, key: &str) -> Result<Option<Bytes>> {
+        check_meta_key(key)?;
         Ok(self.read().meta.get(key).cloned())
     }
 
     fn put_meta(&self, key: &str, value: Vec<u8>) -> Result<()> {
+        check_meta_key(key)?;
         self.write().meta.insert(key.to_owned(), value.into());
         Ok(())
     }
@@ -183,6 +203,7 @@ impl Store for MemoryStore {
     }
 
     fn dim_begin(&self, table: &str) -> Result<Epoch> {
+        check_table(table)?;
         let mut inner = self.write();
         let mut state = inner.dim_state(table)?;
         let (epoch, unfinished) = state.begin();
@@ -197,7 +218,11 @@ impl Store for MemoryStore {
     fn dim_put(&self, table: &str, epoch: Epoch, rows: Vec<DimRow>) -> Result<()> {
         let mut inner = self.write();
         let stored = &mut inner.table_mut(table, epoch)?.rows;
-        stored.extend(rows.into_iter().map(|(key, row)| (key, row.into())));
+        if is_bulk(rows.len(), stored.len()) {
+            stored.append(&mut rows.into_iter().collect());
+        } else {
+            stored.extend(rows);
+        }
         Ok(())
     }
 
@@ -207,7 +232,10 @@ impl Store for MemoryStore {
         epoch: Epoch,
         keys: Vec<(Vec<u8>, ChangeKind)>,
     ) -> Result<()> {
-        self.write().table_mut(table, epoch)?.changes.extend(keys);
+        self.write()
+            .table_mut(table, epoch)?
+            .changes
+            .extend(keys.into_iter().map(|(key, kind)| (key.into(), kind)));
         Ok(())
     }
 
@@ -244,7 +272,7 @@ impl Store for MemoryStore {
     ) -> Result<Vec<(Bytes, Bytes)>> {
         let inner = self.read();
         let rows = inner.table(table, epoch)?.rows.range::<[u8], _>(behind(after));
-        let rows = rows.map(|(key, row)| (key.as_slice().into(), row.clone()));
+        let rows = rows.map(|(key, row)| (key.clone(), row.clone()));
         Ok(rows.take(rows_max).collect())
     }
 
@@ -257,7 +285,7 @@ impl Store for MemoryStore {
     ) -> Result<Vec<(Bytes, ChangeKind)>> {
         let inner = self.read();
         let rows = inner.table(table, epoch)?.changes.range::<[u8], _>(behind(after));
-        Ok(rows.take(rows_max).map(|(key, kind)| (key.as_slice().into(), *kind)).collect())
+        Ok(rows.take(rows_max).map(|(key, kind)| (key.clone(), *kind)).collect())
     }
 
     fn dim_drop(&self, table: &str, epoch: Epoch) -> Result<()> {

@@ -4,6 +4,7 @@
 //! A store knows keys, order and atomicity; what the bytes mean is its callers' business.
 //! Invariant: no clock; calls block, and nothing counts as written before it is durable.
 
+mod argument;
 mod dims;
 mod due;
 mod error;
@@ -62,6 +63,24 @@ impl std::ops::Deref for Bytes {
 
     fn deref(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl PartialOrd for Bytes {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Bytes {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        order(self, other)
+    }
+}
+
+impl std::borrow::Borrow<[u8]> for Bytes {
+    fn borrow(&self) -> &[u8] {
+        self
     }
 }
 
@@ -215,6 +234,17 @@ pub trait Store: Send + Sync {
     /// The current epoch of a table.
     fn dim_current(&self, table: &str) -> Result<Option<DimMeta>> {
         Ok(self.dim_epochs(table)?.pop())
+    }
+}
+
+/// Order of keys: that of their bytes. Most keys are 8 bytes, which one comparison of numbers
+/// settles.
+fn order(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
+    match (a.first_chunk(), b.first_chunk()) {
+        (Some(front), Some(other)) if front != other => {
+            u64::from_be_bytes(*front).cmp(&u64::from_be_bytes(*other))
+        }
+        _ => a.cmp(b),
     }
 }
 

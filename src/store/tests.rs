@@ -76,7 +76,19 @@ fn dim_meta(epoch: Epoch) -> DimMeta {
 }
 
 fn row(key: &str, row: &str) -> DimRow {
-    (key.as_bytes().to_vec(), row.as_bytes().to_vec())
+    (key.as_bytes().into(), row.as_bytes().into())
+}
+
+#[test]
+fn a_value_is_filled_in_place() {
+    for len in [0, 1, 20, 21, 700] {
+        let filled = Bytes::build(len, |bytes| {
+            assert!(bytes.len() == len && bytes.iter().all(|b| *b == 0));
+            bytes.fill(7);
+        });
+        assert_eq!(filled, vec![7; len].into());
+        assert_eq!(*Bytes::build(len, |_| ()), vec![0; len]);
+    }
 }
 
 #[test]
@@ -286,6 +298,52 @@ fn two_epochs_are_kept_and_numbers_are_never_used_twice() {
         assert!(s.dim_scan("city", unfinished, None, 9).is_err());
         assert_eq!(s.dim_scan("city", 6, None, 9).unwrap(), []);
     });
+}
+
+#[test]
+fn names_that_are_refused_are_refused_by_both_stores() {
+    check(|s| {
+        for key in ["", "\0header", &"k".repeat(1025)] {
+            assert!(matches!(s.meta(key), Err(StoreError::TooLarge { .. })), "{key:?}");
+            assert!(matches!(s.put_meta(key, vec![1]), Err(StoreError::TooLarge { .. })));
+            let mut window = profiles(&[(1, "a")]);
+            window.meta = vec![(key.to_owned(), vec![1])];
+            assert!(matches!(s.write_window(window), Err(StoreError::TooLarge { .. })));
+        }
+        assert_eq!(texts(s.profiles(&[key(1)]).unwrap()), ["-"], "all of a window or nothing");
+        for table in ["", &"t".repeat(201)] {
+            assert!(matches!(s.dim_begin(table), Err(StoreError::TooLarge { .. })), "{table:?}");
+        }
+    });
+}
+
+#[test]
+fn a_window_over_many_profiles_changes_its_own_only() {
+    check_reopened(
+        |s| {
+            let rows = |range: std::ops::Range<u64>, text: &str| {
+                let rows: Vec<(u64, &str)> = range.rev().map(|uid| (uid, text)).collect();
+                profiles(&rows)
+            };
+            s.write_window(rows(0..1000, "old")).unwrap();
+            s.write_window(rows(500..510, "few")).unwrap();
+            s.write_window(rows(900..2000, "many")).unwrap();
+        },
+        |s| {
+            let rows = s.scan_profiles(None, 9999).unwrap();
+            let text = |uid: usize| match uid {
+                500..510 => &b"few"[..],
+                900.. => b"many",
+                _ => b"old",
+            };
+            assert_eq!(rows.len(), 2000);
+            for (at, (uid, value)) in rows.iter().enumerate() {
+                assert_eq!((uid, &value[..]), (&key(at as u64), text(at)));
+            }
+            let cached = s.stats().unwrap().cached_bytes;
+            assert!(s.stats().unwrap().disk_bytes > 0 || cached == 900 * 3 + 1100 * 4);
+        },
+    );
 }
 
 #[test]

@@ -121,7 +121,13 @@ impl PartialOrd for UidKey {
 
 impl Ord for UidKey {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.as_bytes().cmp(other.as_bytes())
+        super::order(self.as_bytes(), other.as_bytes())
+    }
+}
+
+impl std::borrow::Borrow<[u8]> for UidKey {
+    fn borrow(&self) -> &[u8] {
+        self.as_bytes()
     }
 }
 

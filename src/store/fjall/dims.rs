@@ -7,13 +7,11 @@ use fjall::config::{BlockSizePolicy, CompressionPolicy};
 use fjall::{CompressionType, Keyspace, KeyspaceCreateOptions};
 
 use super::FjallStore;
+use crate::store::argument::check_table;
 use crate::store::{
     Bytes, ChangeKind, DimMeta, DimRow, DimState, Epoch, META_PREFIX_DIMS, Result, Store,
     StoreError, behind,
 };
-
-/// Longest table name: fjall takes keyspace names of up to 255 bytes, ours carry the epoch.
-const TABLE_BYTES_MAX: usize = 200;
 
 fn rows_name(table: &str, epoch: Epoch) -> String {
     format!("dim.{table}.{epoch}")
@@ -55,13 +53,7 @@ pub(super) fn rows(store: &FjallStore, table: &str, epoch: Epoch) -> Result<Keys
 }
 
 pub(super) fn begin(store: &FjallStore, table: &str) -> Result<Epoch> {
-    if table.is_empty() || table.len() > TABLE_BYTES_MAX {
-        return Err(StoreError::TooLarge {
-            what: format!("the table name `{table}`"),
-            bytes: table.len(),
-            bytes_max: TABLE_BYTES_MAX,
-        });
-    }
+    check_table(table)?;
     let mut state = state(store, table)?;
     let (epoch, unfinished) = state.begin();
     // The number is taken before anything is written under it.
@@ -87,7 +79,8 @@ pub(super) fn put_changes(
     keys: Vec<(Vec<u8>, ChangeKind)>,
 ) -> Result<()> {
     let keyspace = existing(store, table, epoch, &changes_name(table, epoch))?;
-    let rows = keys.into_iter().map(|(key, kind)| (key, vec![kind.to_byte()])).collect();
+    let row = |(key, kind): (Vec<u8>, ChangeKind)| (key.into(), [kind.to_byte()][..].into());
+    let rows = keys.into_iter().map(row).collect();
     ingest(store, &keyspace, rows)
 }
 
@@ -97,8 +90,8 @@ fn ingest(store: &FjallStore, keyspace: &Keyspace, mut rows: Vec<DimRow>) -> Res
         return Ok(());
     }
     // Stable: rows with equal keys keep their order, so that the last one can be told.
-    if !rows.is_sorted_by(|a, b| a.0 < b.0) {
-        rows.sort_by(|a, b| a.0.cmp(&b.0));
+    if !rows.is_sorted_by(|a, b| a.0[..] < b.0[..]) {
+        rows.sort_by(|a, b| a.0[..].cmp(&b.0[..]));
     }
     let error = |e| store.error(e);
     let mut ingestion = keyspace.start_ingestion().map_err(error)?;
@@ -107,7 +100,7 @@ fn ingest(store: &FjallStore, keyspace: &Keyspace, mut rows: Vec<DimRow>) -> Res
         if rows.peek().is_some_and(|next| next.0 == key) {
             continue;
         }
-        ingestion.write(key, row).map_err(error)?;
+        ingestion.write(key.0, row.0).map_err(error)?;
     }
     ingestion.finish().map_err(error)
 }

@@ -17,14 +17,13 @@ use fjall::{
     CompressionType, Database, Guard, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode,
 };
 
+use super::argument::{OWN_PREFIX, check_meta_key};
 use super::{
     Bytes, ChangeKind, DimMeta, DimRow, DueCursor, DuePack, Epoch, FORMAT_VERSION, Identity,
     Result, Store, StoreError, StoreStats, UidKey, WindowWrite, behind, due,
 };
 use rejects::Rejects;
 
-/// Meta keys that begin so are the store's own and not seen by `meta`, `scan_meta`, `put_meta`.
-const OWN_PREFIX: &str = "\0";
 const HEADER_KEY: &str = "\0header";
 
 /// Bounds of an embedded store.
@@ -216,7 +215,11 @@ impl Store for FjallStore {
     }
 
     fn write_window(&self, window: WindowWrite) -> Result<()> {
-        let WindowWrite { profiles, removed, due, due_done, meta, rejects, rejects_done } = window;
+        let WindowWrite { mut profiles, removed, due, due_done, meta, rejects, rejects_done } =
+            window;
+        // Neighbours are inserted into the memtable where its nodes are in the CPU's caches. Stable:
+        // the last one of a key wins.
+        profiles.sort_by(|a, b| a.0.cmp(&b.0));
         let small = due.len() + due_done.len() + meta.len() + 2 * rejects.len() + 2;
         let mut batch = self.batch(profiles.len() + removed.len() + rejects_done.len() + small);
         // A batch is one sequence number: fjall keeps the last write of a key, as we promise.
@@ -363,16 +366,4 @@ impl Store for FjallStore {
             rejects_dropped: rejects.dropped(),
         })
     }
-}
-
-/// fjall refuses empty keys by panicking, and the store's own keys are nobody else's.
-fn check_meta_key(key: &str) -> Result<()> {
-    if key.is_empty() || key.starts_with(OWN_PREFIX) || key.len() > 1024 {
-        return Err(StoreError::TooLarge {
-            what: format!("the meta key {key:?} (1 to 1024 bytes, the first not zero)"),
-            bytes: key.len(),
-            bytes_max: 1024,
-        });
-    }
-    Ok(())
 }
