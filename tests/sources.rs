@@ -263,3 +263,39 @@ fn a_user_beyond_its_memory_keeps_the_same_tags() {
     assert_eq!(labels[0].0, labels[1].0);
     assert!(labels[1].1 * 3 < labels[0].1, "{} bytes against {}", labels[1].1, labels[0].1);
 }
+
+#[test]
+fn rejects_come_in_the_order_of_their_lines_however_many_threads_decode() {
+    let ruleset = shop("json", &["buy"]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.jsonl");
+    // Blocks of very different cost: every eighth of them takes the strict reader's way.
+    let mut text = String::new();
+    let mut broken = Vec::new();
+    for id in 0..30_000u32 {
+        let at = 1_700_000_000_000u64 + u64::from(id) * 1_000;
+        let user = id % 97;
+        if id % 41 == 0 {
+            broken.push(u64::from(id) + 1);
+            writeln!(text, r#"{{"id":"e{id}","user":{user},"at":"#).unwrap();
+        } else if id / 250 % 8 == 0 {
+            let line =
+                format!(r#"{{"note":"\u00e9 {id}","more":[[[{id}]]],"user":{user},"price":1"#);
+            writeln!(text, r#"{line},"id":"e{id}","at":{at}}}"#).unwrap();
+        } else {
+            writeln!(text, r#"{{"id":"e{id}","user":{user},"at":{at},"price":1}}"#).unwrap();
+        }
+    }
+    std::fs::write(&path, text).unwrap();
+    let store = store_for(&ruleset);
+    let report = read(&ruleset, &store, &path, Format::Json).unwrap();
+    assert_eq!((report.rows, report.rejected_rows), (30_000, broken.len() as u64));
+    let lines: Vec<u64> = rejects(store.as_ref()).iter().map(|r| r.line).collect();
+    let kept = &broken[broken.len() - lines.len()..];
+    assert_eq!(lines, kept, "each where it stands in the file");
+    let spent: u64 = support::all_labels(&ruleset, store.as_ref())
+        .values()
+        .map(|tags| tags["spent_ever"].parse::<f64>().unwrap() as u64)
+        .sum();
+    assert_eq!(spent, 30_000 - broken.len() as u64);
+}

@@ -8,6 +8,7 @@ pub mod cases;
 pub mod checkpoint;
 pub mod credits;
 pub mod direct;
+mod feed;
 pub mod inputs;
 pub mod intake;
 pub mod job;

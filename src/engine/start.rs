@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use actix::{Actor, Arbiter, System};
@@ -12,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::checkpoint::{CheckpointActor, CheckpointParts, Ended, WindowLimits, Wire};
 use super::credits::Credits;
+use super::feed::{Latest, decoders, start_source};
 use super::intake::{FoldTotals, Intake, Totals};
 use super::job::Job;
 use super::route::Router;
@@ -20,10 +20,11 @@ use super::status::Status;
 use super::{Clock, EngineError};
 use crate::clock::Day;
 use crate::dimension::{CacheOptions, Dimensions};
+use crate::event::Decoder;
 use crate::event::quarantine::Quarantine;
 use crate::shard::actor::ShardActor;
 use crate::shard::{Shard, Shared, WindowStats};
-use crate::source::file::{FileSource, FileSpec, ReadLimits};
+use crate::source::file::{FileSource, FileSpec, ReadLimits, SourceError};
 use crate::source::position::{Position, meta_key, source_name};
 use crate::store::Store;
 use crate::user::texts::Texts;
@@ -208,7 +209,7 @@ fn attempt(
     let folds: FoldTotals = read_meta(store, FOLDS_KEY)?;
     let progress: Vec<SourceProgress> = sources
         .iter()
-        .map(|s| SourceProgress {
+        .map(|(s, _)| SourceProgress {
             name: s.name().to_owned(),
             bytes_total: s.bytes_total,
             bytes_read: Arc::clone(&s.bytes_read),
@@ -261,20 +262,28 @@ fn report(
     })
 }
 
+/// All sources, each with the decoders it has besides its own.
 fn open_sources(
     options: &Options,
     texts: &Arc<Texts>,
     quarantine: &Arc<Quarantine>,
-) -> Result<Vec<FileSource>, EngineError> {
+) -> Result<Vec<(FileSource, Vec<Decoder>)>, EngineError> {
     let ruleset = &options.ruleset;
     let (catalog, layout) = (&ruleset.catalog, &ruleset.layout);
     let (shards, limits) = (options.shards, options.read);
+    let specs = by_position(options)?;
+    let decoders = decoders(specs.len());
     let open = |(spec, resume)| {
-        let texts = Arc::clone(texts);
-        let source = FileSource::open(spec, catalog, layout, texts, shards, limits, resume)?;
-        Ok(source.with_quarantine(Arc::clone(quarantine)))
+        let mine = || Arc::clone(texts);
+        let source = FileSource::open(spec, catalog, layout, mine(), shards, limits, resume)?;
+        let another = |_| {
+            let decoder = source.another_decoder(catalog, layout, mine(), shards)?;
+            Ok(decoder.with_quarantine(Arc::clone(quarantine)))
+        };
+        let others = (1..decoders).map(another).collect::<Result<_, SourceError>>()?;
+        Ok((source.with_quarantine(Arc::clone(quarantine)), others))
     };
-    by_position(options)?.into_iter().map(open).collect()
+    specs.into_iter().map(open).collect()
 }
 
 /// The files to read, each split by how far its streams are: a stream that was added to a file later
@@ -314,20 +323,20 @@ impl Parts<'_> {
     /// Starts all actors and source threads and waits for the end.
     fn drive(
         self,
-        sources: Vec<FileSource>,
+        sources: Vec<(FileSource, Vec<Decoder>)>,
         progress: &[SourceProgress],
         observe: &mut dyn FnMut(&Observed<'_>),
     ) -> Result<(Ended, Router), EngineError> {
         let status = Arc::clone(&self.status);
-        let clock = self.options.clock;
         let max_ahead_ms = self.options.ruleset.catalog.max_ahead_ms;
+        let latest = Latest { clock: self.options.clock, max_ahead_ms };
         let system = System::new();
         let result = system.block_on(async {
             let (done, ended) = oneshot::channel();
             let (router, arbiters) = self.start_actors(done);
             let mut threads = Vec::new();
-            for source in sources {
-                threads.push(start_source(source, router.clone(), clock, max_ahead_ms)?);
+            for (source, others) in sources {
+                threads.extend(start_source(source.into_parts(), others, router.clone(), latest)?);
             }
             let ended = wait(ended, &status, progress, observe).await;
             status.stop();
@@ -400,49 +409,6 @@ impl Parts<'_> {
         }
         arbiters.push(checkpoint_arbiter);
         (router, arbiters)
-    }
-}
-
-fn start_source(
-    mut source: FileSource,
-    router: Router,
-    clock: Clock,
-    max_ahead_ms: i64,
-) -> Result<JoinHandle<()>, EngineError> {
-    let thread = std::thread::Builder::new().name(format!("source {}", source.name()));
-    let read = move || {
-        let _open = OpenSource(Arc::clone(router.status()));
-        let replayable = source.is_replayable();
-        while !router.status().stopping() {
-            let latest_ms = match clock {
-                Clock::Fixed(instant_ms) => Some(instant_ms.saturating_add(max_ahead_ms)),
-                Clock::Wall => Some(crate::clock::wall_ms().saturating_add(max_ahead_ms)),
-                Clock::Event => None,
-            };
-            match source.next(latest_ms) {
-                Ok(Some((decoded, position))) => {
-                    let position = replayable.then_some(position);
-                    if !router.route(source.names(), position, decoded) {
-                        return;
-                    }
-                }
-                Ok(None) => return,
-                Err(error) => return router.status().fail(error.into()),
-            }
-        }
-    };
-    thread.spawn(read).map_err(EngineError::Thread)
-}
-
-/// Counts a source as ended when its thread ends, however it does.
-struct OpenSource(Arc<Status>);
-
-impl Drop for OpenSource {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.fail(EngineError::ActorGone("source"));
-        }
-        self.0.sources_open.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::clock::Day;
-use crate::user::layout::StreamLayout;
+use crate::user::layout::{StreamLayout, hash64};
 
 /// Users of a part, one a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,13 +64,23 @@ pub struct EventBlock {
 }
 
 impl EventBlock {
-    /// An empty block.
-    pub fn new(layout: &StreamLayout, shards: usize) -> Self {
-        let part =
-            ShardRows { uids: Uids::Numbers(Vec::new()), hashes: Vec::new(), rows: Vec::new() };
+    /// An empty block, with room for this many events.
+    pub(super) fn new(layout: &StreamLayout, shards: usize, events: usize, is_text: bool) -> Self {
+        // Uids are spread evenly, give or take.
+        let mean = events / shards.max(1);
+        let room = events.min(mean + 4 * mean.isqrt() + 4);
+        let part = || ShardRows {
+            uids: if is_text {
+                Uids::Texts(Vec::with_capacity(room))
+            } else {
+                Uids::Numbers(Vec::with_capacity(room))
+            },
+            hashes: Vec::with_capacity(room),
+            rows: Vec::with_capacity(room * layout.width),
+        };
         Self {
             stream: layout.stream,
-            shards: vec![part; shards],
+            shards: (0..shards).map(|_| part()).collect(),
             accepted: 0,
             filtered: 0,
             failed: 0,
@@ -80,9 +90,38 @@ impl EventBlock {
         }
     }
 
-    /// Counts an event of a day.
+    /// Appends an event of a user with a numeric uid.
     #[inline]
-    pub(super) fn note_day(&mut self, day: Day) {
+    pub(super) fn push_number(&mut self, uid: u64, row: &[u64]) {
+        let part = self.part(uid_hash(uid), row);
+        if let Uids::Numbers(uids) = &mut part.uids {
+            uids.push(uid);
+        }
+    }
+
+    /// Appends an event of a user with a text uid.
+    #[inline]
+    pub(super) fn push_text(&mut self, uid: &str, row: &[u64]) {
+        let part = self.part(hash64(uid.as_bytes()), row);
+        if let Uids::Texts(uids) = &mut part.uids {
+            uids.push(uid.into());
+        }
+    }
+
+    #[inline]
+    fn part(&mut self, hash: u64, row: &[u64]) -> &mut ShardRows {
+        self.accepted += 1;
+        let shard = shard_of(hash, self.shards.len());
+        let part = &mut self.shards[shard];
+        part.hashes.push(hash);
+        part.rows.extend_from_slice(row);
+        part
+    }
+
+    /// Counts an event's time and day.
+    #[inline]
+    pub(super) fn note(&mut self, time_ms: i64, day: Day) {
+        self.greatest_ms = self.greatest_ms.max(time_ms);
         if self.last_day.0 == day {
             self.last_day.1 += 1;
         } else {

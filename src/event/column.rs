@@ -4,7 +4,6 @@
 //! Texts become codes of a dictionary that the decoder keeps from batch to batch.
 //! Invariant: no I/O; a bad cell never panics and never stops the batch.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -12,60 +11,13 @@ use arrow::array::{
     TimestampMillisecondArray, UInt64Array,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer};
-use hashbrown::HashTable;
 
+use super::dictionary::Dictionary;
 use super::parse::{self, Cell};
 use super::reject::Reason;
 use crate::catalog::model::{ColumnType, TimestampFormat};
 use crate::clock::Zone;
 use crate::user::layout::hash64;
-
-/// Texts a decoder keeps for one column before it starts over.
-pub(super) const DICTIONARY_TEXTS_MAX: usize = 65_536;
-
-/// Texts by small code; code 0 is NULL.
-#[derive(Debug, Default)]
-pub(super) struct Dictionary {
-    texts: Vec<Arc<str>>,
-    by_text: HashTable<u32>,
-    hasher: RandomState,
-    /// Grows when the dictionary starts over: caches by code are void.
-    pub(super) generation: u64,
-}
-
-impl Dictionary {
-    fn code(&mut self, text: &str) -> u32 {
-        let hash = self.hasher.hash_one(text);
-        let found = self.by_text.find(hash, |c| &*self.texts[*c as usize - 1] == text);
-        if let Some(code) = found {
-            return *code;
-        }
-        self.texts.push(text.into());
-        let code = u32::try_from(self.texts.len()).unwrap_or(u32::MAX);
-        let texts = &self.texts;
-        let hasher = &self.hasher;
-        self.by_text.insert_unique(hash, code, |c| hasher.hash_one(&*texts[*c as usize - 1]));
-        code
-    }
-
-    /// Number of codes, NULL's included.
-    pub(super) fn len(&self) -> usize {
-        self.texts.len() + 1
-    }
-
-    /// The text of a code; `None` for NULL.
-    pub(super) fn text(&self, code: usize) -> Option<&str> {
-        code.checked_sub(1).map(|at| &*self.texts[at])
-    }
-
-    fn start_over_if_full(&mut self) {
-        if self.texts.len() > DICTIONARY_TEXTS_MAX {
-            self.texts.clear();
-            self.by_text.clear();
-            self.generation += 1;
-        }
-    }
-}
 
 /// The values read so far.
 #[derive(Debug)]
@@ -82,6 +34,8 @@ pub(super) enum Values {
     Hash(Vec<u64>),
     /// Texts of which most differ.
     Plain(Vec<Box<str>>),
+    /// Texts that nobody reads: that they are texts is all that counts.
+    Unread,
 }
 
 /// How texts of a column are used.
@@ -93,6 +47,41 @@ pub(super) enum TextUse {
     Hash,
     /// As uid.
     Plain,
+    /// Not at all.
+    Unread,
+}
+
+/// Which rows have a value. Costs next to nothing while all have.
+#[derive(Debug, Default)]
+pub(super) struct Validity {
+    /// Empty as long as there was no NULL, else one a row.
+    rows: Vec<bool>,
+}
+
+impl Validity {
+    /// Whether every row has a value.
+    #[inline]
+    pub(super) fn is_all(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Whether a row has a value.
+    #[inline]
+    pub(super) fn holds(&self, row: usize) -> bool {
+        self.rows.get(row).is_none_or(|valid| *valid)
+    }
+
+    #[inline]
+    fn push_valid(&mut self) {
+        if !self.rows.is_empty() {
+            self.rows.push(true);
+        }
+    }
+
+    fn push_null(&mut self, rows_before: usize) {
+        self.rows.resize(rows_before, true);
+        self.rows.push(false);
+    }
 }
 
 /// One source column.
@@ -102,7 +91,8 @@ pub(super) struct Column {
     pub(super) from: String,
     pub(super) kind: ColumnType,
     pub(super) values: Values,
-    pub(super) valid: Vec<bool>,
+    pub(super) valid: Validity,
+    rows: usize,
     /// Rows whose cell could not be read, ascending.
     pub(super) errors: Vec<(u32, Reason)>,
 }
@@ -119,15 +109,17 @@ impl Column {
             }
             (ColumnType::String, TextUse::Hash) => Values::Hash(Vec::new()),
             (ColumnType::String, TextUse::Plain) => Values::Plain(Vec::new()),
+            (ColumnType::String, TextUse::Unread) => Values::Unread,
             _ => Values::I64(Vec::new()),
         };
         let (from, kind) = (from.to_owned(), kind.clone());
-        Self { from, kind, values, valid: Vec::new(), errors: Vec::new() }
+        Self { from, kind, values, valid: Validity::default(), rows: 0, errors: Vec::new() }
     }
 
     /// Forgets the rows.
     pub(super) fn clear(&mut self) {
-        self.valid.clear();
+        self.rows = 0;
+        self.valid.rows.clear();
         self.errors.clear();
         match &mut self.values {
             Values::U64(v) | Values::Hash(v) => v.clear(),
@@ -140,11 +132,20 @@ impl Column {
                 dictionary.start_over_if_full();
             }
             Values::Plain(v) => v.clear(),
+            Values::Unread => {}
         }
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
-        self.valid.len()
+        self.rows
+    }
+
+    /// Counts a row whose value was appended to `values`.
+    #[inline]
+    pub(super) fn note_value(&mut self) {
+        self.rows += 1;
+        self.valid.push_valid();
     }
 
     /// Appends a cell.
@@ -153,7 +154,7 @@ impl Column {
         let stored = match (&mut self.values, cell) {
             (_, Cell::Null) => Err(None),
             (Values::Text(v, dictionary), Cell::Text(t) | Cell::Csv(t)) => {
-                v.push(dictionary.code(t));
+                v.push(dictionary.code(t.as_bytes()));
                 Ok(())
             }
             (Values::Hash(v), Cell::Text(t) | Cell::Csv(t)) => {
@@ -164,6 +165,7 @@ impl Column {
                 v.push(t.into());
                 Ok(())
             }
+            (Values::Unread, Cell::Text(_) | Cell::Csv(_)) => Ok(()),
             (Values::U64(v), cell) => parse::u64(cell).map(|x| v.push(x)).map_err(Some),
             (Values::F64(v), cell) => parse::f64(cell).map(|x| v.push(x)).map_err(Some),
             (Values::Bool(v), cell) => parse::bool(cell).map(|x| v.push(x)).map_err(Some),
@@ -178,13 +180,15 @@ impl Column {
                 };
                 parsed.map(|x| v.push(x)).map_err(Some)
             }
-            (Values::Text(..) | Values::Hash(_) | Values::Plain(_), _) => Err(Some(Reason::Type)),
+            (Values::Text(..) | Values::Hash(_) | Values::Plain(_) | Values::Unread, _) => {
+                Err(Some(Reason::Type))
+            }
         };
         match stored {
-            Ok(()) => self.valid.push(true),
+            Ok(()) => self.note_value(),
             Err(reason) => {
                 if let Some(reason) = reason {
-                    let row = u32::try_from(self.valid.len()).unwrap_or(u32::MAX);
+                    let row = u32::try_from(self.rows).unwrap_or(u32::MAX);
                     self.errors.push((row, reason));
                 }
                 self.push_null();
@@ -194,7 +198,8 @@ impl Column {
 
     /// Appends NULL.
     pub(super) fn push_null(&mut self) {
-        self.valid.push(false);
+        self.valid.push_null(self.rows);
+        self.rows += 1;
         match &mut self.values {
             Values::U64(v) | Values::Hash(v) => v.push(0),
             Values::I64(v) => v.push(0),
@@ -203,12 +208,17 @@ impl Column {
             Values::Date(v) => v.push(0),
             Values::Text(v, _) => v.push(0),
             Values::Plain(v) => v.push("".into()),
+            Values::Unread => {}
         }
     }
 
     /// Drops rows from `rows` on (a row that turned out to be broken).
     pub(super) fn truncate(&mut self, rows: usize) {
-        self.valid.truncate(rows);
+        if self.rows <= rows {
+            return;
+        }
+        self.rows = rows;
+        self.valid.rows.truncate(rows);
         while self.errors.last().is_some_and(|e| e.0 as usize >= rows) {
             self.errors.pop();
         }
@@ -220,13 +230,14 @@ impl Column {
             Values::Date(v) => v.truncate(rows),
             Values::Text(v, _) => v.truncate(rows),
             Values::Plain(v) => v.truncate(rows),
+            Values::Unread => {}
         }
     }
 
     /// The rows as an Arrow array, texts as plain `Utf8`.
     pub(super) fn array(&self, zone: &Zone) -> ArrayRef {
-        let nulls = self.valid.contains(&false).then(|| {
-            NullBuffer::new(BooleanBuffer::collect_bool(self.valid.len(), |i| self.valid[i]))
+        let nulls = (!self.valid.is_all()).then(|| {
+            NullBuffer::new(BooleanBuffer::collect_bool(self.rows, |i| self.valid.holds(i)))
         });
         match &self.values {
             Values::U64(v) => Arc::new(UInt64Array::new(v.clone().into(), nulls)),
@@ -254,12 +265,13 @@ impl Column {
                 Arc::new(texts.collect::<StringArray>())
             }
             Values::Plain(v) => {
-                let texts = v.iter().zip(&self.valid).map(|(t, ok)| ok.then_some(&**t));
+                let texts = v.iter().enumerate();
+                let texts = texts.map(|(at, t)| self.valid.holds(at).then_some(&**t));
                 Arc::new(texts.collect::<StringArray>())
             }
-            // Only expressions ask for arrays, and a column that is only hashed is in none.
-            Values::Hash(v) => {
-                arrow::array::new_null_array(&arrow::datatypes::DataType::Utf8, v.len())
+            // Only expressions ask for arrays, and a column that is at most hashed is in none.
+            Values::Hash(_) | Values::Unread => {
+                arrow::array::new_null_array(&arrow::datatypes::DataType::Utf8, self.rows)
             }
         }
     }

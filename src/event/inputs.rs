@@ -11,7 +11,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_expr::Expr;
 
-use super::column::{Column, Dictionary, Values};
+use super::column::{Column, Values};
+use super::dictionary::Dictionary;
 use crate::catalog::model::{Derived, Stream, TypedExpr};
 use crate::clock::Zone;
 use crate::rule::guard::guarded;

@@ -7,6 +7,7 @@
 
 pub mod block;
 mod column;
+mod dictionary;
 mod inputs;
 mod json;
 pub mod parse;
@@ -96,7 +97,8 @@ pub struct Decoder {
     texts: Arc<Texts>,
     columns: Vec<Column>,
     keys: Keys,
-    /// CSV: for each source column its index in the record.
+    /// CSV: the header, and for each source column its index in it.
+    header: Vec<String>,
     cells: Vec<Option<usize>>,
     streams: Vec<StreamDecoder>,
     names: Vec<String>,
@@ -124,7 +126,7 @@ impl Decoder {
             let s = &catalog.streams[*stream];
             let mut sources = Vec::new();
             for (at, c) in s.columns.iter().enumerate() {
-                let text_use = text_use(catalog, *stream, at);
+                let text_use = text_use(catalog, layout, *stream, at);
                 let same = (0..columns.len()).find(|i| {
                     columns[*i].from == c.from && columns[*i].kind == c.kind && uses[*i] == text_use
                 });
@@ -150,6 +152,7 @@ impl Decoder {
             zone: catalog.zone.clone(),
             texts,
             keys: Keys::new(&columns),
+            header: Vec::new(),
             cells: vec![None; columns.len()],
             columns,
             streams: decoders,
@@ -189,6 +192,7 @@ impl Decoder {
                 });
             }
         }
+        self.header = header.to_vec();
         Ok(())
     }
 
@@ -204,6 +208,14 @@ impl Decoder {
         let mut decoded = Decoded::default();
         let mut start = 0;
         while start < block.len() {
+            let (columns, keys) = (&mut self.columns, &mut self.keys);
+            if let Some(end) = json::read_plain_line(block, start, columns, keys, &self.zone) {
+                self.places.push(RowPlace { line, offset: offset + start as u64, start, end });
+                decoded.rows += 1;
+                line += 1;
+                start = end + 1;
+                continue;
+            }
             let end = memchr(block, start);
             let text = block[start..end].strip_suffix(b"\r").unwrap_or(&block[start..end]);
             if !text.iter().all(u8::is_ascii_whitespace) {
@@ -227,33 +239,23 @@ impl Decoder {
     pub fn records(
         &mut self,
         records: &[(csv::ByteRecord, u64, u64)],
-        header: &[String],
         latest_ms: Option<i64>,
     ) -> Decoded {
         self.clear();
+        let header = std::mem::take(&mut self.header);
         let mut decoded = Decoded { rows: records.len() as u64, ..Decoded::default() };
         for (at, (record, line, offset)) in records.iter().enumerate() {
             let place = RowPlace { line: *line, offset: *offset, start: at, end: at + 1 };
             if record.len() != header.len() {
                 let why = format!("{} cells, the header has {}", record.len(), header.len());
-                self.broken(
-                    place,
-                    &joined(record, header, &[]),
-                    Reason::Malformed,
-                    &why,
-                    &mut decoded,
-                );
+                let row = joined(record, &header, &[]);
+                self.broken(place, &row, Reason::Malformed, &why, &mut decoded);
                 continue;
             }
             if let Some(cell) = record.iter().position(|c| std::str::from_utf8(c).is_err()) {
                 let why = format!("`{}` is not UTF-8", header[cell]);
-                self.broken(
-                    place,
-                    &joined(record, header, &[]),
-                    Reason::Malformed,
-                    &why,
-                    &mut decoded,
-                );
+                let row = joined(record, &header, &[]);
+                self.broken(place, &row, Reason::Malformed, &why, &mut decoded);
                 continue;
             }
             for (column, cell) in self.columns.iter_mut().zip(&self.cells) {
@@ -267,8 +269,9 @@ impl Decoder {
             self.places.push(place);
         }
         self.finish(latest_ms, &mut decoded, |place, masks| {
-            shown(&joined(&records[place.start].0, header, masks), false)
+            shown(&joined(&records[place.start].0, &header, masks), false)
         });
+        self.header = header;
         decoded
     }
 
@@ -315,15 +318,15 @@ impl Decoder {
             latest_ms,
             quarantine: &self.quarantine,
         };
-        let mut rows_refused = vec![false; batch.rows];
+        // Rows that some stream refused.
+        let mut rows_refused: Vec<u32> = Vec::new();
         for (at, stream) in self.streams.iter_mut().enumerate() {
             let mut refused: Vec<Refused> = Vec::new();
-            let mut block = stream.decode(&batch, &self.texts, &mut self.days, &mut refused);
-            block.flush_days();
+            let block = stream.decode(&batch, &self.texts, &mut self.days, &mut refused);
             decoded.blocks.push(block);
             for Refused { row, reason, detail } in refused {
                 let place = self.places[row as usize];
-                rows_refused[row as usize] = true;
+                rows_refused.push(row);
                 let row = show(place, &self.masks[at]);
                 decoded.rejects.push(Reject {
                     stream: self.names[at].clone(),
@@ -337,18 +340,24 @@ impl Decoder {
                 });
             }
         }
-        decoded.rejected_rows += rows_refused.iter().filter(|r| **r).count() as u64;
+        rows_refused.sort_unstable();
+        rows_refused.dedup();
+        decoded.rejected_rows += rows_refused.len() as u64;
     }
 }
 
-fn text_use(catalog: &Catalog, stream: usize, column: usize) -> TextUse {
+fn text_use(catalog: &Catalog, layout: &StateLayout, stream: usize, column: usize) -> TextUse {
     let s = &catalog.streams[stream];
     if s.columns[column].kind != ColumnType::String {
         TextUse::Dictionary
     } else if column == s.uid {
         TextUse::Plain
     } else if StreamLayout::only_hashed(catalog, stream, &s.columns[column].name) {
-        TextUse::Hash
+        let name = &s.columns[column].name;
+        let is_id = s.dedupe.as_ref().is_some_and(|dedupe| dedupe.by == column);
+        let values = &layout.streams[stream].values;
+        let is_read = is_id || values.iter().any(|value| value.expr.columns.contains(name));
+        if is_read { TextUse::Hash } else { TextUse::Unread }
     } else {
         TextUse::Dictionary
     }

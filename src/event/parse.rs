@@ -159,13 +159,19 @@ pub(super) fn timestamp(cell: Cell<'_>, format: &TimestampFormat, zone: &Zone) -
             _ => iso(text.trim(), zone),
         };
     }
-    let number = i64(cell)?;
+    instant_ms(i64(cell)?, format)
+}
+
+/// Epoch milliseconds of a number in one of the formats that are numbers.
+pub(super) fn instant_ms(number: i64, format: &TimestampFormat) -> Parsed<i64> {
+    // 1970 to 9900: no need to ask the calendar.
+    const SURELY_IN_RANGE: std::ops::Range<i64> = 0..250_000_000_000_000;
     let ms = match format {
         TimestampFormat::Seconds => number.checked_mul(1000).ok_or(Reason::Range)?,
         TimestampFormat::Micros => number.div_euclid(1000),
         _ => number,
     };
-    if Timestamp::from_millisecond(ms).is_err() {
+    if !SURELY_IN_RANGE.contains(&ms) && Timestamp::from_millisecond(ms).is_err() {
         return Err(Reason::Range);
     }
     Ok(ms)

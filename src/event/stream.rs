@@ -4,18 +4,23 @@
 //! wrong with the others. Invariant: no I/O, no clock; each row is an event, filtered out, or one
 //! reject.
 
+use std::ops::Range;
+
 use datafusion_expr::Expr;
 
-use super::block::{EventBlock, Uids, uid_hash};
+use super::block::{EventBlock, uid_hash};
 use super::column::{Column, Values};
 use super::inputs::Inputs;
 use super::reject::Reason;
-use super::row_expr::{RowExpr, Words};
+use super::row_expr::RowExpr;
 use super::{Batch, DecoderError};
 use crate::catalog::model::{self, Catalog, TypedExpr};
 use crate::clock::DayTable;
-use crate::user::layout::{StreamLayout, ValueKind, flag_at, pack_day, pack_time};
+use crate::user::layout::{StreamLayout, ValueKind, flag_at, hash64, pack_day, pack_time};
 use crate::user::texts::Texts;
+
+/// Rows that are put together before they are handed out: few enough for the nearest cache.
+const STAGED_ROWS: usize = 256;
 
 /// Decodes one stream.
 #[derive(Debug)]
@@ -31,11 +36,13 @@ pub(super) struct StreamDecoder {
     time: usize,
     id: Option<RowExpr>,
     values: Vec<RowExpr>,
-    filters: Vec<RowExpr>,
-    scratch: Words,
+    /// Filters over one text column each, together by column and word of flags.
+    text_filters: Vec<TextFilters>,
+    /// The others, with word and bit of the flag.
+    filters: Vec<(RowExpr, usize, u32)>,
+    /// Which rows are events, as far as is known.
     wanted: Vec<bool>,
-    picked: Vec<u32>,
-    shard_of: Vec<u32>,
+    staged: Vec<u64>,
 }
 
 /// A row this stream refused: index in the batch, why, and the column or words.
@@ -79,29 +86,34 @@ impl StreamDecoder {
             .zip(source_columns)
             .filter(|(c, _)| c.required)
             .map(|(c, at)| (*at, c.name.clone()));
+        let required = required.collect();
+        let filter = stream.filter.as_ref().map(|f| compile(f, ValueKind::Bool)).transpose()?;
+        let values = layout.values.iter().map(|v| compile(&v.expr, v.kind));
+        let values = values.collect::<Result<_, _>>()?;
+        let mut text_filters: Vec<TextFilters> = Vec::new();
+        let mut filters = Vec::new();
+        for f in &layout.filters {
+            let expr = compile(&f.expr, ValueKind::Bool)?;
+            let (word, bit) = flag_at(f.flag);
+            match expr.text_column() {
+                Some(column) => TextFilters::add(&mut text_filters, expr, column, word, bit),
+                None => filters.push((expr, word, bit)),
+            }
+        }
         Ok(Self {
-            required: required.collect(),
+            layout: layout.clone(),
+            required,
             declared,
-            filter: stream.filter.as_ref().map(|f| compile(f, ValueKind::Bool)).transpose()?,
+            inputs,
+            filter,
             uid: source_columns[stream.uid],
             time: source_columns[stream.time],
             id,
-            values: layout
-                .values
-                .iter()
-                .map(|v| compile(&v.expr, v.kind))
-                .collect::<Result<_, _>>()?,
-            filters: layout
-                .filters
-                .iter()
-                .map(|f| compile(&f.expr, ValueKind::Bool))
-                .collect::<Result<_, _>>()?,
-            inputs,
-            layout: layout.clone(),
-            scratch: Words::default(),
+            values,
+            text_filters,
+            filters,
             wanted: Vec::new(),
-            picked: Vec::new(),
-            shard_of: Vec::new(),
+            staged: Vec::new(),
         })
     }
 
@@ -113,65 +125,67 @@ impl StreamDecoder {
         days: &mut DayTable,
         refused: &mut Vec<Refused>,
     ) -> EventBlock {
-        let mut block = EventBlock::new(&self.layout, batch.shards);
         self.inputs.clear();
         self.wanted.clear();
         self.wanted.resize(batch.rows, true);
         self.drop_bad_cells(batch, refused);
-        self.apply_filter(batch, texts, &mut block);
+        let (filtered, mut failed) = self.apply_filter(batch, texts);
         self.require(batch, refused);
         self.check_time(batch, refused);
-        self.pick(batch, &mut block, refused);
-        self.write_heads(batch, days, &mut block);
-        self.write_words(batch, texts, &mut block);
+        self.check_quarantine(batch, refused);
+        failed += self.prepare(batch, texts);
+        let events = self.wanted.iter().filter(|wanted| **wanted).count();
+        let is_text = matches!(batch.columns[self.uid].values, Values::Plain(_));
+        let mut block = EventBlock::new(&self.layout, batch.shards, events, is_text);
+        (block.filtered, block.failed) = (filtered, failed);
+        let mut from = 0;
+        while from < batch.rows {
+            let rows = from..batch.rows.min(from + STAGED_ROWS);
+            from = rows.end;
+            self.stage(batch, rows.clone());
+            self.hand_out(batch, rows, days, &mut block);
+        }
+        block.flush_days();
         block
     }
 
-    fn refuse(&mut self, refused: &mut Vec<Refused>, row: usize, reason: Reason, detail: &str) {
-        if std::mem::replace(&mut self.wanted[row], false) {
-            let row = u32::try_from(row).unwrap_or(u32::MAX);
-            refused.push(Refused { row, reason, detail: detail.to_owned() });
-        }
-    }
-
     fn drop_bad_cells(&mut self, batch: &Batch<'_>, refused: &mut Vec<Refused>) {
-        for at in 0..self.declared.len() {
-            let (column, name) = self.declared[at].clone();
-            for (row, reason) in &batch.columns[column].errors {
-                self.refuse(refused, *row as usize, *reason, &name);
+        for (column, name) in &self.declared {
+            for (row, reason) in &batch.columns[*column].errors {
+                refuse(&mut self.wanted, refused, *row as usize, *reason, name);
             }
         }
     }
 
-    fn apply_filter(&mut self, batch: &Batch<'_>, texts: &Texts, block: &mut EventBlock) {
-        let Some(filter) = &mut self.filter else { return };
-        let words = &mut self.scratch;
-        filter.words(batch.columns, batch.rows, &mut self.inputs, texts, words);
-        block.failed += std::mem::take(&mut words.failed);
-        for (row, wanted) in self.wanted.iter_mut().enumerate() {
-            let keep = words.valid[row] && words.words[row] == 1;
-            block.filtered += u64::from(*wanted && !keep);
+    /// Returns how many rows are filtered out, and for how many that could not be computed.
+    fn apply_filter(&mut self, batch: &Batch<'_>, texts: &Texts) -> (u64, u64) {
+        let Some(filter) = &mut self.filter else { return (0, 0) };
+        let failed = filter.prepare(batch, &mut self.inputs, texts);
+        let mut filtered = 0;
+        let rows = 0..batch.rows;
+        filter.view(batch.columns).each(rows, self.wanted.iter_mut(), |wanted, word, valid| {
+            let keep = valid && word == 1;
+            filtered += u64::from(*wanted && !keep);
             *wanted &= keep;
-        }
+        });
+        (filtered, failed)
     }
 
     fn require(&mut self, batch: &Batch<'_>, refused: &mut Vec<Refused>) {
-        for at in 0..self.required.len() {
-            let column = &batch.columns[self.required[at].0];
-            if column.valid.iter().all(|v| *v) {
+        for (column, name) in &self.required {
+            let valid = &batch.columns[*column].valid;
+            if valid.is_all() {
                 continue;
             }
-            let name = self.required[at].1.clone();
-            for row in 0..batch.rows {
-                if !column.valid[row] {
-                    self.refuse(refused, row, Reason::Missing, &name);
-                }
+            for row in (0..batch.rows).filter(|row| !valid.holds(*row)) {
+                refuse(&mut self.wanted, refused, row, Reason::Missing, name);
             }
         }
         if let Values::Plain(uids) = &batch.columns[self.uid].values {
             for (row, uid) in uids.iter().enumerate() {
                 if uid.is_empty() || uid.len() > crate::store::UID_BYTES_MAX {
-                    self.refuse(refused, row, Reason::Range, "uid is empty or too long");
+                    let why = "uid is empty or too long";
+                    refuse(&mut self.wanted, refused, row, Reason::Range, why);
                 }
             }
         }
@@ -182,85 +196,53 @@ impl StreamDecoder {
         let Values::I64(times) = &batch.columns[self.time].values else { return };
         for (row, time) in times.iter().enumerate() {
             if *time > latest_ms {
-                self.refuse(refused, row, Reason::TooEarly, "event time is beyond max_ahead");
+                let why = "event time is beyond max_ahead";
+                refuse(&mut self.wanted, refused, row, Reason::TooEarly, why);
             }
         }
     }
 
-    /// Sorts the events by shard, keeping their order.
-    fn pick(&mut self, batch: &Batch<'_>, block: &mut EventBlock, refused: &mut Vec<Refused>) {
-        self.picked.clear();
-        self.shard_of.clear();
-        let column = &batch.columns[self.uid];
+    fn check_quarantine(&mut self, batch: &Batch<'_>, refused: &mut Vec<Refused>) {
+        if batch.quarantine.is_empty() {
+            return;
+        }
         for row in 0..batch.rows {
-            if !self.wanted[row] {
-                continue;
-            }
-            let hash = match &column.values {
-                Values::U64(v) => uid_hash(v[row]),
-                Values::Plain(v) => crate::user::layout::hash64(v[row].as_bytes()),
-                _ => 0,
+            let hash = match &batch.columns[self.uid].values {
+                Values::U64(uids) => uid_hash(uids[row]),
+                Values::Plain(uids) => hash64(uids[row].as_bytes()),
+                _ => continue,
             };
             if batch.quarantine.holds(hash) {
-                self.refuse(
-                    refused,
-                    row,
-                    Reason::Quarantined,
-                    "the user's state or a rule panicked",
-                );
-                continue;
+                let why = "the user's state or a rule panicked";
+                refuse(&mut self.wanted, refused, row, Reason::Quarantined, why);
             }
-            let shard = crate::event::block::shard_of(hash, batch.shards);
-            let rows = &mut block.shards[shard];
-            match (&mut rows.uids, &column.values) {
-                (Uids::Numbers(to), Values::U64(v)) => to.push(v[row]),
-                (Uids::Texts(to), Values::Plain(v)) => to.push(v[row].clone()),
-                (uids @ Uids::Numbers(_), Values::Plain(v)) if uids.is_empty() => {
-                    *uids = Uids::Texts(vec![v[row].clone()]);
-                }
-                _ => continue,
-            }
-            rows.hashes.push(hash);
-            self.picked.push(u32::try_from(row).unwrap_or(u32::MAX));
-            self.shard_of.push(u32::try_from(shard).unwrap_or(u32::MAX));
-        }
-        block.accepted = self.picked.len() as u64;
-        for rows in &mut block.shards {
-            rows.rows.resize(rows.hashes.len() * self.layout.width, 0);
         }
     }
 
-    fn write_heads(&mut self, batch: &Batch<'_>, days: &mut DayTable, block: &mut EventBlock) {
-        let Values::I64(times) = &batch.columns[self.time].values else { return };
-        let width = self.layout.width;
-        let mut at = vec![0; block.shards.len()];
-        for (row, shard) in self.picked.iter().zip(&self.shard_of) {
-            let time = times[*row as usize];
-            let day = days.day_of(time);
-            let shard = *shard as usize;
-            let words = &mut block.shards[shard].rows[at[shard]..at[shard] + width];
-            words[0] = pack_time(time, self.layout.stream);
-            words[1] = pack_day(day);
-            at[shard] += width;
-            block.greatest_ms = block.greatest_ms.max(time);
-            block.note_day(day);
-        }
-    }
-
-    fn write_words(&mut self, batch: &Batch<'_>, texts: &Texts, block: &mut EventBlock) {
-        let mut words = std::mem::take(&mut self.scratch);
+    /// Computes what the rows are made of. Returns for how many rows that could not be done.
+    fn prepare(&mut self, batch: &Batch<'_>, texts: &Texts) -> u64 {
         let inputs = &mut self.inputs;
-        let mut run = |expr: &mut RowExpr, words: &mut Words| {
-            expr.words(batch.columns, batch.rows, inputs, texts, words);
-            std::mem::take(&mut words.failed)
-        };
-        if let (Some(id), Some(word)) = (&mut self.id, self.layout.id_word) {
-            block.failed += run(id, &mut words);
-            let put = |row: &mut [u64], value: u64, _| row[word] = value;
-            scatter(&self.picked, &self.shard_of, self.layout.width, &words, block, put);
+        let rows = self.id.iter_mut().chain(&mut self.values);
+        let rows = rows.chain(self.filters.iter_mut().map(|(expr, ..)| expr));
+        let mut failed: u64 = rows.map(|expr| expr.prepare(batch, inputs, texts)).sum();
+        for filters in &mut self.text_filters {
+            filters.prepare(batch, inputs, texts);
         }
-        for (expr, value) in self.values.iter_mut().zip(&self.layout.values) {
-            block.failed += run(expr, &mut words);
+        failed += std::mem::take(&mut inputs.failed);
+        failed
+    }
+
+    /// Writes id, values and flags of some rows, one after the other.
+    fn stage(&mut self, batch: &Batch<'_>, rows: Range<usize>) {
+        let width = self.layout.width;
+        self.staged.clear();
+        self.staged.resize(rows.len() * width, 0);
+        let staged = &mut self.staged;
+        if let (Some(id), Some(at)) = (&self.id, self.layout.id_word) {
+            let put = |row: &mut [u64], word, _| row[at] = word;
+            id.view(batch.columns).each(rows.clone(), staged.chunks_exact_mut(width), put);
+        }
+        for (expr, value) in self.values.iter().zip(&self.layout.values) {
             let (null_word, null_bit) = flag_at(value.null_flag);
             let shift = if value.upper { 32 } else { 0 };
             let put = |row: &mut [u64], word: u64, valid: bool| {
@@ -270,36 +252,115 @@ impl StreamDecoder {
                     row[null_word] |= 1 << null_bit;
                 }
             };
-            scatter(&self.picked, &self.shard_of, self.layout.width, &words, block, put);
+            expr.view(batch.columns).each(rows.clone(), staged.chunks_exact_mut(width), put);
         }
-        for (expr, filter) in self.filters.iter_mut().zip(&self.layout.filters) {
-            block.failed += run(expr, &mut words);
-            let (flag_word, flag_bit) = flag_at(filter.flag);
+        for filters in &self.text_filters {
+            let Values::Text(codes, _) = &batch.columns[filters.column].values else { continue };
+            for (row, code) in staged.chunks_exact_mut(width).zip(&codes[rows.clone()]) {
+                row[filters.word] |= filters.bits[*code as usize];
+            }
+        }
+        for (expr, at, bit) in &self.filters {
             let put = |row: &mut [u64], word: u64, valid: bool| {
-                row[flag_word] |= (u64::from(valid) & word) << flag_bit;
+                row[*at] |= (u64::from(valid) & word) << bit;
             };
-            scatter(&self.picked, &self.shard_of, self.layout.width, &words, block, put);
+            expr.view(batch.columns).each(rows.clone(), staged.chunks_exact_mut(width), put);
         }
-        self.scratch = words;
-        block.failed += std::mem::take(&mut self.inputs.failed);
+    }
+
+    /// Gives the events among staged rows their time and day, and each to its shard.
+    fn hand_out(
+        &mut self,
+        batch: &Batch<'_>,
+        rows: Range<usize>,
+        days: &mut DayTable,
+        block: &mut EventBlock,
+    ) {
+        let Values::I64(times) = &batch.columns[self.time].values else { return };
+        let staged = self.staged.chunks_exact_mut(self.layout.width);
+        let stream = self.layout.stream;
+        let wanted = &self.wanted;
+        let events = rows.zip(staged).filter(|(at, _)| wanted[*at]).map(|(at, row)| {
+            let time = times[at];
+            let day = days.day_of(time);
+            row[0] = pack_time(time, stream);
+            row[1] |= pack_day(day);
+            (at, time, day, &*row)
+        });
+        match &batch.columns[self.uid].values {
+            Values::U64(uids) => {
+                for (at, time, day, row) in events {
+                    block.note(time, day);
+                    block.push_number(uids[at], row);
+                }
+            }
+            Values::Plain(uids) => {
+                for (at, time, day, row) in events {
+                    block.note(time, day);
+                    block.push_text(&uids[at], row);
+                }
+            }
+            _ => {}
+        }
     }
 }
 
-/// Writes one expression's words into the rows of all shards.
-fn scatter(
-    picked: &[u32],
-    shard_of: &[u32],
-    width: usize,
-    words: &Words,
-    block: &mut EventBlock,
-    put: impl Fn(&mut [u64], u64, bool),
+fn refuse(
+    wanted: &mut [bool],
+    refused: &mut Vec<Refused>,
+    row: usize,
+    reason: Reason,
+    detail: &str,
 ) {
-    let mut at = vec![0; block.shards.len()];
-    for (row, shard) in picked.iter().zip(shard_of) {
-        let (row, shard) = (*row as usize, *shard as usize);
-        let to = &mut block.shards[shard].rows[at[shard]..at[shard] + width];
-        put(to, words.words[row], words.valid[row]);
-        at[shard] += width;
+    if std::mem::replace(&mut wanted[row], false) {
+        let row = u32::try_from(row).unwrap_or(u32::MAX);
+        refused.push(Refused { row, reason, detail: detail.to_owned() });
+    }
+}
+
+/// Filters over one text column whose flags stand in one word: all of them by one look at a row's
+/// code.
+#[derive(Debug)]
+struct TextFilters {
+    column: usize,
+    word: usize,
+    /// With the bit of each flag.
+    filters: Vec<(RowExpr, u32)>,
+    /// By code.
+    bits: Vec<u64>,
+    generation: u64,
+}
+
+impl TextFilters {
+    fn add(all: &mut Vec<Self>, expr: RowExpr, column: usize, word: usize, bit: u32) {
+        match all.iter_mut().find(|f| f.column == column && f.word == word) {
+            Some(same) => same.filters.push((expr, bit)),
+            None => {
+                let (filters, bits) = (vec![(expr, bit)], Vec::new());
+                all.push(Self { column, word, filters, bits, generation: u64::MAX });
+            }
+        }
+    }
+
+    fn prepare(&mut self, batch: &Batch<'_>, inputs: &mut Inputs, texts: &Texts) {
+        let Values::Text(_, dictionary) = &batch.columns[self.column].values else { return };
+        if self.generation != dictionary.generation {
+            self.bits.clear();
+            self.generation = dictionary.generation;
+        }
+        let from = self.bits.len();
+        if from == dictionary.len() {
+            return;
+        }
+        self.bits.resize(dictionary.len(), 0);
+        for (expr, bit) in &mut self.filters {
+            expr.prepare(batch, inputs, texts);
+            let Some(known) = expr.known() else { continue };
+            let words = known.words[from..].iter().zip(&known.valid[from..]);
+            for (bits, (word, valid)) in self.bits[from..].iter_mut().zip(words) {
+                *bits |= (u64::from(*valid) & word) << *bit;
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! Invariant: rows of one source come in offset order; a position is only ever moved by a window
 //! that was stored.
 
+pub mod cut;
 pub mod file;
 pub mod input;
 pub mod position;

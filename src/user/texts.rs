@@ -3,10 +3,10 @@
 //! In: texts. Out: codes, equal for equal texts for as long as the process lives; snapshots write
 //! the texts themselves. Invariant: a code, once given, keeps its text.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 #[derive(Debug, Default)]
 struct Interned {
@@ -19,7 +19,7 @@ struct Interned {
 #[derive(Debug, Default)]
 pub struct Texts {
     interned: RwLock<Interned>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
 }
 
 /// A look at the texts, for as long as it is held.

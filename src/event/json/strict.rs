@@ -1,48 +1,23 @@
-//! JSON lines into columns.
+//! JSON lines into columns by serde_json: the definition of what is read and what is refused.
 //!
 //! In: one line. Out: one cell pushed to every column, or the reason why the line is broken (then
-//! the columns are as before). Strict: exactly one object, UTF-8, a number in quotes is text. Of a
-//! repeated key the last counts.
+//! the columns are as before). Exactly one object, UTF-8, a number in quotes is text. Of a repeated
+//! key the last counts.
 //! Invariant: no I/O; nothing is built for keys nobody reads.
 
 use std::fmt;
 
-use hashbrown::HashMap;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::column::Column;
-use super::parse::Cell;
+use super::Keys;
 use crate::catalog::model::ColumnType;
 use crate::clock::Zone;
-
-/// Which columns each key feeds.
-#[derive(Debug)]
-pub(super) struct Keys {
-    /// (key, columns), in the order of the catalogue.
-    keys: Vec<(String, Vec<usize>)>,
-    by_name: HashMap<String, usize>,
-    /// For each key the one that usually follows: producers write keys in one order.
-    next: Vec<usize>,
-}
-
-impl Keys {
-    pub(super) fn new(columns: &[Column]) -> Self {
-        let mut keys: Vec<(String, Vec<usize>)> = Vec::new();
-        for (at, column) in columns.iter().enumerate() {
-            match keys.iter_mut().find(|k| k.0 == column.from) {
-                Some(key) => key.1.push(at),
-                None => keys.push((column.from.clone(), vec![at])),
-            }
-        }
-        let by_name = keys.iter().enumerate().map(|(at, k)| (k.0.clone(), at)).collect();
-        let next = (0..=keys.len()).map(|at| at % keys.len().max(1)).collect();
-        Self { keys, by_name, next }
-    }
-}
+use crate::event::column::Column;
+use crate::event::parse::Cell;
 
 /// Reads one line. On error the columns keep the rows they had.
-pub(super) fn read_line(
+pub(in crate::event) fn read_line(
     line: &[u8],
     columns: &mut [Column],
     keys: &mut Keys,
@@ -91,8 +66,10 @@ impl<'de> Visitor<'de> for RowVisitor<'_> {
             };
             keys.next[after] = key;
             after = key + 1;
-            let targets = &keys.keys[key].1;
-            if let [one] = targets.as_slice() {
+            let targets = &keys.keys[key].columns;
+            if targets.is_empty() {
+                map.next_value::<IgnoredAny>()?;
+            } else if let [one] = targets.as_slice() {
                 let column = &mut columns[*one];
                 column.truncate(rows);
                 map.next_value_seed(CellSeed { column, zone })?;
@@ -134,10 +111,10 @@ impl Visitor<'_> for KeySeed<'_> {
     }
 
     fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        if self.keys.keys.get(self.guess).is_some_and(|k| k.0 == key) {
+        if self.keys.keys.get(self.guess).is_some_and(|k| k.name == key) {
             return Ok(Some(self.guess));
         }
-        Ok(self.keys.by_name.get(key).copied())
+        Ok(self.keys.find(key))
     }
 }
 

@@ -1,0 +1,185 @@
+//! A source on its way to the shards.
+//!
+//! In: a cutter of blocks and decoders for them. Out: batches, routed in the order in which they
+//! stand in the source. Several threads do the same: one at a time cuts a block off, all decode,
+//! and each routes when those before it have.
+//! Invariant: positions only go forward; a thread that fails, dies or is told to stop leaves no
+//! other waiting.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::route::Router;
+use super::status::Status;
+use super::{Clock, EngineError};
+use crate::event::Decoder;
+use crate::source::cut::{Block, Cutter};
+use crate::source::file::{FileSpec, Parts, SourceError, decode};
+
+/// Threads that decode one source.
+const DECODERS_MAX: usize = 8;
+
+/// Threads that decode, of all sources together, as long as there are not more sources.
+const DECODERS_TOTAL_MAX: usize = 64;
+
+/// How long a thread waits before it looks whether it is to stop.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How many threads decode each of so many sources.
+pub(super) fn decoders(sources: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.min(DECODERS_MAX).min(DECODERS_TOTAL_MAX / sources.max(1)).max(1)
+}
+
+/// Which instants are too early.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Latest {
+    pub(super) clock: Clock,
+    pub(super) max_ahead_ms: i64,
+}
+
+impl Latest {
+    fn ms(self) -> Option<i64> {
+        match self.clock {
+            Clock::Fixed(instant_ms) => Some(instant_ms.saturating_add(self.max_ahead_ms)),
+            Clock::Wall => Some(crate::clock::wall_ms().saturating_add(self.max_ahead_ms)),
+            Clock::Event => None,
+        }
+    }
+}
+
+/// Starts the threads of one source: one a decoder, the source's own among them.
+pub(super) fn start_source(
+    source: Parts,
+    others: Vec<Decoder>,
+    router: Router,
+    latest: Latest,
+) -> Result<Vec<JoinHandle<()>>, EngineError> {
+    let Parts { cutter, decoder, spec, names, is_replayable } = source;
+    let open = OpenSource(Arc::clone(router.status()));
+    let feed = Arc::new(Feed {
+        cut: Mutex::new(Cut { cutter, blocks: 0, ended: false }),
+        turn: Mutex::new(0),
+        turned: Condvar::new(),
+        router,
+        spec,
+        names,
+        is_replayable,
+        latest,
+        _open: open,
+    });
+    let mut threads = Vec::new();
+    for decoder in std::iter::once(decoder).chain(others) {
+        let thread = std::thread::Builder::new().name(format!("source {}", feed.spec.name));
+        let mine = Arc::clone(&feed);
+        match thread.spawn(move || mine.run(decoder)) {
+            Ok(thread) => threads.push(thread),
+            Err(error) if threads.is_empty() => return Err(EngineError::Thread(error)),
+            Err(error) => tracing::warn!(%error, "a source is decoded by fewer threads"),
+        }
+    }
+    Ok(threads)
+}
+
+/// What the threads of one source share.
+struct Feed {
+    cut: Mutex<Cut>,
+    /// Number of the block that is to be routed next.
+    turn: Mutex<u64>,
+    turned: Condvar,
+    router: Router,
+    spec: FileSpec,
+    names: Vec<String>,
+    is_replayable: bool,
+    latest: Latest,
+    _open: OpenSource,
+}
+
+struct Cut {
+    cutter: Cutter,
+    /// Blocks cut off so far.
+    blocks: u64,
+    ended: bool,
+}
+
+impl Feed {
+    fn run(&self, mut decoder: Decoder) {
+        let _dying = Dying(Arc::clone(self.router.status()));
+        let mut block = Block::default();
+        while let Some((number, cut)) = self.cut(&mut block) {
+            let decoded = cut.map(|()| decode(&mut decoder, &block, self.latest.ms()));
+            if !self.wait_for_turn(number) {
+                return;
+            }
+            match decoded {
+                Ok(decoded) => {
+                    let position = block.position().filter(|_| self.is_replayable);
+                    if !self.router.route(&self.names, position, decoded) {
+                        return;
+                    }
+                }
+                Err(error) => return self.router.status().fail(error.into()),
+            }
+            self.pass_turn();
+        }
+    }
+
+    /// The next block's number, or the failure in its place; `None` at the end or when the engine
+    /// stops.
+    fn cut(&self, block: &mut Block) -> Option<(u64, Result<(), SourceError>)> {
+        // Of a live source the holder may wait for its next line; so do the others, here.
+        let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+        if cut.ended || self.router.status().stopping() {
+            return None;
+        }
+        let done = cut.cutter.cut(block);
+        cut.ended = !matches!(done, Ok(true));
+        let number = cut.blocks;
+        cut.blocks += 1;
+        match done {
+            Ok(true) => Some((number, Ok(()))),
+            Ok(false) => None,
+            Err(error) => Some((number, Err(self.spec.failed(error).into()))),
+        }
+    }
+
+    /// Waits until all blocks before this one were routed. False: the engine is stopping.
+    fn wait_for_turn(&self, number: u64) -> bool {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        while *turn != number {
+            if self.router.status().stopping() {
+                return false;
+            }
+            let waited = self.turned.wait_timeout(turn, PATIENCE);
+            turn = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    fn pass_turn(&self) {
+        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.turned.notify_all();
+    }
+}
+
+/// Reports a thread that ends by a panic.
+struct Dying(Arc<Status>);
+
+impl Drop for Dying {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(EngineError::ActorGone("source"));
+        }
+    }
+}
+
+/// Counts a source as ended when the last of its threads ends, however it does.
+struct OpenSource(Arc<Status>);
+
+impl Drop for OpenSource {
+    fn drop(&mut self) {
+        self.0.sources_open.fetch_sub(1, Ordering::AcqRel);
+    }
+}

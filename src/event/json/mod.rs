@@ -1,0 +1,105 @@
+//! JSON lines into columns.
+//!
+//! In: a block of lines, and where one begins. Out: one cell pushed to every column, or the reason
+//! why the line is broken (then the columns are as before).
+//! Invariant: no I/O; what is accepted, and as what, is what [`strict`] says: [`quick`] is only
+//! faster, and gives up on whatever is not plain.
+
+mod quick;
+mod scan;
+mod strict;
+#[cfg(test)]
+mod tests;
+
+use hashbrown::HashMap;
+
+use self::scan::Literal;
+use super::column::Column;
+use crate::clock::Zone;
+
+pub(super) use self::strict::read_line;
+
+/// Keys that nobody reads but that are remembered, so that they are expected where they stand.
+const UNREAD_KEYS_MAX: usize = 64;
+
+#[derive(Debug)]
+struct Key {
+    name: String,
+    /// How a line has it.
+    literal: Option<Literal>,
+    /// The columns it feeds, in the order of the catalogue; none for a key that nobody reads.
+    columns: Vec<usize>,
+}
+
+/// Which columns each key feeds.
+#[derive(Debug)]
+pub(super) struct Keys {
+    keys: Vec<Key>,
+    by_name: HashMap<String, usize>,
+    /// For each key the one that usually follows: producers write keys in one order. Index 0 is the
+    /// start of the object, i + 1 stands behind key i.
+    next: Vec<usize>,
+    unread: usize,
+}
+
+impl Keys {
+    pub(super) fn new(columns: &[Column]) -> Self {
+        let mut all = Self { keys: Vec::new(), by_name: HashMap::new(), next: vec![0], unread: 0 };
+        for (at, column) in columns.iter().enumerate() {
+            let key = all.find(&column.from).unwrap_or_else(|| all.add(&column.from));
+            all.keys[key].columns.push(at);
+        }
+        all
+    }
+
+    fn add(&mut self, name: &str) -> usize {
+        let at = self.keys.len();
+        let literal = Literal::key(name);
+        self.keys.push(Key { name: name.to_owned(), literal, columns: Vec::new() });
+        self.by_name.insert(name.to_owned(), at);
+        // Until a line says otherwise, keys come as the catalogue has them.
+        self.next[at] = at;
+        self.next.push(0);
+        at
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The key, and where its value begins, if it is the one that followed last time.
+    #[inline]
+    fn expected(&self, block: &[u8], at: usize, after: usize) -> Option<(Option<usize>, usize)> {
+        let guess = self.next[after];
+        let behind = self.keys.get(guess)?.literal.as_ref()?.behind(block, at)?;
+        Some((Some(guess), behind))
+    }
+
+    /// The key with this name; one that nobody reads is remembered, as long as there are not many.
+    fn find_or_learn(&mut self, name: &str) -> Option<usize> {
+        let found = self.find(name);
+        if found.is_some() || self.unread == UNREAD_KEYS_MAX {
+            return found;
+        }
+        self.unread += 1;
+        Some(self.add(name))
+    }
+}
+
+/// Reads the line that begins at `start` of a block, if it is plain; gives the index of its line
+/// break, or of the block's end. `None`: the columns are as before, and [`read_line`] decides.
+#[inline]
+pub(super) fn read_plain_line(
+    block: &[u8],
+    start: usize,
+    columns: &mut [Column],
+    keys: &mut Keys,
+    zone: &Zone,
+) -> Option<usize> {
+    let rows = columns.first().map_or(0, Column::len);
+    let end = quick::read_line(block, start, columns, keys, zone);
+    if end.is_none() {
+        columns.iter_mut().for_each(|column| column.truncate(rows));
+    }
+    end
+}
