@@ -92,18 +92,6 @@ fn a_value_is_filled_in_place() {
 }
 
 #[test]
-fn a_value_is_filled_in_place() {
-    for len in [0, 1, 20, 21, 700] {
-        let filled = Bytes::build(len, |bytes| {
-            assert!(bytes.len() == len && bytes.iter().all(|b| *b == 0));
-            bytes.fill(7);
-        });
-        assert_eq!(filled, vec![7; len].into());
-        assert_eq!(*Bytes::build(len, |_| ()), vec![0; len]);
-    }
-}
-
-#[test]
 fn profiles_are_read_in_the_order_asked() {
     check_reopened(
         |s| {

@@ -32,6 +32,28 @@ struct DistinctSet {
     loose: bool,
 }
 
+/// A row that is not of a day to come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Picked {
+    /// Where it begins among the words.
+    pub(super) at: u32,
+    pub(super) bucket: u8,
+}
+
+/// Rows of one stream of a user.
+pub(super) struct Rows<'a> {
+    pub(super) words: &'a [u64],
+    pub(super) picked: &'a [Picked],
+    pub(super) texts: &'a TextsView<'a>,
+}
+
+impl Rows<'_> {
+    #[inline]
+    fn row(&self, program: &StreamProgram, picked: Picked) -> &[u64] {
+        &self.words[picked.at as usize..picked.at as usize + program.width]
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Lanes {
@@ -76,76 +98,107 @@ impl Lanes {
         self.users = 0;
     }
 
-    /// Adds a row of the present user.
-    #[inline]
-    pub(super) fn add_row(
-        &mut self,
-        program: &StreamProgram,
-        row: &[u64],
-        bucket: usize,
-        texts: &TextsView<'_>,
-    ) {
+    /// Adds rows of one stream of the present user.
+    pub(super) fn add_rows(&mut self, program: &StreamProgram, rows: &Rows<'_>) {
+        // Step by step over all rows: what a step does is decided once, and its loop is short.
         for step in &program.plain {
-            self.apply(program, step, row, bucket, texts);
+            self.run(program, step, rows, rows.picked);
+        }
+        if program.filtered.is_empty() {
+            return;
         }
         let (first_word, first_bit) = flag_at(program.first_filter_flag);
-        let last_word = flag_at(program.first_filter_flag + program.filtered.len()).0;
-        let mut flag = 0;
-        for word in first_word..=last_word {
-            let skip = if word == first_word { first_bit } else { 0 };
-            // A stream without filters ends where its flags begin: the word may be another's.
-            let mut bits = row.get(word).copied().unwrap_or(0) >> skip;
-            while bits != 0 && flag < program.filtered.len() {
-                let at = flag + bits.trailing_zeros() as usize;
-                let Some(steps) = program.filtered.get(at) else { break };
-                for step in steps {
-                    self.apply(program, step, row, bucket, texts);
+        let last_word = flag_at(program.first_filter_flag + program.filtered.len() - 1).0;
+        for picked in rows.picked.chunks(1) {
+            let row = rows.row(program, picked[0]);
+            let mut flag = 0;
+            for (word, bits) in row.iter().enumerate().take(last_word + 1).skip(first_word) {
+                let skip = if word == first_word { first_bit } else { 0 };
+                let mut bits = bits >> skip;
+                while bits != 0 {
+                    let at = flag + bits.trailing_zeros() as usize;
+                    // Behind the last filter's flag there are none.
+                    for step in program.filtered.get(at).into_iter().flatten() {
+                        self.run(program, step, rows, picked);
+                    }
+                    bits &= bits - 1;
                 }
-                bits &= bits - 1;
+                flag += (u64::BITS - skip) as usize;
             }
-            flag += (64 - skip) as usize;
         }
     }
 
+    /// Runs a step over some of the rows.
     #[inline]
-    fn apply(
+    fn run(&mut self, program: &StreamProgram, step: &Step, rows: &Rows<'_>, picked: &[Picked]) {
+        let texts = rows.texts;
+        match step.op {
+            Op::Count => self.each(program, step, rows, picked, |lanes, cell, _, _| {
+                lanes.cells[cell] += 1;
+            }),
+            Op::Sum { unsigned } => {
+                self.each(program, step, rows, picked, |lanes, cell, word, _| {
+                    // Beyond the sign bit the magnitude says so, and the user is computed exactly.
+                    let number = word.cast_signed();
+                    lanes.magnitude |= if unsigned { word } else { number.unsigned_abs() };
+                    lanes.cells[cell] = lanes.cells[cell].wrapping_add(number);
+                })
+            }
+            Op::FirstTime | Op::LastTime => {
+                self.each(program, step, rows, picked, |lanes, cell, _, time| {
+                    lanes.number(cell, step, time, texts);
+                });
+            }
+            Op::Min(kind) | Op::Max(kind) => {
+                self.each(program, step, rows, picked, |lanes, cell, word, _| {
+                    lanes.number(cell, step, kind.signed_key(word), texts);
+                });
+            }
+            Op::First(kind) | Op::Last(kind) => {
+                self.each(program, step, rows, picked, |lanes, cell, word, time| {
+                    lanes.timed(cell, step, time, kind.signed_key(word), texts);
+                });
+            }
+            Op::Distinct(set) => {
+                let access = &step.value;
+                for picked in picked {
+                    let row = rows.row(program, *picked);
+                    let cell = program.cell_of[step.table + usize::from(picked.bucket)];
+                    if cell != NO_CELL && row[access.null_word] & access.null_bit == 0 {
+                        let word = row[access.word] >> access.shift & access.mask;
+                        self.sets[set].add(word, picked.bucket);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Calls `add` with the place of the cell, the value's word and the time of each row that has a
+    /// value.
+    #[inline]
+    fn each(
         &mut self,
         program: &StreamProgram,
         step: &Step,
-        row: &[u64],
-        bucket: usize,
-        texts: &TextsView<'_>,
+        rows: &Rows<'_>,
+        picked: &[Picked],
+        mut add: impl FnMut(&mut Self, usize, u64, i64),
     ) {
         let access = &step.value;
-        let cell = program.cell_of[step.table + bucket];
-        if cell == NO_CELL || row[access.null_word] & access.null_bit != 0 {
-            return;
-        }
-        let word = row[access.word] >> access.shift & access.mask;
-        let time = row_time(row[0]);
-        match step.op {
-            Op::Count => self.number(cell, step, 1, texts),
-            Op::Sum { unsigned: false } => self.number(cell, step, word.cast_signed(), texts),
-            Op::Sum { unsigned: true } => {
-                // Beyond the sign bit the magnitude says so, and the user is computed exactly.
-                self.magnitude |= word;
-                self.number(cell, step, (word & (u64::MAX >> 1)).cast_signed(), texts);
+        for picked in picked {
+            let row = rows.row(program, *picked);
+            let cell = program.cell_of[step.table + usize::from(picked.bucket)];
+            if cell != NO_CELL && row[access.null_word] & access.null_bit == 0 {
+                let word = row[access.word] >> access.shift & access.mask;
+                add(self, cell as usize * LANES + self.users, word, row_time(row[0]));
             }
-            Op::FirstTime | Op::LastTime => self.number(cell, step, time, texts),
-            Op::Min(kind) | Op::Max(kind) => {
-                self.number(cell, step, kind.signed_key(word), texts);
-            }
-            Op::First(kind) | Op::Last(kind) => {
-                self.timed(cell, step, time, kind.signed_key(word), texts);
-            }
-            Op::Distinct(set) => self.sets[set].add(word, u8::try_from(bucket).unwrap_or(u8::MAX)),
         }
     }
 
     /// Merges a number into a cell of the present user.
     #[inline]
-    fn number(&mut self, cell: u32, step: &Step, number: i64, texts: &TextsView<'_>) {
-        let have = &mut self.cells[cell as usize * LANES + self.users];
+    fn number(&mut self, cell: usize, step: &Step, number: i64, texts: &TextsView<'_>) {
+        let have = &mut self.cells[cell];
         match step.op {
             Op::Count | Op::Sum { .. } => {
                 self.magnitude |= number.unsigned_abs();
@@ -167,10 +220,9 @@ impl Lanes {
 
     /// Merges a value at a time into a pair of cells of the present user.
     #[inline]
-    fn timed(&mut self, cell: u32, step: &Step, time: i64, key: i64, texts: &TextsView<'_>) {
-        let at = cell as usize * LANES + self.users;
-        let at_key = at + step.key_cells * LANES;
-        let (have_time, have_key) = (self.cells[at], self.cells[at_key]);
+    fn timed(&mut self, cell: usize, step: &Step, time: i64, key: i64, texts: &TextsView<'_>) {
+        let key_cell = cell + step.key_cells * LANES;
+        let (have_time, have_key) = (self.cells[cell], self.cells[key_cell]);
         let better = match step.op {
             _ if time == have_time => match step.op {
                 Op::First(ValueKind::Text) => text_before(key, have_key, texts),
@@ -182,8 +234,8 @@ impl Lanes {
             _ => time > have_time,
         };
         if better {
-            self.cells[at] = time;
-            self.cells[at_key] = key;
+            self.cells[cell] = time;
+            self.cells[key_cell] = key;
         }
     }
 
@@ -202,6 +254,7 @@ impl Lanes {
             if to == NO_CELL {
                 continue;
             }
+            let to = to as usize * LANES + self.users;
             match (cell, step.op) {
                 (Cell::Set(values), Op::Distinct(set)) => {
                     let bucket = u8::try_from(bucket).unwrap_or(u8::MAX);

@@ -14,7 +14,7 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 
 use self::column::Column;
-use self::lanes::{LANES, Lanes};
+use self::lanes::{LANES, Lanes, Picked, Rows};
 use super::layout::{PartialKind, StateLayout, row_day, row_stream};
 use super::program::{StreamProgram, compile};
 use super::settled::{Cell, Settled};
@@ -31,6 +31,8 @@ pub struct FeatureBatch {
     layout: Arc<StateLayout>,
     programs: Vec<StreamProgram>,
     lanes: Lanes,
+    /// Rows of the present user, by stream.
+    picked: Vec<Vec<Picked>>,
     columns: Vec<Column>,
     /// Rows whose numbers may not fit 64 bits, with each feature's exact aggregate.
     exact: Vec<(usize, Vec<Option<Cell>>)>,
@@ -54,6 +56,7 @@ impl FeatureBatch {
         };
         Self {
             lanes: Lanes::new(&programs, &sizes),
+            picked: vec![Vec::new(); programs.len()],
             columns: types.iter().enumerate().map(column).collect(),
             layout: Arc::clone(layout),
             programs,
@@ -73,11 +76,20 @@ impl FeatureBatch {
         let mut rest = state.words();
         while let Some(first) = rest.first() {
             let program = &self.programs[row_stream(*first)];
+            let at = state.words().len() - rest.len();
             let (row, tail) = rest.split_at(program.width);
             rest = tail;
             let day = row_day(row[1]);
             if let Some(bucket) = bucket_of(program, day, as_of, &mut due) {
-                self.lanes.add_row(program, row, bucket, texts);
+                let at = u32::try_from(at).unwrap_or(u32::MAX);
+                let bucket = u8::try_from(bucket).unwrap_or(u8::MAX);
+                self.picked[row_stream(row[0])].push(Picked { at, bucket });
+            }
+        }
+        for (program, picked) in self.programs.iter().zip(&mut self.picked) {
+            if !picked.is_empty() {
+                self.lanes.add_rows(program, &Rows { words: state.words(), picked, texts });
+                picked.clear();
             }
         }
         let tiles = state.settled().map_or(&[][..], |s| &s.tiles);
