@@ -46,7 +46,7 @@ impl Default for FjallOptions {
     fn default() -> Self {
         Self {
             cache_bytes: 64 << 20,
-            memtable_bytes: 64 << 20,
+            memtable_bytes: 192 << 20,
             journal_bytes_max: 512 << 20,
             worker_threads: 2,
             rejects_max: 100_000,
