@@ -34,6 +34,10 @@ use tagloom::user::snapshot::{Head, Packer, Profile};
 use tagloom::user::texts::Texts;
 use tagloom::write::profile::Schemas;
 
+/// As the service has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USERS: usize = 20_000;
 const DIRTY_USERS: usize = 10_000;
 const AS_OF_MS: i64 = 1_774_958_400_000;

@@ -28,6 +28,8 @@ const LINEAR_MAX: usize = 32;
 struct DistinctSet {
     values: Vec<u64>,
     buckets: Vec<u8>,
+    /// Only the youngest bucket of a value counts.
+    nested: bool,
     /// Values may be in there more than once.
     loose: bool,
 }
@@ -38,6 +40,34 @@ pub(super) struct Picked {
     /// Where it begins among the words.
     pub(super) at: u32,
     pub(super) bucket: u8,
+}
+
+/// Rows of the present user by the filters that are true for them.
+#[derive(Debug, Default)]
+struct ByFilter {
+    rows: Vec<Vec<Picked>>,
+    /// Filters with rows.
+    touched: Vec<usize>,
+}
+
+impl ByFilter {
+    #[inline]
+    fn add(&mut self, filter: usize, picked: Picked) {
+        if filter >= self.rows.len() {
+            self.rows.resize_with(filter + 1, Vec::new);
+        }
+        if self.rows[filter].is_empty() {
+            self.touched.push(filter);
+        }
+        self.rows[filter].push(picked);
+    }
+
+    fn drain(&mut self, mut each: impl FnMut(usize, &[Picked])) {
+        for filter in self.touched.drain(..) {
+            each(filter, &self.rows[filter]);
+            self.rows[filter].clear();
+        }
+    }
 }
 
 /// Rows of one stream of a user.
@@ -60,6 +90,7 @@ pub(super) struct Lanes {
     cells: Vec<i64>,
     initial: Vec<i64>,
     sets: Vec<DistinctSet>,
+    by_filter: ByFilter,
     /// Users in the group so far.
     users: usize,
     /// All bits of any summand's magnitude, and whether a key is one that means "none".
@@ -83,8 +114,21 @@ impl Lanes {
             let first = partial.first_cell * LANES;
             initial[first..first + partial.cells * LANES].fill(none_of(partial.kind));
         }
-        let sets = vec![DistinctSet::default(); sizes.sets];
-        Self { cells: initial.clone(), initial, sets, users: 0, magnitude: 0, beyond: false }
+        let mut sets = vec![DistinctSet::default(); sizes.sets];
+        for partial in programs.iter().flat_map(|p| &p.partials) {
+            if let Op::Distinct(set) = partial.step.op {
+                sets[set].nested = partial.nested;
+            }
+        }
+        Self {
+            cells: initial.clone(),
+            initial,
+            sets,
+            by_filter: ByFilter::default(),
+            users: 0,
+            magnitude: 0,
+            beyond: false,
+        }
     }
 
     /// Users in the group.
@@ -109,8 +153,8 @@ impl Lanes {
         }
         let (first_word, first_bit) = flag_at(program.first_filter_flag);
         let last_word = flag_at(program.first_filter_flag + program.filtered.len() - 1).0;
-        for picked in rows.picked.chunks(1) {
-            let row = rows.row(program, picked[0]);
+        for picked in rows.picked {
+            let row = rows.row(program, *picked);
             let mut flag = 0;
             for (word, bits) in row.iter().enumerate().take(last_word + 1).skip(first_word) {
                 let skip = if word == first_word { first_bit } else { 0 };
@@ -118,14 +162,21 @@ impl Lanes {
                 while bits != 0 {
                     let at = flag + bits.trailing_zeros() as usize;
                     // Behind the last filter's flag there are none.
-                    for step in program.filtered.get(at).into_iter().flatten() {
-                        self.run(program, step, rows, picked);
+                    if at < program.filtered.len() {
+                        self.by_filter.add(at, *picked);
                     }
                     bits &= bits - 1;
                 }
                 flag += (u64::BITS - skip) as usize;
             }
         }
+        let mut by_filter = std::mem::take(&mut self.by_filter);
+        by_filter.drain(|filter, picked| {
+            for step in &program.filtered[filter] {
+                self.run(program, step, rows, picked);
+            }
+        });
+        self.by_filter = by_filter;
     }
 
     /// Runs a step over some of the rows.
@@ -406,7 +457,10 @@ impl DistinctSet {
     fn add(&mut self, value: u64, bucket: u8) {
         if self.values.len() < LINEAR_MAX {
             if let Some(at) = self.values.iter().position(|v| *v == value) {
-                self.loose |= self.buckets[at] != bucket;
+                if self.nested {
+                    self.buckets[at] = self.buckets[at].min(bucket);
+                    return;
+                }
                 if self.buckets[at] == bucket {
                     return;
                 }
