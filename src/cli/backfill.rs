@@ -71,7 +71,10 @@ pub(super) fn run(args: &BackfillArgs, config: &Config, json: bool) -> Outcome {
             let progress = Arc::clone(&handed_out);
             let progress_key = Some(BACKFILL_KEY);
             let (ended, done) = (false, Vec::new());
-            (Job::All { after, name, limit, ended, ahead: None, progress, progress_key, done }, users)
+            (
+                Job::All { after, name, limit, ended, ahead: None, progress, progress_key, done },
+                users,
+            )
         }
     };
     let mut options = run::options(config, &ruleset, store, clock);

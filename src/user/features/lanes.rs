@@ -176,7 +176,7 @@ impl Lanes {
                     let tiles = &self.tile_values[set];
                     count_distinct(&run, &mut self.cells, self.users, &mut self.set, tiles);
                 } else {
-                    run.into_cells(&mut self.cells);
+                    run.fill(&mut self.cells);
                 }
             }
         }

@@ -21,7 +21,7 @@ pub(super) struct Run<'a> {
 
 impl Run<'_> {
     /// Runs it.
-    pub(super) fn into_cells(&self, cells: &mut [i64]) {
+    pub(super) fn fill(&self, cells: &mut [i64]) {
         let texts = self.texts;
         match self.partial.step.op {
             Op::Count => self.each(cells, |have, _, _| have + 1),
