@@ -110,7 +110,9 @@ fn kill_after(mut child: Child, patience: Duration) -> bool {
     let deadline = Instant::now() + patience;
     while Instant::now() < deadline {
         if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success(), "a restarted run failed: {status}");
+            let said = child.wait_with_output().unwrap().stderr;
+            let said = String::from_utf8_lossy(&said);
+            assert!(status.success(), "a restarted run failed: {status}: {said}");
             return false;
         }
         std::thread::park_timeout(Duration::from_millis(2));

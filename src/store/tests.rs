@@ -480,3 +480,19 @@ fn journal_end(journal: &Path) -> u64 {
     let bytes = std::fs::read(journal).unwrap();
     bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at as u64 + 1)
 }
+
+#[test]
+fn a_store_whose_making_was_cut_short_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
+    let half = dir.path().join("fjall.new");
+    std::fs::create_dir_all(&half).unwrap_or_else(|e| panic!("{e}"));
+    std::fs::write(half.join("0.jnl"), b"").unwrap_or_else(|e| panic!("{e}"));
+    let identity =
+        Identity { uid: UidType::U64, timezone: "UTC".to_owned(), clock: ClockMode::Event };
+    let options = FjallOptions::default();
+    for _ in 0..2 {
+        let store = FjallStore::open(dir.path(), &identity, &options);
+        assert_eq!(*store.unwrap_or_else(|e| panic!("{e}")).identity(), identity);
+        assert!(!half.exists());
+    }
+}

@@ -74,8 +74,25 @@ impl FjallStore {
     /// another identity is an error that says what to do.
     pub fn open(path: &Path, identity: &Identity, options: &FjallOptions) -> Result<Self> {
         let data = path.join("fjall");
-        std::fs::create_dir_all(&data).map_err(|e| StoreError::io(path, e))?;
+        if !data.try_exists().map_err(|e| StoreError::io(path, e))? {
+            Self::make(path, &data, identity, options)?;
+        }
         Self::open_data(path, &data, Some(identity), options)
+    }
+
+    /// Makes an empty store beside its place and moves it there whole: one of which half was made
+    /// when the process was killed cannot be opened.
+    fn make(path: &Path, data: &Path, identity: &Identity, options: &FjallOptions) -> Result<()> {
+        let io = |e| StoreError::io(path, e);
+        let making = path.join("fjall.new");
+        if making.try_exists().map_err(io)? {
+            std::fs::remove_dir_all(&making).map_err(io)?;
+        }
+        std::fs::create_dir_all(&making).map_err(io)?;
+        drop(Self::open_data(path, &making, Some(identity), options)?);
+        std::fs::rename(&making, data).map_err(io)?;
+        let dir = std::fs::File::open(path).map_err(io)?;
+        dir.sync_all().map_err(io)
     }
 
     /// Opens a store that must exist, with the identity it was written with.
