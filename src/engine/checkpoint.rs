@@ -231,7 +231,10 @@ impl CheckpointActor {
         }
         let (store, limit) = (self.parts.store.as_ref(), self.parts.changed_users_per_s_max);
         match super::reload::jobs(store, &self.parts.ruleset, limit) {
-            Ok(jobs) => jobs.into_iter().rev().for_each(|job| self.parts.jobs.push_front(job)),
+            Ok(jobs) => {
+                self.parts.jobs.iter_mut().for_each(Job::forget_ahead);
+                jobs.into_iter().rev().for_each(|job| self.parts.jobs.push_front(job));
+            }
             Err(error) => self.parts.status.fail(error),
         }
     }

@@ -178,6 +178,13 @@ impl Job {
         Ok(())
     }
 
+    /// Forgets what was read ahead: another job comes first and may write those users.
+    pub fn forget_ahead(&mut self) {
+        if let Self::All { ahead, .. } = self {
+            *ahead = None;
+        }
+    }
+
     /// How long to wait after a chunk.
     pub fn pause_after(&mut self, chunk: &Chunk) -> Duration {
         match self {
