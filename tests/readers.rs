@@ -215,6 +215,7 @@ fn options_of(
         then_as_of_ms: None,
         dry: false,
         stay: false,
+        prepare: Default::default(),
     }
 }
 

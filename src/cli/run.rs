@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar};
@@ -17,7 +17,7 @@ use crate::dimension::CacheOptions;
 use crate::engine::checkpoint::WindowLimits;
 use crate::engine::job::Job;
 use crate::engine::ruleset::Ruleset;
-use crate::engine::{Clock, EngineError, Observed, Options};
+use crate::engine::{Clock, EngineError, Observed, Options, Prepare};
 use crate::source::file::{FileSpec, ReadLimits};
 use crate::source::input::STDIN;
 use crate::store::{ClockMode, Store};
@@ -79,24 +79,51 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     };
     let sources = sources(&ruleset.catalog, &config, &args.sources)?;
     let store = open::store(&config, &ruleset, mode)?;
-    load_dimensions(store.as_ref(), &ruleset, &config, &args.dims)?;
+    let (prepare, unprepared) = dimensions(&store, &ruleset, &config, args.dims);
     let mut options = options(&config, &ruleset, Arc::clone(&store), clock);
     options.sources = sources;
+    options.prepare = prepare;
     options.then_as_of_ms = then_as_of_ms;
     options.jobs = VecDeque::from([Job::Due]);
     let desk = Desk::new(Arc::clone(&ruleset), files, Arc::clone(&store))?;
     let server = desk.serve(&config);
     let mut bars = Bars::default();
-    let report =
-        crate::engine::run(options, &mut |seen| bars.show(seen)).map_err(engine_failure)?;
+    let report = crate::engine::run(options, &mut |seen| bars.show(seen));
     bars.clear();
+    let report = report.map_err(|error| {
+        let why = unprepared.lock().unwrap_or_else(PoisonError::into_inner).take();
+        why.filter(|_| matches!(error, EngineError::NotPrepared)).unwrap_or(engine_failure(error))
+    })?;
     let seconds = watch.elapsed().as_secs_f64();
     summary::show(&report, &ruleset, seconds, json);
     if let Some(path) = &args.export {
         super::export::write(store.as_ref(), &ruleset, path)?;
     }
     drop(server);
+    if config.store.kind == crate::config::StoreKind::Memory {
+        // The process ends: its memory is freed as a whole, not profile by profile.
+        std::mem::forget(store);
+    }
     Ok(())
+}
+
+/// Loading of dimension tables beside the reading of sources, and where its failure will be.
+fn dimensions(
+    store: &Arc<dyn Store>,
+    ruleset: &Arc<Ruleset>,
+    config: &Config,
+    given: Vec<String>,
+) -> (Prepare, Arc<Mutex<Option<Failure>>>) {
+    let failure = Arc::new(Mutex::new(None));
+    let (slot, config) = (Arc::clone(&failure), config.clone());
+    let (store, ruleset) = (Arc::clone(store), Arc::clone(ruleset));
+    let load = move || {
+        load_dimensions(store.as_ref(), &ruleset, &config, &given).map_err(|failure| {
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+            EngineError::NotPrepared
+        })
+    };
+    (Prepare::new(load), failure)
 }
 
 /// Loads the tables named on the command line, then those whose files have changed.
@@ -150,6 +177,7 @@ pub(super) fn options(
         then_as_of_ms: None,
         dry: false,
         stay: false,
+        prepare: Prepare::default(),
     }
 }
 

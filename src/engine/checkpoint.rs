@@ -93,6 +93,7 @@ pub struct CheckpointActor {
     since_close: Stopwatch,
     since_refresh: Stopwatch,
     under_way: bool,
+    prepared: bool,
     swept: bool,
     chunk: Option<Chunk>,
     ended: Ended,
@@ -111,6 +112,7 @@ impl CheckpointActor {
             since_close: Stopwatch::start(),
             since_refresh: Stopwatch::start(),
             under_way: false,
+            prepared: false,
             swept: false,
             chunk: None,
             ended,
@@ -136,8 +138,11 @@ impl CheckpointActor {
             self.end();
             return;
         }
-        if self.under_way {
+        if self.under_way || status.preparing.load(Ordering::Acquire) {
             return;
+        }
+        if !std::mem::replace(&mut self.prepared, true) {
+            self.follow_epochs();
         }
         if status.sources_open.load(Ordering::Acquire) > 0 {
             let limits = self.parts.limits;

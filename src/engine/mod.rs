@@ -18,7 +18,7 @@ pub mod ruleset;
 mod start;
 pub mod status;
 
-pub use start::{Observed, Options, Report, SourceProgress, run};
+pub use start::{Observed, Options, Prepare, Report, SourceProgress, run};
 
 use crate::dimension::SpecError;
 use crate::source::file::SourceError;
@@ -66,6 +66,9 @@ pub enum EngineError {
         /// What the store has.
         stored: String,
     },
+    /// What had to be done before the first window failed; who asked for it knows why.
+    #[error("what the engine needs could not be prepared")]
+    NotPrepared,
     /// A thread could not be started.
     #[error("cannot start a thread: {0}; raise the limit of processes (ulimit -u)")]
     Thread(std::io::Error),

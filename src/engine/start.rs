@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use actix::{Actor, Arbiter, System};
@@ -74,6 +75,49 @@ pub struct Options {
     pub dry: bool,
     /// Go on when the sources have ended.
     pub stay: bool,
+    /// Work that has to be done before the first window closes.
+    pub prepare: Prepare,
+}
+
+/// What is done while sources are read already: loading dimension tables. No window closes before
+/// it is done; when it fails, the engine does.
+#[derive(Default)]
+pub struct Prepare(Mutex<Option<Preparation>>);
+
+type Preparation = Box<dyn FnOnce() -> Result<(), EngineError> + Send>;
+
+impl Prepare {
+    /// Does this, once.
+    pub fn new(work: impl FnOnce() -> Result<(), EngineError> + Send + 'static) -> Self {
+        Self(Mutex::new(Some(Box::new(work))))
+    }
+
+    /// Starts it on a thread of its own; nothing to do the second time.
+    fn start(&self, status: &Arc<Status>) -> Result<Option<JoinHandle<()>>, EngineError> {
+        let work = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(work) = work else { return Ok(None) };
+        status.preparing.store(true, Ordering::Release);
+        let guard = Preparing(Arc::clone(status));
+        let run = move || {
+            if let Err(error) = work() {
+                guard.0.fail(error);
+            }
+        };
+        let thread = std::thread::Builder::new().name("prepare".to_owned()).spawn(run);
+        thread.map(Some).map_err(EngineError::Thread)
+    }
+}
+
+/// Ends the preparation, however its thread ends.
+struct Preparing(Arc<Status>);
+
+impl Drop for Preparing {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(EngineError::ActorGone("loader of dimension tables"));
+        }
+        self.0.preparing.store(false, Ordering::Release);
+    }
 }
 
 /// A look at a running engine.
@@ -229,7 +273,11 @@ fn attempt(
         last_as_of_ms: read_meta(store, AS_OF_KEY)?,
         jobs,
     };
-    let (ended, router) = parts.drive(sources, &progress, observe)?;
+    let preparing = options.prepare.start(&status)?;
+    let driven = parts.drive(sources, &progress, observe);
+    // A panic of it has been told through the status.
+    drop(preparing.map(JoinHandle::join));
+    let (ended, router) = driven?;
     let stray_future = router.intake().stray_future().filter(|_| options.clock == Clock::Event);
     let (missing_tables, quarantined) = (dimensions.missing_tables(), quarantine.len());
     report(store, &status, ended, stray_future, missing_tables, quarantined)

@@ -29,6 +29,8 @@ pub struct Status {
     pub due_users: AtomicU64,
     /// Users that jobs asked for.
     pub examined_users: AtomicU64,
+    /// What has to be done before the first window is not done yet.
+    pub preparing: AtomicBool,
     /// The engine is to stop.
     stop: AtomicBool,
     failure: Mutex<Option<EngineError>>,

@@ -30,7 +30,7 @@ use super::plan::{Place, Plan, PlannedTag, Program, Stage};
 pub const NEVER: Day = Day::MAX;
 
 /// Whole numbers up to this are exact as floats.
-const EXACT_MAX: u128 = 1 << 53;
+const EXACT_MAX: u64 = 1 << 53;
 
 /// The instant a result is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,8 @@ pub struct TagBatch {
     pub failed: Vec<(usize, u64)>,
     /// Per user the first day after the as-of day on which a tag may change by time alone.
     pub due_days: Vec<Day>,
-    /// Per closed tag the marked rows that have a value: see [`Plan::evaluate_into`].
+    /// Per closed tag the marked rows that have a value: see [`Plan::evaluate_into`]. Empty when no
+    /// row is marked.
     pub present: Vec<u64>,
 }
 
@@ -113,7 +114,9 @@ impl Plan {
         out.failed.clear();
         out.due_days.clear();
         out.present.clear();
-        out.present.resize(self.closed.len(), 0);
+        if !marks.is_empty() {
+            out.present.resize(self.closed.len(), 0);
+        }
         if rows <= CHUNK_ROWS {
             out.open = self.no_open();
             self.chunk(inputs, rows, as_of, marks, scratch, out);
@@ -157,7 +160,7 @@ impl Plan {
             self.run_kernels(stage, rows, scratch);
         }
         if !marks.is_empty() {
-            let columns = scratch.by_tag.chunks_exact(stride(rows));
+            let columns = scratch.by_tag.chunks_exact(stride(rows).max(1));
             for (present, codes) in out.present.iter_mut().zip(columns) {
                 *present += count_present(&codes[..rows], marks);
             }
@@ -189,7 +192,15 @@ impl Plan {
         }
         let mut leaf_runs = std::mem::take(&mut scratch.leaf_runs);
         leaf_runs.clear();
-        leaf_runs.extend(self.leaves.iter().map(|l| self.leaf_is_exact(l, scratch)));
+        if scratch.lanes.iter().all(|l| l.exact) {
+            // Then only products may not be exact.
+            leaf_runs.resize(self.leaves.len(), true);
+            for leaf in &self.scaled {
+                leaf_runs[*leaf] = self.leaf_is_exact(&self.leaves[*leaf], scratch);
+            }
+        } else {
+            leaf_runs.extend(self.leaves.iter().map(|l| self.leaf_is_exact(l, scratch)));
+        }
         scratch.leaf_runs = leaf_runs;
     }
 
@@ -200,9 +211,8 @@ impl Plan {
             Leaf::Plain { x, y, .. } => lane(x).exact && lane(y).exact,
             Leaf::Scaled { x, a, y, b, .. } => {
                 let fits = |l: &Lane, by: u64| {
-                    l.exact
-                        && u128::from(l.abs_max) * u128::from(by) <= EXACT_MAX
-                        && u128::from(by) <= EXACT_MAX
+                    let product = l.abs_max.checked_mul(by);
+                    l.exact && by <= EXACT_MAX && product.is_some_and(|p| p <= EXACT_MAX)
                 };
                 fits(lane(x), *a) && fits(lane(y), *b)
             }
@@ -309,7 +319,7 @@ fn joined(parts: &[ArrayRef]) -> ArrayRef {
 }
 
 /// Bytes from one tag's codes to the next's: an odd number of cache lines, so that the same rows of
-/// many tags do not compete for the same few places in the cache.
+/// many tags do not compete for the same few places in the cache. Few rows stand close together.
 fn stride(rows: usize) -> usize {
-    (rows.div_ceil(64) | 1) * 64
+    if rows <= 32 { rows.next_multiple_of(8) } else { (rows.div_ceil(64) | 1) * 64 }
 }

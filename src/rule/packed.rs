@@ -8,6 +8,9 @@
 use super::kernels::wide::wide;
 use serde::{Deserialize, Serialize};
 
+/// Below so many rows a loop is over before wider registers pay.
+const FEW_ROWS: usize = 16;
+
 /// Where one tag's code stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
@@ -144,7 +147,15 @@ impl PackedCodes {
     /// Packs codes by tag (`stride` bytes from one to the next) into bytes by tag, for `rows` rows.
     pub(super) fn pack_columns(&self, codes: &[u8], stride: usize, rows: usize, to: &mut Vec<u8>) {
         to.resize(self.bytes.len() * stride, 0);
-        for (tags, to) in self.bytes.iter().zip(to.chunks_exact_mut(stride)) {
+        if rows < FEW_ROWS {
+            to.fill(0);
+            for (place, codes) in self.places.iter().zip(codes.chunks_exact(stride.max(1))) {
+                let to = &mut to[place.byte * stride..place.byte * stride + rows];
+                to.iter_mut().zip(codes).for_each(|(to, code)| *to |= code << place.shift);
+            }
+            return;
+        }
+        for (tags, to) in self.bytes.iter().zip(to.chunks_exact_mut(stride.max(1))) {
             let column = |tag: usize| &codes[tag * stride..tag * stride + rows];
             let to = &mut to[..rows];
             to.copy_from_slice(column(tags[0]));
@@ -208,13 +219,21 @@ mod tests {
             changed.sort_unstable();
             let expect: Vec<usize> = (0..codes.len()).filter(|t| codes[*t] != other[*t]).collect();
             prop_assert_eq!(changed, expect);
-            let by_tag: Vec<u8> =
-                codes.iter().zip(&other).flat_map(|(a, b)| [*a, *b, 0, 0]).collect();
-            let mut columns = Vec::new();
-            layout.pack_columns(&by_tag, 4, 2, &mut columns);
-            let row = |row: usize| columns.iter().copied().skip(row).step_by(4).collect::<Vec<_>>();
-            prop_assert_eq!(row(0), packed.to_vec());
-            prop_assert_eq!(row(1), layout.pack(&other).to_vec());
+            // Few rows and many rows go different ways.
+            for (rows, stride) in [(2, 8), (18, 24)] {
+                let code = |tag: usize, row: usize| if row % 2 == 0 { codes[tag] } else { other[tag] };
+                let by_tag: Vec<u8> = (0..codes.len())
+                    .flat_map(|tag| (0..stride).map(move |row| (tag, row)))
+                    .map(|(tag, row)| if row < rows { code(tag, row) } else { 0 })
+                    .collect();
+                let mut columns = Vec::new();
+                layout.pack_columns(&by_tag, stride, rows, &mut columns);
+                for row in 0..rows {
+                    let got: Vec<u8> = columns.iter().copied().skip(row).step_by(stride).collect();
+                    let expect = if row % 2 == 0 { &packed } else { &layout.pack(&other) };
+                    prop_assert_eq!(&got[..], &expect[..]);
+                }
+            }
         }
     }
 }

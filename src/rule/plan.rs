@@ -126,6 +126,8 @@ pub struct Plan {
     pub(super) stages: Vec<Stage>,
     pub(super) lanes: Vec<LaneSpec>,
     pub(super) leaves: Vec<Leaf>,
+    /// Leaves that multiply.
+    pub(super) scaled: Vec<usize>,
     /// Per input.
     pub(super) tables: Vec<Vec<Table>>,
     /// Per input: a kernel asks whether it has a value.
@@ -178,6 +180,9 @@ impl Plan {
             tags,
             stages,
             lanes,
+            scaled: (0..leaves.len())
+                .filter(|l| matches!(leaves[*l], Leaf::Scaled { .. }))
+                .collect(),
             leaves,
             tables,
             validity,

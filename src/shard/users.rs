@@ -203,7 +203,8 @@ impl UserTable {
         let open = |u: &User| u.open.as_ref().map_or(0, |o| o.len());
         let each = self.iter().map(|u| u.state.heap_bytes() + open(u));
         each.sum::<usize>()
-            + self.users.len() * PIECE_USERS * (size_of::<User>() + self.code_bytes)
+            // What lies behind the last slot of a piece has never been touched.
+            + self.slots * (size_of::<User>() + self.code_bytes)
             + self.by_uid.capacity() * 5
     }
 }

@@ -57,6 +57,7 @@ pub fn options(
         then_as_of_ms: None,
         dry: false,
         stay: false,
+        prepare: Default::default(),
     }
 }
 
