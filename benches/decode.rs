@@ -45,12 +45,12 @@ fn events() -> Vec<Consume> {
         ts += rng.random_range(0..12_000);
         let late = rng.random_range(0..100);
         let category = rng.random_range(0..20u32).min(rng.random_range(0..20));
-        let exponent = rng.random_range(2.0..5.2f64);
+        let digits = rng.random_range(2..=4);
         Consume {
             number: 1_000_000 + at,
             uid: rng.random_range(1..=USERS).min(rng.random_range(1..=2 * USERS)),
             ts: if late == 0 { ts - 172_800_000 } else { ts },
-            amount_cents: 10f64.powf(exponent) as u32,
+            amount_cents: rng.random_range(10u32.pow(digits)..10u32.pow(digits + 1)),
             category,
             pay: PAYS[rng.random_range(0..3usize) + usize::from(rng.random_bool(0.2))],
             coupon: rng.random_bool(0.25),

@@ -52,7 +52,7 @@ impl<'a> TextRows<'a> {
     /// Reads a piece without quotes: rows are lines, cells are between commas.
     pub(super) fn parse(&self, text: &str) -> Parsed {
         let mut parsed = Parsed::default();
-        let (mut ends, mut writer) = (Vec::new(), RowWriter::default());
+        let (mut begins, mut writer) = (Vec::new(), RowWriter::default());
         // As the csv crate counts: empty lines belong to the row behind them.
         let mut row_line = 0;
         for line in text.split_terminator('\n') {
@@ -60,16 +60,15 @@ impl<'a> TextRows<'a> {
             if line.is_empty() {
                 continue;
             }
-            ends.clear();
-            // Cells are short: a search for each costs more than looking at every byte.
+            // Each cell's begin, and one behind the comma that the last one does not have. Cells are
+            // short: a search for each comma costs more than looking at every byte.
+            begins.clear();
+            begins.push(0);
             let commas = line.bytes().enumerate().filter(|(_, byte)| *byte == b',');
-            commas.for_each(|(at, _)| ends.push(at));
-            ends.push(line.len());
-            let cell = |at: usize| {
-                let begin = if at == 0 { 0 } else { ends[at - 1] + 1 };
-                Some(&line[begin..ends[at]])
-            };
-            match self.row(ends.len(), cell, &mut writer) {
+            commas.for_each(|(at, _)| begins.push(at + 1));
+            begins.push(line.len() + 1);
+            let cell = |at: usize| line.get(begins[at]..begins[at + 1] - 1);
+            match self.row(begins.len() - 1, cell, &mut writer) {
                 Ok(row) => parsed.rows.push(row),
                 Err((column, reason)) => parsed.rejects.push(Reject {
                     rows_before: parsed.rows.len(),

@@ -335,6 +335,9 @@ impl Handler<Stored> for CheckpointActor {
 
     fn handle(&mut self, stored: Stored, ctx: &mut Self::Context) {
         self.under_way = false;
+        let lag = self.since_close.elapsed();
+        let (window, users) = (stored.window, stored.stats.dirty_users + stored.stats.due_users);
+        tracing::debug!(window, users, lag_ms = lag.as_secs_f64() * 1000.0, "window stored");
         self.ended.stats.add(&stored.stats);
         self.ended.users = stored.stats.resident_users;
         self.ended.resident_bytes = stored.stats.resident_bytes;

@@ -14,6 +14,7 @@ pub mod parse;
 pub mod quarantine;
 pub mod reject;
 mod row_expr;
+mod scan;
 mod stream;
 
 use std::sync::Arc;
@@ -252,7 +253,11 @@ impl Decoder {
                 self.broken(place, &row, Reason::Malformed, &why, &mut decoded);
                 continue;
             }
-            if let Some(cell) = record.iter().position(|c| std::str::from_utf8(c).is_err()) {
+            let is_bad = |cell: &[u8]| std::str::from_utf8(cell).is_err();
+            // Cells are looked at one by one only where there is anything to see.
+            if !record.as_slice().is_ascii()
+                && let Some(cell) = record.iter().position(is_bad)
+            {
                 let why = format!("`{}` is not UTF-8", header[cell]);
                 let row = joined(record, &header, &[]);
                 self.broken(place, &row, Reason::Malformed, &why, &mut decoded);

@@ -8,6 +8,7 @@ use jiff::{Timestamp, Zoned};
 
 use super::column::timestamp_is_text;
 use super::reject::Reason;
+use super::scan;
 use crate::catalog::model::TimestampFormat;
 use crate::clock::{Day, Zone, days_from_civil};
 
@@ -48,7 +49,10 @@ pub(super) fn u64(cell: Cell<'_>) -> Parsed<u64> {
     match cell {
         Cell::Unsigned(x) => Ok(x),
         Cell::Signed(_) => Err(Reason::Range),
-        Cell::Csv(t) | Cell::Number(t) => whole(t.trim()),
+        Cell::Csv(t) | Cell::Number(t) => match scan::whole(t.as_bytes(), 0) {
+            Some((x, end)) if end == t.len() => Ok(x),
+            _ => whole(t.trim()),
+        },
         _ => Err(Reason::Type),
     }
 }
@@ -57,7 +61,10 @@ pub(super) fn i64(cell: Cell<'_>) -> Parsed<i64> {
     match cell {
         Cell::Unsigned(x) => i64::try_from(x).map_err(|_| Reason::Range),
         Cell::Signed(x) => Ok(x),
-        Cell::Csv(t) | Cell::Number(t) => whole(t.trim()),
+        Cell::Csv(t) | Cell::Number(t) => match scan::signed(t.as_bytes(), 0) {
+            Some((x, end)) if end == t.len() => Ok(x),
+            _ => whole(t.trim()),
+        },
         _ => Err(Reason::Type),
     }
 }
@@ -231,6 +238,12 @@ mod tests {
         assert_eq!(u64(Cell::Signed(-5)), Err(Reason::Range));
         assert_eq!(i64(Cell::Csv("-5")), Ok(-5));
         assert_eq!(i64(Cell::Csv("5.0")), Err(Reason::Type));
+        assert_eq!(i64(Cell::Csv(" -007 ")), Ok(-7));
+        assert_eq!(i64(Cell::Csv("-0")), Ok(0));
+        assert_eq!(u64(Cell::Csv("007")), Ok(7));
+        assert_eq!(u64(Cell::Csv("-7")), Err(Reason::Range));
+        assert_eq!(u64(Cell::Csv("18446744073709551615")), Ok(u64::MAX));
+        assert_eq!(u64(Cell::Csv("18446744073709551616")), Err(Reason::Range));
         assert_eq!(f64(Cell::Csv("-0.0")).map(f64::to_bits), Ok(0));
     }
 

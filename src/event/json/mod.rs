@@ -6,14 +6,12 @@
 //! faster, and gives up on whatever is not plain.
 
 mod quick;
-mod scan;
 mod strict;
 #[cfg(test)]
 mod tests;
 
 use hashbrown::HashMap;
 
-use self::scan::Literal;
 use super::column::Column;
 use crate::clock::Zone;
 
@@ -25,8 +23,8 @@ const UNREAD_KEYS_MAX: usize = 64;
 #[derive(Debug)]
 struct Key {
     name: String,
-    /// How a line has it.
-    literal: Option<Literal>,
+    /// `"name":`, where that is how the name is written in JSON.
+    written: Option<Vec<u8>>,
     /// The columns it feeds, in the order of the catalogue; none for a key that nobody reads.
     columns: Vec<usize>,
 }
@@ -54,8 +52,9 @@ impl Keys {
 
     fn add(&mut self, name: &str) -> usize {
         let at = self.keys.len();
-        let literal = Literal::key(name);
-        self.keys.push(Key { name: name.to_owned(), literal, columns: Vec::new() });
+        let is_plain = |c: char| c != '"' && c != '\\' && !c.is_control();
+        let written = name.chars().all(is_plain).then(|| format!("\"{name}\":").into_bytes());
+        self.keys.push(Key { name: name.to_owned(), written, columns: Vec::new() });
         self.by_name.insert(name.to_owned(), at);
         // Until a line says otherwise, keys come as the catalogue has them.
         self.next[at] = at;
@@ -71,8 +70,9 @@ impl Keys {
     #[inline]
     fn expected(&self, block: &[u8], at: usize, after: usize) -> Option<(Option<usize>, usize)> {
         let guess = self.next[after];
-        let behind = self.keys.get(guess)?.literal.as_ref()?.behind(block, at)?;
-        Some((Some(guess), behind))
+        let written = self.keys.get(guess)?.written.as_ref()?;
+        let stands_here = block.get(at..)?.starts_with(written);
+        stands_here.then_some((Some(guess), at + written.len()))
     }
 
     /// The key with this name; one that nobody reads is remembered, as long as there are not many.

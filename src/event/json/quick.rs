@@ -2,17 +2,17 @@
 //!
 //! In: a block of lines, and where one begins. Out: its cells, and where it ends; or nothing, when
 //! anything about it is not plain. Each key is first compared with the one that followed last time,
-//! whose place and columns are then known. On the workload's events this is four times as fast as
-//! the strict reader.
+//! whose place and columns are then known. On the workload's events this makes the whole decoder
+//! three times as fast as with the strict reader alone (1.5 M to 4.4 M events a second).
 //! Invariant: a line that is read gives the cells that [`super::strict`] gives; what that one
 //! refuses is never read, and every error is left to it.
 
 use super::Keys;
-use super::scan::{self, Decimal};
 use crate::catalog::model::ColumnType;
 use crate::clock::Zone;
 use crate::event::column::{Column, Values, timestamp_is_text};
 use crate::event::parse::{self, Cell};
+use crate::event::scan::{self, Decimal};
 
 /// Reads the line that begins at `start`; gives the index of its line break, or of the block's end.
 /// On `None` some columns may have got a cell.

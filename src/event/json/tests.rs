@@ -105,74 +105,74 @@ fn check(block: &[u8]) -> usize {
     plain
 }
 
+/// Values at the borders of what is plain, of what a type holds, and of JSON.
+const ODD: &[&str] = &[
+    "null",
+    "true",
+    "false",
+    "0",
+    "-0",
+    "-1",
+    "007",
+    "1.",
+    ".5",
+    "-",
+    "+1",
+    "1e3",
+    "1E-2",
+    "0.0",
+    "-0.0",
+    "12345678",
+    "123456789",
+    "18446744073709551615",
+    "18446744073709551616",
+    "9223372036854775807",
+    "9223372036854775808",
+    "-9223372036854775808",
+    "99999999999999999999",
+    "1764593208575",
+    "253402207200000",
+    "-377705116800001",
+    "0.1",
+    "2.50",
+    "2.505",
+    "1234567.89",
+    "12345678.9",
+    "0.30000000000000004",
+    "123456789012345.678901",
+    "999999999999.999999",
+    "1e400",
+    "nul",
+    "tru",
+    "nullx",
+    "\"\"",
+    "\"k12\"",
+    "\"a\\\"b\"",
+    "\"\\u00e9\"",
+    "\"é\"",
+    "\"2011-12-09\"",
+    "\"2011-02-30\"",
+    "\"2011-07-01T08:26:00\"",
+    "\"2011-07-01T08:26:00Z\"",
+    "\"tab\t\"",
+    "\"seven77\"",
+    "\"eight888\"",
+    "\"nine99999\"",
+    "\"sixteen 16161616\"",
+    "{}",
+    "[]",
+    "{\"a\":[1,{}]}",
+    "[[[[[[]]]]]]",
+    "\"",
+    "",
+    "NaN",
+    "\u{7f}",
+    "\"\u{7f}\"",
+];
+
 fn value() -> impl Strategy<Value = String> {
-    let odd = select(
-        &[
-            "null",
-            "true",
-            "false",
-            "0",
-            "-0",
-            "-1",
-            "007",
-            "1.",
-            ".5",
-            "-",
-            "+1",
-            "1e3",
-            "1E-2",
-            "0.0",
-            "-0.0",
-            "12345678",
-            "123456789",
-            "18446744073709551615",
-            "18446744073709551616",
-            "9223372036854775807",
-            "9223372036854775808",
-            "-9223372036854775808",
-            "99999999999999999999",
-            "1764593208575",
-            "253402207200000",
-            "-377705116800001",
-            "0.1",
-            "2.50",
-            "2.505",
-            "1234567.89",
-            "12345678.9",
-            "0.30000000000000004",
-            "123456789012345.678901",
-            "999999999999.999999",
-            "1e400",
-            "nul",
-            "tru",
-            "nullx",
-            "\"\"",
-            "\"k12\"",
-            "\"a\\\"b\"",
-            "\"\\u00e9\"",
-            "\"é\"",
-            "\"2011-12-09\"",
-            "\"2011-02-30\"",
-            "\"2011-07-01T08:26:00\"",
-            "\"2011-07-01T08:26:00Z\"",
-            "\"tab\t\"",
-            "\"seven77\"",
-            "\"eight888\"",
-            "\"nine99999\"",
-            "\"sixteen 16161616\"",
-            "{}",
-            "[]",
-            "{\"a\":[1,{}]}",
-            "[[[[[[]]]]]]",
-            "\"",
-            "",
-            "NaN",
-            "\u{7f}",
-            "\"\u{7f}\"",
-        ][..],
-    );
     prop_oneof![
-        4 => odd.prop_map(str::to_owned),
+        4 => select(ODD).prop_map(str::to_owned),
         1 => any::<u64>().prop_map(|x| x.to_string()),
         1 => any::<i64>().prop_map(|x| x.to_string()),
         1 => any::<f64>().prop_map(|x| x.to_string()),
@@ -185,17 +185,45 @@ fn value() -> impl Strategy<Value = String> {
 }
 
 fn blank() -> impl Strategy<Value = &'static str> {
-    prop_oneof![9 => Just(""), 1 => select(&[" ", "\t", "\r", "  ", "\u{c}"][..])]
+    prop_oneof![19 => Just(""), 1 => select(&[" ", "\t", "\r", "  ", "\u{c}"][..])]
+}
+
+/// A value that the key's column takes.
+fn fitting(name: &str, seed: u64) -> String {
+    let texts = ["", "k12", "é", "seven77", "eight888", "sixteen 16161616", "nine \u{10348} 9"];
+    let text = texts[usize::from(seed.to_le_bytes()[0]) % texts.len()];
+    match name {
+        "id" | "unread" | "kind" | "user" | "naïve" => format!("\"{text}\""),
+        "uid" => (seed >> (seed % 64)).to_string(),
+        "count" => (seed.cast_signed() >> (seed % 64)).to_string(),
+        "ts" | "micros" => (seed % 2_000_000_000_000_000).to_string(),
+        "seconds" => (seed % 300_000_000_000).to_string(),
+        "price" => format!("{}.{:02}", seed % 12_000_000, seed % 100),
+        "exact" => format!("-{}.{}", seed % 1_000_000, seed % 1_100_000),
+        "ratio" => format!("{}.{}", seed % 1_000_000, seed % 100_000_007),
+        "flag" => (seed % 2 == 0).to_string(),
+        "day" => format!("\"20{:02}-{:02}-{:02}\"", seed % 100, seed % 12 + 1, seed % 29 + 1),
+        "iso" => format!("\"2011-07-01T{:02}:26:00.5Z\"", seed % 24),
+        "both" => "null".to_owned(),
+        _ => format!("{}.5", seed % 1_000),
+    }
 }
 
 fn line() -> impl Strategy<Value = Vec<u8>> {
-    let cell = (select(NAMES), value(), blank(), blank(), blank());
+    let value = prop_oneof![1 => value().prop_map(Some), 5 => Just(None)];
+    let cell = (select(NAMES), value, any::<u64>(), blank(), blank(), blank());
     let cells = proptest::collection::vec(cell, 0..7);
-    // Cut, one byte changed, one byte inserted; mostly none of it.
-    let damage = (0..12u8, any::<Index>(), any::<u8>());
+    // Cut, one byte changed, inserted or removed; mostly none of it.
+    let byte = prop_oneof![
+        3 => select(&b"0123456789-.eE\"\\,:{}[] \r\0\x1f\x7f\x80\xc3"[..]),
+        1 => any::<u8>(),
+    ];
+    let damage = (0..8u8, any::<Index>(), byte);
     (cells, blank(), damage).prop_map(|(cells, end, (damage, at, byte))| {
-        let cells =
-            cells.iter().map(|(name, value, a, b, c)| format!("{a}\"{name}\"{b}:{c}{value}{a}"));
+        let cells = cells.into_iter().map(|(name, value, seed, a, b, c)| {
+            let value = value.unwrap_or_else(|| fitting(name, seed));
+            format!("{a}\"{name}\"{b}:{c}{value}{a}")
+        });
         let cells: Vec<String> = cells.collect();
         let mut line = format!("{end}{{{}}}{end}", cells.join(",")).into_bytes();
         let at = at.index(line.len());

