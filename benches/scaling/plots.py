@@ -29,8 +29,6 @@ def draw(results, folder):
                         "us a user computed", by_shards("us_per_user", durable=False), users_ticks),
         "users-memory": ("Memory of a warm user", "users (10 events each, 550 tags)", "bytes a user", [
             ("resident state, codes and index", of("users", "users", "resident_bytes_per_user", shards=2, durable=False)),
-            ("whole process, above its start", of("users", "users", lambda p: p["peak_rss_mb"] * 2**20 / p["users"],
-                                                  shards=2, durable=False)),
             ("stored", of("users", "users", "stored_bytes_per_user", shards=2, durable=True))], users_ticks),
         "tags": ("Cost of a user in a window, by number of tags", "tags", "us a user computed",
                  [(name, of("tags", "tags", stage(name))) for name in STAGES], [100, 550, 2000]),
