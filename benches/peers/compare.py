@@ -156,7 +156,8 @@ def main():
     manifest = peers.manifest
     about = {"machine": measured.machine(), "commit": arguments.commit, "runs": arguments.runs,
              "users": manifest["users"], "events": manifest["events"],
-             "command": "benches/peers/run.sh DATA OUT --flink DIR --oracle FILE --runs %d" % arguments.runs}
+             "command": "benches/peers/run.sh DATA OUT %s%s--runs %d" % (
+                 "--flink DIR " * bool(arguments.flink), "--oracle FILE " * bool(arguments.oracle), arguments.runs)}
     results = os.path.join(arguments.out, "results.jsonl")
     records, digests = [], {name: peers.checked(name) for name in names}
     sample_is_equal = peers.sample_is_equal()
