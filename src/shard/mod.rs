@@ -235,7 +235,7 @@ impl Shard {
         let rows = part.rows.chunks_exact(stream.width).skip(*at);
         for row in rows {
             if at.is_multiple_of(AHEAD_ROWS) {
-                self.users.touch(&self.slots[*at..self.slots.len().min(*at + AHEAD_ROWS)]);
+                self.users.touch_ends(&self.slots[*at..self.slots.len().min(*at + AHEAD_ROWS)]);
             }
             let slot = self.slots[*at];
             let user = self.users.get_mut(slot);

@@ -156,6 +156,13 @@ impl UserTable {
         std::hint::black_box(lines.fold(0, |sum: u64, word| sum ^ word));
     }
 
+    /// The same for users who are about to get an event: where it will stand.
+    #[inline]
+    pub fn touch_ends(&self, slots: &[Slot]) {
+        let ends = slots.iter().filter_map(|slot| self.get(*slot).state.words().last());
+        std::hint::black_box(ends.fold(0, |sum: u64, word| sum ^ word));
+    }
+
     /// A user's packed codes; all 0 before the first time they are computed.
     #[inline]
     pub fn codes(&self, slot: Slot) -> &[u8] {

@@ -37,6 +37,8 @@ pub(super) struct Step {
     pub(super) op: Op,
     /// Where the partial's part of [`StreamProgram::cell_of`] begins.
     pub(super) table: usize,
+    /// The cell of every bucket, where that is one.
+    pub(super) only: Option<u32>,
     /// First and last values: how far behind the cell of the time that of the key is.
     pub(super) key_cells: usize,
     pub(super) value: Access,
@@ -212,7 +214,10 @@ impl StreamProgram {
         let value = partial.value.map(|v| &layout.values[v]);
         let op = op_of(partial.kind, value, &mut sizes.sets);
         let access = value.map(access_of).unwrap_or_default();
-        let step = Step { op, table, key_cells: cells, value: access };
+        let of_bucket = &self.cell_of[table..];
+        let only = of_bucket.first().copied().filter(|c| of_bucket.iter().all(|o| o == c));
+        let only = only.filter(|cell| *cell != NO_CELL);
+        let step = Step { op, table, only, key_cells: cells, value: access };
         match partial.filter {
             None => self.plain.push(step),
             Some(filter) => self.filtered[filter].push(step),

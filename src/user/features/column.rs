@@ -124,7 +124,9 @@ impl Column {
 
     /// Takes the rows as an array.
     pub(super) fn take(&mut self, texts: &TextsView<'_>) -> ArrayRef {
-        let numbers = std::mem::take(&mut self.numbers);
+        // The next batch is likely as long.
+        let next = Vec::with_capacity(self.numbers.len());
+        let numbers = std::mem::replace(&mut self.numbers, next);
         let valid = std::mem::take(&mut self.valid);
         let nulls = valid
             .contains(&false)

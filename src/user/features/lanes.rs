@@ -15,7 +15,7 @@ use crate::user::texts::TextsView;
 
 /// Users whose cells stand side by side: with the cells of some hundred features they stay in the
 /// first two caches.
-pub(super) const LANES: usize = 32;
+pub(super) const LANES: usize = 16;
 
 /// Bits that a sum may have: one is the sign, one is spare.
 const SUM_BITS: u32 = 62;
@@ -28,6 +28,8 @@ const LINEAR_MAX: usize = 32;
 struct DistinctSet {
     values: Vec<u64>,
     buckets: Vec<u8>,
+    /// Only the youngest bucket of a value counts.
+    nested: bool,
     /// Values may be in there more than once.
     loose: bool,
 }
@@ -38,6 +40,34 @@ pub(super) struct Picked {
     /// Where it begins among the words.
     pub(super) at: u32,
     pub(super) bucket: u8,
+}
+
+/// Rows of the present user by the filters that are true for them.
+#[derive(Debug, Default)]
+struct ByFilter {
+    rows: Vec<Vec<Picked>>,
+    /// Filters with rows.
+    touched: Vec<usize>,
+}
+
+impl ByFilter {
+    #[inline]
+    fn add(&mut self, filter: usize, picked: Picked) {
+        if filter >= self.rows.len() {
+            self.rows.resize_with(filter + 1, Vec::new);
+        }
+        if self.rows[filter].is_empty() {
+            self.touched.push(filter);
+        }
+        self.rows[filter].push(picked);
+    }
+
+    fn drain(&mut self, mut each: impl FnMut(usize, &[Picked])) {
+        for filter in self.touched.drain(..) {
+            each(filter, &self.rows[filter]);
+            self.rows[filter].clear();
+        }
+    }
 }
 
 /// Rows of one stream of a user.
@@ -60,6 +90,7 @@ pub(super) struct Lanes {
     cells: Vec<i64>,
     initial: Vec<i64>,
     sets: Vec<DistinctSet>,
+    by_filter: ByFilter,
     /// Users in the group so far.
     users: usize,
     /// All bits of any summand's magnitude, and whether a key is one that means "none".
@@ -83,8 +114,21 @@ impl Lanes {
             let first = partial.first_cell * LANES;
             initial[first..first + partial.cells * LANES].fill(none_of(partial.kind));
         }
-        let sets = vec![DistinctSet::default(); sizes.sets];
-        Self { cells: initial.clone(), initial, sets, users: 0, magnitude: 0, beyond: false }
+        let mut sets = vec![DistinctSet::default(); sizes.sets];
+        for partial in programs.iter().flat_map(|p| &p.partials) {
+            if let Op::Distinct(set) = partial.step.op {
+                sets[set].nested = partial.nested;
+            }
+        }
+        Self {
+            cells: initial.clone(),
+            initial,
+            sets,
+            by_filter: ByFilter::default(),
+            users: 0,
+            magnitude: 0,
+            beyond: false,
+        }
     }
 
     /// Users in the group.
@@ -109,8 +153,8 @@ impl Lanes {
         }
         let (first_word, first_bit) = flag_at(program.first_filter_flag);
         let last_word = flag_at(program.first_filter_flag + program.filtered.len() - 1).0;
-        for picked in rows.picked.chunks(1) {
-            let row = rows.row(program, picked[0]);
+        for picked in rows.picked {
+            let row = rows.row(program, *picked);
             let mut flag = 0;
             for (word, bits) in row.iter().enumerate().take(last_word + 1).skip(first_word) {
                 let skip = if word == first_word { first_bit } else { 0 };
@@ -118,79 +162,101 @@ impl Lanes {
                 while bits != 0 {
                     let at = flag + bits.trailing_zeros() as usize;
                     // Behind the last filter's flag there are none.
-                    for step in program.filtered.get(at).into_iter().flatten() {
-                        self.run(program, step, rows, picked);
+                    if at < program.filtered.len() {
+                        self.by_filter.add(at, *picked);
                     }
                     bits &= bits - 1;
                 }
                 flag += (u64::BITS - skip) as usize;
             }
         }
+        let mut by_filter = std::mem::take(&mut self.by_filter);
+        by_filter.drain(|filter, picked| {
+            for step in &program.filtered[filter] {
+                self.run(program, step, rows, picked);
+            }
+        });
+        self.by_filter = by_filter;
     }
 
-    /// Runs a step over some of the rows.
-    #[inline]
+    /// Runs a step over some of the rows. What a step does is decided here, outside of its loop.
     fn run(&mut self, program: &StreamProgram, step: &Step, rows: &Rows<'_>, picked: &[Picked]) {
         let texts = rows.texts;
+        let at = (program, step, rows, picked);
+        let mut beyond = 0;
         match step.op {
-            Op::Count => self.each(program, step, rows, picked, |lanes, cell, _, _| {
-                lanes.cells[cell] += 1;
-            }),
+            Op::Count => self.each(at, &mut beyond, |have, _, _, _| have + 1),
             Op::Sum { unsigned } => {
-                self.each(program, step, rows, picked, |lanes, cell, word, _| {
+                let mut magnitude = 0;
+                self.each(at, &mut magnitude, |have, word, _, magnitude| {
                     // Beyond the sign bit the magnitude says so, and the user is computed exactly.
                     let number = word.cast_signed();
-                    lanes.magnitude |= if unsigned { word } else { number.unsigned_abs() };
-                    lanes.cells[cell] = lanes.cells[cell].wrapping_add(number);
-                })
-            }
-            Op::FirstTime | Op::LastTime => {
-                self.each(program, step, rows, picked, |lanes, cell, _, time| {
-                    lanes.number(cell, step, time, texts);
+                    *magnitude |= if unsigned { word } else { number.unsigned_abs() };
+                    have.wrapping_add(number)
                 });
+                self.magnitude |= magnitude;
             }
-            Op::Min(kind) | Op::Max(kind) => {
-                self.each(program, step, rows, picked, |lanes, cell, word, _| {
-                    lanes.number(cell, step, kind.signed_key(word), texts);
-                });
-            }
+            Op::FirstTime => self.each(at, &mut beyond, |have, _, time, _| have.min(time)),
+            Op::LastTime => self.each(at, &mut beyond, |have, _, time, _| have.max(time)),
+            Op::Min(ValueKind::Text) => self.each(at, &mut beyond, |have, word, _, _| {
+                earlier_text(have, word.cast_signed(), i64::MAX, texts)
+            }),
+            Op::Max(ValueKind::Text) => self.each(at, &mut beyond, |have, word, _, _| {
+                later_text(have, word.cast_signed(), i64::MIN, texts)
+            }),
+            Op::Min(kind) => self.each(at, &mut beyond, |have, word, _, beyond| {
+                let key = kind.signed_key(word);
+                *beyond |= u64::from(key == i64::MAX);
+                have.min(key)
+            }),
+            Op::Max(kind) => self.each(at, &mut beyond, |have, word, _, beyond| {
+                let key = kind.signed_key(word);
+                *beyond |= u64::from(key == i64::MIN);
+                have.max(key)
+            }),
             Op::First(kind) | Op::Last(kind) => {
-                self.each(program, step, rows, picked, |lanes, cell, word, time| {
-                    lanes.timed(cell, step, time, kind.signed_key(word), texts);
-                });
+                for picked in picked {
+                    if let Some((cell, word, time)) = value_of(program, step, rows, *picked) {
+                        let cell = cell as usize * LANES + self.users;
+                        self.timed(cell, step, time, kind.signed_key(word), texts);
+                    }
+                }
             }
             Op::Distinct(set) => {
-                let access = &step.value;
                 for picked in picked {
-                    let row = rows.row(program, *picked);
-                    let cell = program.cell_of[step.table + usize::from(picked.bucket)];
-                    if cell != NO_CELL && row[access.null_word] & access.null_bit == 0 {
-                        let word = row[access.word] >> access.shift & access.mask;
+                    if let Some((_, word, _)) = value_of(program, step, rows, *picked) {
                         self.sets[set].add(word, picked.bucket);
                     }
                 }
             }
         }
+        self.beyond |= beyond != 0;
     }
 
-    /// Calls `add` with the place of the cell, the value's word and the time of each row that has a
-    /// value.
-    #[inline]
+    /// Merges the value of each row into its cell: `merge` has the cell's number, the value's word,
+    /// the time, and something to leave a mark in.
+    #[inline(always)]
     fn each(
         &mut self,
-        program: &StreamProgram,
-        step: &Step,
-        rows: &Rows<'_>,
-        picked: &[Picked],
-        mut add: impl FnMut(&mut Self, usize, u64, i64),
+        (program, step, rows, picked): (&StreamProgram, &Step, &Rows<'_>, &[Picked]),
+        mark: &mut u64,
+        merge: impl Fn(i64, u64, i64, &mut u64) -> i64,
     ) {
-        let access = &step.value;
+        if let Some(cell) = step.only {
+            let have = &mut self.cells[cell as usize * LANES + self.users];
+            let mut number = *have;
+            for picked in picked {
+                if let Some((_, word, time)) = value_of(program, step, rows, *picked) {
+                    number = merge(number, word, time, mark);
+                }
+            }
+            *have = number;
+            return;
+        }
         for picked in picked {
-            let row = rows.row(program, *picked);
-            let cell = program.cell_of[step.table + usize::from(picked.bucket)];
-            if cell != NO_CELL && row[access.null_word] & access.null_bit == 0 {
-                let word = row[access.word] >> access.shift & access.mask;
-                add(self, cell as usize * LANES + self.users, word, row_time(row[0]));
+            if let Some((cell, word, time)) = value_of(program, step, rows, *picked) {
+                let have = &mut self.cells[cell as usize * LANES + self.users];
+                *have = merge(*have, word, time, mark);
             }
         }
     }
@@ -406,7 +472,10 @@ impl DistinctSet {
     fn add(&mut self, value: u64, bucket: u8) {
         if self.values.len() < LINEAR_MAX {
             if let Some(at) = self.values.iter().position(|v| *v == value) {
-                self.loose |= self.buckets[at] != bucket;
+                if self.nested {
+                    self.buckets[at] = self.buckets[at].min(bucket);
+                    return;
+                }
                 if self.buckets[at] == bucket {
                     return;
                 }
@@ -431,6 +500,26 @@ impl DistinctSet {
         self.buckets.clear();
         self.buckets.extend(pairs.into_iter().map(|p| p.1));
     }
+}
+
+/// Cell, value and time of a row for a step; `None` where there is no value or nobody looks.
+#[inline(always)]
+fn value_of(
+    program: &StreamProgram,
+    step: &Step,
+    rows: &Rows<'_>,
+    picked: Picked,
+) -> Option<(u32, u64, i64)> {
+    let access = &step.value;
+    let row = rows.row(program, picked);
+    let cell = match step.only {
+        Some(cell) => cell,
+        None => program.cell_of[step.table + usize::from(picked.bucket)],
+    };
+    if cell == NO_CELL || row[access.null_word] & access.null_bit != 0 {
+        return None;
+    }
+    Some((cell, row[access.word] >> access.shift & access.mask, row_time(row[0])))
 }
 
 /// The signed key in a settled number: its lower half is the order key.
