@@ -71,7 +71,10 @@ pub(super) fn run(args: &BackfillArgs, config: &Config, json: bool) -> Outcome {
             let progress = Arc::clone(&handed_out);
             let progress_key = Some(BACKFILL_KEY);
             let (ended, done) = (false, Vec::new());
-            (Job::All { after, name, limit, ended, progress, progress_key, done }, users)
+            (
+                Job::All { after, name, limit, ended, ahead: None, progress, progress_key, done },
+                users,
+            )
         }
     };
     let mut options = run::options(config, &ruleset, store, clock);
@@ -79,7 +82,7 @@ pub(super) fn run(args: &BackfillArgs, config: &Config, json: bool) -> Outcome {
     options.dry = args.dry_run;
     let bar = progress::users_bar("backfill", users);
     let report = crate::engine::run(options, &mut |seen| {
-        bar.set_position(seen.status.profiles.load(Ordering::Relaxed));
+        bar.set_position(seen.status.examined_users.load(Ordering::Relaxed));
     });
     bar.finish_and_clear();
     show(&report.map_err(run::engine_failure)?, &ruleset, args.dry_run, json);
@@ -121,11 +124,11 @@ fn show(report: &Report, ruleset: &Ruleset, dry: bool, json: bool) {
             moved.iter().map(|(tag, users)| ((*tag).to_owned(), (*users).into())).collect();
         println!(
             "{}",
-            serde_json::json!({ "users": report.profiles, "dry_run": dry, "moved": tags })
+            serde_json::json!({ "users": report.stats.examined_users, "dry_run": dry, "moved": tags })
         );
         return;
     }
-    let users = report.profiles;
+    let users = report.stats.examined_users;
     if moved.is_empty() {
         println!("{users} users examined, no tag moves");
         return;

@@ -165,7 +165,8 @@ impl CheckpointActor {
             match job.next(store, as_of_ms, self.parts.limits.due_users_max)? {
                 Some(chunk) => {
                     self.close(router, Some(chunk));
-                    return Ok(());
+                    let store = self.parts.store.as_ref();
+                    return self.parts.jobs.front_mut().map_or(Ok(()), |job| job.read_ahead(store));
                 }
                 None => {
                     self.parts.jobs.pop_front();

@@ -68,6 +68,9 @@ pub enum Job {
         limit: Option<Limit>,
         /// Nothing is left.
         ended: bool,
+        /// The next users, read while those before them are computed. What is resident goes before
+        /// them: nobody is changed without being resident.
+        ahead: Option<Vec<(UidKey, Bytes)>>,
         /// Told how many users were handed out.
         progress: std::sync::Arc<std::sync::atomic::AtomicU64>,
         /// Where progress is kept, for jobs that an interruption does not undo.
@@ -141,12 +144,15 @@ impl Job {
                 let meta = if keys.is_empty() { std::mem::take(done) } else { Vec::new() };
                 Ok(Some(Chunk { users: also.len(), also, meta, ..Chunk::default() }))
             }
-            Self::All { after, name, limit, ended, progress, progress_key, done } => {
+            Self::All { after, name, limit, ended, ahead, progress, progress_key, done } => {
                 if *ended {
                     return Ok(None);
                 }
                 let take = limit.as_ref().map_or(SCAN_USERS_MAX, Limit::chunk_users);
-                let also = store.scan_profiles(after.as_ref(), take)?;
+                let also = match ahead.take() {
+                    Some(ahead) => ahead,
+                    None => store.scan_profiles(after.as_ref(), take)?,
+                };
                 progress.fetch_add(also.len() as u64, std::sync::atomic::Ordering::Relaxed);
                 *ended = also.len() < take;
                 if let Some((last, _)) = also.last() {
@@ -161,6 +167,15 @@ impl Job {
                 Ok(Some(Chunk { users: also.len(), also, meta, ..Chunk::default() }))
             }
         }
+    }
+
+    /// Reads the next users, if this job goes through all of them.
+    pub fn read_ahead(&mut self, store: &dyn Store) -> Result<(), EngineError> {
+        if let Self::All { after, limit, ended: false, ahead: ahead @ None, .. } = self {
+            let take = limit.as_ref().map_or(SCAN_USERS_MAX, Limit::chunk_users);
+            *ahead = Some(store.scan_profiles(after.as_ref(), take)?);
+        }
+        Ok(())
     }
 
     /// How long to wait after a chunk.

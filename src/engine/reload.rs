@@ -66,6 +66,7 @@ pub(super) fn jobs(
                 name: 0,
                 limit,
                 ended: false,
+                ahead: None,
                 progress: Arc::default(),
                 progress_key: None,
                 done,

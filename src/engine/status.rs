@@ -27,6 +27,8 @@ pub struct Status {
     pub profiles: AtomicU64,
     /// Users that were recomputed because they were due.
     pub due_users: AtomicU64,
+    /// Users that jobs asked for.
+    pub examined_users: AtomicU64,
     /// The engine is to stop.
     stop: AtomicBool,
     failure: Mutex<Option<EngineError>>,

@@ -108,6 +108,8 @@ pub struct WindowStats {
     pub dirty_users: u64,
     /// Users that were due.
     pub due_users: u64,
+    /// Users that a job asked for.
+    pub examined_users: u64,
     /// Due entries that were stale.
     pub stale_due: u64,
     /// Tags whose value changed.
@@ -151,6 +153,7 @@ impl WindowStats {
     pub fn add(&mut self, other: &Self) {
         self.dirty_users += other.dirty_users;
         self.due_users += other.due_users;
+        self.examined_users += other.examined_users;
         self.stale_due += other.stale_due;
         self.tags_changed += other.tags_changed;
         self.dimension_missing += other.dimension_missing;
@@ -329,6 +332,7 @@ impl Shard {
         let mut slots = std::mem::take(&mut self.dirty);
         self.add_due(window, &mut slots, &mut stats)?;
         let guests = self.add_stored(&window.also, &mut slots)?;
+        stats.examined_users = window.also.len() as u64;
         let mut work = Work {
             users: &mut self.users,
             window,

@@ -9,4 +9,5 @@ mod program;
 pub mod settled;
 pub mod snapshot;
 pub mod state;
+pub mod stored;
 pub mod texts;

@@ -37,15 +37,13 @@ pub(super) struct Step {
     pub(super) op: Op,
     /// Where the partial's part of [`StreamProgram::cell_of`] begins.
     pub(super) table: usize,
-    /// The cell of every bucket, where that is one.
-    pub(super) only: Option<u32>,
     /// First and last values: how far behind the cell of the time that of the key is.
     pub(super) key_cells: usize,
     pub(super) value: Access,
 }
 
 /// Where a step's value stands in the row.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Access {
     pub(super) word: usize,
     pub(super) shift: u32,
@@ -64,10 +62,12 @@ pub(super) struct Output {
     pub(super) buckets: std::ops::Range<usize>,
 }
 
-/// A partial's steps and features.
+/// A partial's step and features.
 #[derive(Debug, Clone)]
 pub(super) struct PartialProgram {
     pub(super) step: Step,
+    /// Index of the filter that must be true for a row.
+    pub(super) filter: Option<usize>,
     pub(super) kind: PartialKind,
     /// The kind of the value, where there is one.
     pub(super) value: Option<ValueKind>,
@@ -92,11 +92,13 @@ pub(super) struct StreamProgram {
     pub(super) buckets: usize,
     /// For each partial and bucket the cell, or [`NO_CELL`].
     pub(super) cell_of: Vec<u32>,
-    /// Steps for every row.
-    pub(super) plain: Vec<Step>,
-    /// Steps by filter, and the flag bit of the first filter.
-    pub(super) filtered: Vec<Vec<Step>>,
+    /// Number of filters, and the flag bit of the first.
+    pub(super) filters: usize,
     pub(super) first_filter_flag: usize,
+    /// Values that are summed; true: unsigned.
+    pub(super) summed: Vec<(Access, bool)>,
+    /// Values that are compared.
+    pub(super) compared: Vec<(Access, ValueKind)>,
     pub(super) partials: Vec<PartialProgram>,
 }
 
@@ -169,9 +171,10 @@ impl StreamProgram {
             next_border: (0..greatest).map(next).collect(),
             buckets: borders.ranges(),
             cell_of: Vec::new(),
-            plain: Vec::new(),
-            filtered: vec![Vec::new(); layout.filters.len()],
+            filters: layout.filters.len(),
             first_filter_flag: layout.values.len(),
+            summed: Vec::new(),
+            compared: Vec::new(),
             partials: Vec::new(),
         };
         for partial in &layout.partials {
@@ -214,17 +217,22 @@ impl StreamProgram {
         let value = partial.value.map(|v| &layout.values[v]);
         let op = op_of(partial.kind, value, &mut sizes.sets);
         let access = value.map(access_of).unwrap_or_default();
-        let of_bucket = &self.cell_of[table..];
-        let only = of_bucket.first().copied().filter(|c| of_bucket.iter().all(|o| o == c));
-        let only = only.filter(|cell| *cell != NO_CELL);
-        let step = Step { op, table, only, key_cells: cells, value: access };
-        match partial.filter {
-            None => self.plain.push(step),
-            Some(filter) => self.filtered[filter].push(step),
+        let step = Step { op, table, key_cells: cells, value: access };
+        match op {
+            Op::Sum { unsigned } => add_new(&mut self.summed, (access, unsigned)),
+            Op::Min(kind) | Op::Max(kind) => add_new(&mut self.compared, (access, kind)),
+            _ => {}
         }
-        let (kind, value) = (partial.kind, value.map(|v| v.kind));
-        let partial = PartialProgram { step, kind, value, first_cell, cells, nested, outputs };
+        let (kind, value, filter) = (partial.kind, value.map(|v| v.kind), partial.filter);
+        let partial =
+            PartialProgram { step, filter, kind, value, first_cell, cells, nested, outputs };
         self.partials.push(partial);
+    }
+}
+
+fn add_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
+    if !list.contains(&item) {
+        list.push(item);
     }
 }
 

@@ -83,6 +83,7 @@ impl Handler<Part> for WriterActor {
         self.status.windows.fetch_add(1, Ordering::Relaxed);
         self.status.profiles.fetch_add(profiles, Ordering::Relaxed);
         self.status.due_users.fetch_add(stats.due_users, Ordering::Relaxed);
+        self.status.examined_users.fetch_add(stats.examined_users, Ordering::Relaxed);
         if self.checkpoint.try_send(Stored { window, stats }).is_err() {
             self.status.fail(EngineError::ActorGone("checkpoint"));
         }

@@ -13,7 +13,8 @@ use crate::catalog::model::{Catalog, Domain};
 use crate::engine::ruleset::Ruleset;
 use crate::rule::packed::PackedCodes;
 use crate::store::{Store, StoreError};
-use crate::user::snapshot::{Schema, SnapshotError, StoredLayout, TagsOnly};
+use crate::user::snapshot::{Schema, SnapshotError, TagsOnly};
+use crate::user::stored::StoredLayout;
 
 /// Key of a schema in the store.
 pub fn schema_key(id: u64) -> String {

@@ -201,7 +201,7 @@ fn fitting(name: &str, seed: u64) -> String {
         "price" => format!("{}.{:02}", seed % 12_000_000, seed % 100),
         "exact" => format!("-{}.{}", seed % 1_000_000, seed % 1_100_000),
         "ratio" => format!("{}.{}", seed % 1_000_000, seed % 100_000_007),
-        "flag" => (seed % 2 == 0).to_string(),
+        "flag" => seed.is_multiple_of(2).to_string(),
         "day" => format!("\"20{:02}-{:02}-{:02}\"", seed % 100, seed % 12 + 1, seed % 29 + 1),
         "iso" => format!("\"2011-07-01T{:02}:26:00.5Z\"", seed % 24),
         "both" => "null".to_owned(),

@@ -11,10 +11,10 @@ macro_rules! wide {
         $vis:vis fn $name:ident($($arg:ident: $kind:ty),* $(,)?) $(-> $out:ty)? $body:block
     ) => {
         $(#[$doc])*
-        #[expect(
+        #[cfg_attr(target_arch = "x86_64", expect(
             unsafe_code,
             reason = "a function for AVX2 may be called where AVX2 was just found to be there"
-        )]
+        ))]
         $vis fn $name($($arg: $kind),*) $(-> $out)? {
             #[inline(always)]
             fn plain($($arg: $kind),*) $(-> $out)? $body

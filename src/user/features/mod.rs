@@ -5,8 +5,11 @@
 //! Invariant: no clock, no I/O; the result does not depend on the order of rows.
 
 mod column;
+mod distinct;
 mod exact;
+mod group;
 mod lanes;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +19,7 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 
 use self::column::Column;
-use self::lanes::{LANES, Lanes, Picked, Rows};
+use self::lanes::Lanes;
 use super::layout::{PartialKind, StateLayout, row_day, row_stream};
 use super::program::{StreamProgram, compile};
 use super::settled::{Cell, Settled};
@@ -33,8 +36,6 @@ pub struct FeatureBatch {
     layout: Arc<StateLayout>,
     programs: Vec<StreamProgram>,
     lanes: Lanes,
-    /// Rows of the present user, by stream.
-    picked: Vec<Vec<Picked>>,
     columns: Vec<Column>,
     /// Rows whose numbers may not fit 64 bits, with each feature's exact aggregate.
     exact: Vec<(usize, Vec<Option<Cell>>)>,
@@ -58,7 +59,6 @@ impl FeatureBatch {
         };
         Self {
             lanes: Lanes::new(&programs, &sizes),
-            picked: vec![Vec::new(); programs.len()],
             columns: types.iter().enumerate().map(column).collect(),
             layout: Arc::clone(layout),
             programs,
@@ -71,34 +71,25 @@ impl FeatureBatch {
     /// Adds a user's row. Returns the next day on which a feature may change with time alone
     /// ([`NEVER`] if none).
     pub fn push(&mut self, state: &UserState, as_of: Day, texts: &TextsView<'_>) -> Day {
-        if self.lanes.users() == LANES {
+        if self.lanes.is_full() {
             self.finish_group(texts);
         }
         let mut due = NEVER;
         let mut rest = state.words();
         while let Some(first) = rest.first() {
-            let program = &self.programs[row_stream(*first)];
-            let at = state.words().len() - rest.len();
+            let stream = row_stream(*first);
+            let program = &self.programs[stream];
             let (row, tail) = rest.split_at(program.width);
             rest = tail;
-            let day = row_day(row[1]);
-            if let Some(bucket) = bucket_of(program, day, as_of, &mut due) {
-                let at = u32::try_from(at).unwrap_or(u32::MAX);
-                let bucket = u8::try_from(bucket).unwrap_or(u8::MAX);
-                self.picked[row_stream(row[0])].push(Picked { at, bucket });
-            }
-        }
-        for (program, picked) in self.programs.iter().zip(&mut self.picked) {
-            if !picked.is_empty() {
-                self.lanes.add_rows(program, &Rows { words: state.words(), picked, texts });
-                picked.clear();
+            if let Some(bucket) = bucket_of(program, row_day(row[1]), as_of, &mut due) {
+                self.lanes.add_row(program, stream, row, bucket);
             }
         }
         let tiles = state.settled().map_or(&[][..], |s| &s.tiles);
         for tile in tiles {
             let program = &self.programs[usize::from(tile.stream)];
             let bucket = if tile.day == Settled::LIFETIME {
-                Some(program.buckets - 1)
+                u8::try_from(program.buckets - 1).ok()
             } else {
                 bucket_of(program, tile.day, as_of, &mut due)
             };
@@ -106,7 +97,7 @@ impl FeatureBatch {
                 self.lanes.add_tile(program, tile, bucket, texts);
             }
         }
-        if !self.lanes.end_user(&self.programs, state.rows_count() + tiles.len()) {
+        if !self.lanes.end_user(state.rows_count() + tiles.len()) {
             let features = exact::features(state, &self.layout, as_of, texts);
             self.exact.push((self.rows, features));
         }
@@ -139,7 +130,7 @@ impl FeatureBatch {
 }
 
 /// The bucket of a day, noting when it will change; `None` while the day has not begun.
-fn bucket_of(program: &StreamProgram, day: Day, as_of: Day, due: &mut Day) -> Option<usize> {
+fn bucket_of(program: &StreamProgram, day: Day, as_of: Day, due: &mut Day) -> Option<u8> {
     let Ok(age) = usize::try_from(as_of.saturating_sub(day)) else {
         *due = (*due).min(day);
         return None;
@@ -148,5 +139,5 @@ fn bucket_of(program: &StreamProgram, day: Day, as_of: Day, due: &mut Day) -> Op
         *due = (*due).min(day.saturating_add_unsigned(*border));
     }
     let age = age.min(program.bucket_of_age.len() - 1);
-    Some(usize::from(program.bucket_of_age[age]))
+    Some(program.bucket_of_age[age])
 }

@@ -155,9 +155,9 @@ proptest! {
             batch.push(&state, as_of, &view);
             let features = exact::features(&state, &layout, as_of, &view);
             exactly.exact.push((exactly.rows, features));
-            exactly.lanes.end_user(&exactly.programs, 0);
+            exactly.lanes.end_user(0);
             exactly.rows += 1;
-            if exactly.lanes.users() == LANES {
+            if exactly.lanes.is_full() {
                 exactly.finish_group(&view);
             }
         }

@@ -1,0 +1,142 @@
+//! Stored rows in the present layout.
+//!
+//! In: the schema a record was written with. Out: for each stored stream, value, filter and partial
+//! the present one of the same fingerprint. Invariant: what is new stays NULL or false; it has seen
+//! no event before it was added.
+
+use super::layout::{StateLayout, ValueKind, flag_at, flag_set};
+use super::snapshot::{Schema, SnapshotError, StreamSchema, ValueSchema};
+
+/// A stored schema, resolved against the present layout.
+#[derive(Debug)]
+pub struct StoredLayout {
+    pub(super) streams: Vec<StoredStream>,
+    /// Whether rows can be used as they are.
+    same: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct StoredStream {
+    pub(super) width: usize,
+    id_word: Option<usize>,
+    /// The present stream of this name.
+    pub(super) to: Option<usize>,
+    /// (stored value, index of the present value).
+    values: Vec<(ValueSchema, Option<usize>)>,
+    /// (stored flag, present flag).
+    filters: Vec<(usize, usize)>,
+    /// Present partial of each stored one.
+    pub(super) partials: Vec<Option<usize>>,
+    same: bool,
+}
+
+impl StoredLayout {
+    /// Finds each stored value, filter and partial in the present layout by its fingerprint.
+    pub fn new(schema: &Schema, layout: &StateLayout) -> Self {
+        let present = Schema::new(layout, Vec::new(), Vec::new(), Vec::new());
+        let stream = |(index, s): (usize, &StreamSchema)| {
+            let to = layout.streams.iter().position(|l| l.name == s.name);
+            let now = to.map(|t| &layout.streams[t]);
+            let values = s.values.iter().map(|v| {
+                let at =
+                    now.and_then(|n| n.values.iter().position(|x| x.fingerprint == v.fingerprint));
+                (v.clone(), at)
+            });
+            let filters = s.filters.iter().filter_map(|(print, flag)| {
+                let found = now?.filters.iter().find(|f| f.fingerprint == *print)?;
+                Some((*flag, found.flag))
+            });
+            let partials = s.partials.iter().map(|print| {
+                now.and_then(|n| n.partials.iter().position(|p| p.fingerprint == *print))
+            });
+            let same = to == Some(index) && present.streams.get(index) == Some(s);
+            StoredStream {
+                width: s.width,
+                id_word: s.id_word,
+                to,
+                values: values.collect(),
+                filters: filters.collect(),
+                partials: partials.collect(),
+                same,
+            }
+        };
+        let streams: Vec<StoredStream> = schema.streams.iter().enumerate().map(stream).collect();
+        let same = streams.iter().all(|s| s.same);
+        Self { streams, same }
+    }
+
+    /// Whether rows were written with the present layout.
+    pub fn is_present(&self) -> bool {
+        self.same
+    }
+}
+
+impl StoredStream {
+    /// Appends the row in the present layout. Values and filters that are new to it stay NULL and
+    /// false: they have seen no event before they were added.
+    pub(super) fn bring(
+        &self,
+        row: &[u64],
+        layout: &StateLayout,
+        code: &impl Fn(u64) -> Result<u32, SnapshotError>,
+        out: &mut Vec<u64>,
+    ) -> Result<(), SnapshotError> {
+        let Some(to) = self.to.map(|t| &layout.streams[t]) else { return Ok(()) };
+        let start = out.len();
+        if self.same {
+            out.extend_from_slice(row);
+        } else {
+            out.resize(start + to.width, 0);
+            let new = &mut out[start..];
+            new[0] = (row[0] & !0xff) | u64::from(to.stream);
+            new[1] = row[1] & 0xff_ffff;
+            if let (Some(from), Some(into)) = (self.id_word, to.id_word) {
+                new[into] = row[from];
+            }
+            for value in &to.values {
+                set_flag(new, value.null_flag);
+            }
+            for (from, into) in &self.filters {
+                if flag_set(row, *from) {
+                    set_flag(new, *into);
+                }
+            }
+        }
+        for (from, into) in &self.values {
+            let Some(value) = into.map(|i| &to.values[i]) else { continue };
+            if flag_set(row, from.null_flag) {
+                continue;
+            }
+            let half = from.kind.is_half();
+            let mut word = row[from.word] >> if from.upper { 32 } else { 0 };
+            if half {
+                word &= 0xffff_ffff;
+            }
+            if from.kind == ValueKind::Text {
+                word = u64::from(code(word)?);
+            }
+            let new = &mut out[start..];
+            set_value(new, value.word, value.upper, half, word);
+            clear_flag(new, value.null_flag);
+        }
+        Ok(())
+    }
+}
+
+fn set_flag(row: &mut [u64], flag: usize) {
+    let (word, bit) = flag_at(flag);
+    row[word] |= 1 << bit;
+}
+
+fn clear_flag(row: &mut [u64], flag: usize) {
+    let (word, bit) = flag_at(flag);
+    row[word] &= !(1 << bit);
+}
+
+fn set_value(row: &mut [u64], word: usize, upper: bool, half: bool, value: u64) {
+    row[word] = match (half, upper) {
+        (false, _) => value,
+        (true, false) => (row[word] & !0xffff_ffff) | (value & 0xffff_ffff),
+        (true, true) => (row[word] & 0xffff_ffff) | (value << 32),
+    };
+}
