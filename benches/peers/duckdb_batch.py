@@ -4,7 +4,9 @@
 Runs the workload's reference and stops the clock at its histogram of labels, which the Flink job
 keeps as well. The digest over users comes after it and is not counted. Needs the package duckdb.
 """
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import resource
@@ -34,8 +36,10 @@ def main():
         return digest(*arguments)
     oracle.users_digest = stop_the_clock
     sys.argv = [oracle_path, "--data", data, "--out", out, "--no-tags-file", "--threads", str(os.cpu_count())]
-    oracle.main()
-    print(json.dumps(counted))
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        oracle.main()
+    print(json.dumps({**json.loads(said.getvalue()), **counted}))
 
 
 if __name__ == "__main__":
