@@ -141,8 +141,10 @@ impl CheckpointActor {
         if self.under_way || status.preparing.load(Ordering::Acquire) {
             return;
         }
-        if !std::mem::replace(&mut self.prepared, true) {
+        if !self.prepared {
+            // Loaded for this run: nothing that anybody has to be told.
             self.follow_epochs();
+            self.prepared = true;
         }
         if status.sources_open.load(Ordering::Acquire) > 0 {
             let limits = self.parts.limits;
@@ -229,7 +231,9 @@ impl CheckpointActor {
     fn follow_epochs(&mut self) {
         let switched = self.parts.dimensions.refresh();
         for table in &switched {
-            tracing::info!(table = table.table, epoch = ?table.epoch, "dimension table switched");
+            if self.prepared {
+                tracing::info!(table = table.table, epoch = ?table.epoch, "dimension table switched");
+            }
         }
         if switched.is_empty() || self.parts.dry {
             return;
