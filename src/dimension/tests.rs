@@ -1,6 +1,5 @@
 //! Behaviour of loads and lookups through the module's door.
 
-mod flaky;
 mod loading;
 mod lookups;
 mod outage;
@@ -12,7 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use arrow::array::{Array, ArrayRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
-use self::flaky::Flaky;
 use super::*;
 use crate::catalog::model::{
     Aggregate, Catalog, ColumnType, Dimension, DimensionColumn, DimensionKey, Feature, Span,
@@ -20,8 +18,9 @@ use crate::catalog::model::{
 };
 use crate::catalog::place::Place;
 use crate::clock::Zone;
+use crate::store::intercepted::{Call, Intercepted};
 use crate::store::memory::MemoryStore;
-use crate::store::{ClockMode, Identity, Store};
+use crate::store::{ClockMode, Identity, Store, StoreError};
 
 fn identity() -> Identity {
     Identity { uid: UidType::U64, timezone: "Europe/London".to_owned(), clock: ClockMode::Fixed }
@@ -118,24 +117,45 @@ uid,nps,home_city,credit,since,vip,score,born,card,unused
 ";
 const CITIES: &str = "city,tier,region\nleeds,2,north\nlondon,1,south\nyork,3,\n";
 
+/// The store's plug can be pulled, and its multi-gets are counted.
+#[derive(Default)]
+struct Plug {
+    down: AtomicBool,
+    gets: AtomicUsize,
+}
+
+impl Plug {
+    fn pass(&self, call: Call) -> crate::store::Result<()> {
+        self.gets.fetch_add(usize::from(call == Call::DimGet), Ordering::Relaxed);
+        if self.down.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable { reason: "pulled plug".to_owned() });
+        }
+        Ok(())
+    }
+}
+
 struct World {
     dir: tempfile::TempDir,
     catalog: Catalog,
-    store: Arc<Flaky>,
+    store: Arc<dyn Store>,
+    plug: Arc<Plug>,
     now_ms: Arc<AtomicI64>,
 }
 
 impl World {
     fn new(strategy: Strategy) -> Self {
-        Self::over(strategy, Box::new(MemoryStore::new(identity(), 10)))
+        Self::over(strategy, Arc::new(MemoryStore::new(identity(), 10)))
     }
 
-    fn over(strategy: Strategy, store: Box<dyn Store>) -> Self {
-        let store = Flaky { store, down: AtomicBool::default(), gets: AtomicUsize::default() };
+    fn over(strategy: Strategy, store: Arc<dyn Store>) -> Self {
+        let plug = Arc::new(Plug::default());
+        let gate = Arc::clone(&plug);
+        let store = Intercepted::new(store, move |call| gate.pass(call));
         Self {
             dir: tempfile::tempdir().unwrap(),
             catalog: catalog(strategy),
             store: Arc::new(store),
+            plug,
             now_ms: Arc::new(AtomicI64::new(100)),
         }
     }
@@ -165,8 +185,8 @@ impl World {
     fn open(&self) -> Dimensions {
         let now = Arc::clone(&self.now_ms);
         let now: Now = Arc::new(move || now.load(Ordering::Relaxed));
-        let store: Arc<dyn Store> = Arc::clone(&self.store) as Arc<dyn Store>;
-        Dimensions::open(&self.catalog, store, now, &CacheOptions::default()).unwrap()
+        Dimensions::open(&self.catalog, Arc::clone(&self.store), now, &CacheOptions::default())
+            .unwrap()
     }
 
     fn loaded(strategy: Strategy) -> (Self, Dimensions) {
@@ -182,11 +202,11 @@ impl World {
     }
 
     fn down(&self, down: bool) {
-        self.store.down.store(down, Ordering::Relaxed);
+        self.plug.down.store(down, Ordering::Relaxed);
     }
 
     fn gets(&self) -> usize {
-        self.store.gets.load(Ordering::Relaxed)
+        self.plug.gets.load(Ordering::Relaxed)
     }
 }
 

@@ -10,6 +10,7 @@ mod due;
 mod error;
 pub mod fjall;
 mod identity;
+pub mod intercepted;
 pub mod memory;
 mod uid;
 pub mod varint;

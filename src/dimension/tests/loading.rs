@@ -203,7 +203,7 @@ fn the_embedded_store_gives_what_the_memory_store_gives() {
     let rows: String = (0..20_000).map(|n| format!("c{n},{n},r{}\n", n % 300)).collect();
     let open = || FjallStore::open(dir.path(), &identity(), &FjallOptions::default()).unwrap();
     for epoch in [1, 2, 3] {
-        let world = World::over(Strategy::Preload, Box::new(open()));
+        let world = World::over(Strategy::Preload, Arc::new(open()));
         let text = format!("city,tier,region\n{rows}").replace("c77,77,", &format!("c77,{epoch},"));
         let path = world.file("big.csv", text.as_bytes());
         let options = LoadOptions { chunk_bytes_max: 300_000, ..LoadOptions::default() };
@@ -211,7 +211,7 @@ fn the_embedded_store_gives_what_the_memory_store_gives() {
         let changed = if epoch == 1 { 20_000 } else { 1 };
         assert_eq!((report.epoch, report.rows, report.changed), (epoch, 20_000, changed));
     }
-    let world = World::over(Strategy::Preload, Box::new(open()));
+    let world = World::over(Strategy::Preload, Arc::new(open()));
     let key: ArrayRef = Arc::new(StringArray::from(vec!["c19999", "c77", "c20000"]));
     check(&world.open(), 1, KeyColumn::Array(&key), &["19999 r199", "3 r77", "- -"]);
 }
