@@ -9,6 +9,7 @@ use jiff::fmt::strtime;
 
 use crate::catalog::model::{ColumnType, TimestampFormat};
 use crate::clock::{Zone, days_from_civil};
+use crate::event::scan;
 
 /// A value. Numbers, days (since 1970-01-01), instants (epoch milliseconds), decimals (their
 /// mantissa) and booleans (0, 1) are 64 bits; floats are their IEEE 754 bits with -0 as 0.
@@ -37,27 +38,14 @@ pub(super) fn parse<'a>(kind: &ColumnType, zone: &Zone, text: &'a str) -> Result
     match kind {
         ColumnType::String => Ok(Cell::Text(text)),
         // Most cells of large tables, without a call.
-        ColumnType::Int | ColumnType::U64 => match digits(text) {
-            Some(number) => Ok(Cell::Bits(number)),
-            None => parse_bits(kind, zone, text).map(Cell::Bits),
+        ColumnType::Int | ColumnType::U64 => match scan::whole(text.as_bytes(), 0) {
+            Some((number, end)) if end == text.len() && i64::try_from(number).is_ok() => {
+                Ok(Cell::Bits(number.cast_signed()))
+            }
+            _ => parse_bits(kind, zone, text).map(Cell::Bits),
         },
         _ => parse_bits(kind, zone, text).map(Cell::Bits),
     }
-}
-
-/// A whole number of digits alone, so few that any type takes it.
-fn digits(text: &str) -> Option<i64> {
-    if text.len() > 18 {
-        return None;
-    }
-    let mut number = 0;
-    for byte in text.bytes() {
-        if !byte.is_ascii_digit() {
-            return None;
-        }
-        number = number * 10 + i64::from(byte - b'0');
-    }
-    Some(number)
 }
 
 fn parse_bits(kind: &ColumnType, zone: &Zone, text: &str) -> Result<i64, String> {

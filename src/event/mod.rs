@@ -14,7 +14,7 @@ pub mod parse;
 pub mod quarantine;
 pub mod reject;
 mod row_expr;
-mod scan;
+pub(crate) mod scan;
 mod stream;
 
 use std::sync::Arc;

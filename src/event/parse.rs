@@ -79,14 +79,18 @@ pub(super) fn f64(cell: Cell<'_>) -> Parsed<f64> {
         Cell::Csv(t) | Cell::Number(t) => t.trim().parse().map_err(|_| Reason::Type)?,
         _ => return Err(Reason::Type),
     };
-    // One zero and one NaN, so that equal values have equal bits.
-    Ok(if value == 0.0 {
+    Ok(canonical(value))
+}
+
+/// One zero and one NaN, so that equal values have equal bits.
+pub(super) fn canonical(value: f64) -> f64 {
+    if value == 0.0 {
         0.0
     } else if value.is_nan() {
         f64::NAN
     } else {
         value
-    })
+    }
 }
 
 pub(super) fn bool(cell: Cell<'_>) -> Parsed<bool> {

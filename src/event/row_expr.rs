@@ -17,6 +17,7 @@ use super::Batch;
 use super::column::{Column, Validity, Values};
 use super::dictionary::Dictionary;
 use super::inputs::{Inputs, Planned, Reads};
+use super::parse::canonical;
 use crate::catalog::model::TypedExpr;
 use crate::rule::safe::NotExecutable;
 use crate::user::layout::{ValueKind, hash64};
@@ -276,7 +277,7 @@ fn array_words(array: &ArrayRef, kind: ValueKind, texts: &Texts, out: &mut Words
         }
         (_, DataType::Float64) => {
             let values = array.as_primitive::<Float64Type>().values();
-            words.extend(values.iter().map(|v| canonical_float(*v)));
+            words.extend(values.iter().map(|v| canonical(*v).to_bits()));
             true
         }
         (_, DataType::Decimal128(..)) => {
@@ -323,15 +324,5 @@ fn array_words(array: &ArrayRef, kind: ValueKind, texts: &Texts, out: &mut Words
         words.resize(words.len() + rows, 0);
         let from = out.valid.len() - rows;
         out.valid[from..].fill(false);
-    }
-}
-
-fn canonical_float(value: f64) -> u64 {
-    if value == 0.0 {
-        0
-    } else if value.is_nan() {
-        f64::NAN.to_bits()
-    } else {
-        value.to_bits()
     }
 }

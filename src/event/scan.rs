@@ -126,7 +126,7 @@ fn digits(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
 
 /// The whole number from 0 up at `at`, and where it ends.
 #[inline]
-pub(super) fn whole(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
+pub(crate) fn whole(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
     let (value, count) = digits(bytes, at)?;
     let leading_zero = count > 1 && bytes.get(at) == Some(&b'0');
     (count > 0 && !leading_zero).then_some((value, at + count))

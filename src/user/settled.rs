@@ -138,6 +138,16 @@ pub fn text_code(number: i128) -> u32 {
     low32((number & i128::from(u64::MAX)) as u64)
 }
 
+/// The [`ValueKind::signed_key`] in a value partial's number: its lower half is the order key, or the
+/// code of a text.
+#[expect(clippy::cast_possible_truncation, reason = "the mask before the cast keeps 64 bits")]
+pub fn settled_key(kind: ValueKind, number: i128) -> i64 {
+    if kind == ValueKind::Text {
+        return i64::from(text_code(number));
+    }
+    kind.signed_key(kind.from_order_key((number & i128::from(u64::MAX)) as u64))
+}
+
 impl Settled {
     /// The tile of everything before the horizon.
     pub const LIFETIME: Day = Day::MIN;

@@ -13,7 +13,7 @@ use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::DataType;
 
 use crate::user::layout::{PartialKind, ValueKind};
-use crate::user::settled::{Cell, text_code};
+use crate::user::settled::{Cell, settled_key};
 use crate::user::texts::TextsView;
 
 /// Texts a column keeps for the batches to come, before it starts over.
@@ -32,12 +32,12 @@ pub(super) struct Column {
     valid: Vec<bool>,
     /// Sums beyond 64 bits, by row.
     wide: Vec<(usize, i128)>,
-    texts: Texts,
+    dictionary: Dictionary,
 }
 
 /// The texts of a column, the same array from batch to batch while no new one comes.
 #[derive(Debug, Default)]
-struct Texts {
+struct Dictionary {
     /// Place of each code among `codes`, from 1; 0: not there.
     places: Vec<i32>,
     codes: Vec<u32>,
@@ -65,7 +65,7 @@ impl Column {
             numbers: Vec::new(),
             valid: Vec::new(),
             wide: Vec::new(),
-            texts: Texts::default(),
+            dictionary: Dictionary::default(),
         }
     }
 
@@ -102,7 +102,7 @@ impl Column {
         let (number, fits) = match (value, self.key) {
             (None, _) => (self.counts.then_some(0), true),
             (Some(Cell::Set(values)), _) => (i64::try_from(values.len()).ok(), true),
-            (Some(Cell::Number(n)), Some(kind)) => (Some(key_of(kind, n)), true),
+            (Some(Cell::Number(n)), Some(kind)) => (Some(settled_key(kind, n)), true),
             (Some(Cell::Number(n)), None) => match i64::try_from(n) {
                 Ok(number) => (Some(number), true),
                 Err(_) if is_decimal => {
@@ -160,23 +160,15 @@ impl Column {
                 let array = TimestampMillisecondArray::new(numbers.into(), nulls);
                 Arc::new(array.with_timezone_opt(zone.clone()))
             }
-            _ => self.texts.dictionary(&numbers, nulls, texts),
+            _ => self.dictionary.array_of(&numbers, nulls, texts),
         }
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the mask before the cast keeps 64 bits")]
-fn key_of(kind: ValueKind, number: i128) -> i64 {
-    if kind == ValueKind::Text {
-        return i64::from(text_code(number));
-    }
-    kind.signed_key(kind.from_order_key((number & i128::from(u64::MAX)) as u64))
-}
-
-impl Texts {
+impl Dictionary {
     /// Codes as a dictionary. Who reads many batches finds the same array of texts again and need
     /// not look at it twice.
-    fn dictionary(
+    fn array_of(
         &mut self,
         codes: &[i64],
         nulls: Option<NullBuffer>,

@@ -12,7 +12,7 @@ use super::steps::{Run, count_distinct, earlier_text, later_text, merge_number, 
 use crate::rule::kernels::wide::wide;
 use crate::user::layout::{PartialKind, ValueKind};
 use crate::user::program::{Access, NO_CELL, Op, PartialProgram, Sizes, StreamProgram};
-use crate::user::settled::{Cell, Tile, text_code};
+use crate::user::settled::{Cell, Tile, settled_key};
 use crate::user::texts::TextsView;
 
 /// Users whose cells stand side by side: with their rows and the cells of some hundred features they
@@ -132,10 +132,10 @@ impl Lanes {
                 }
                 (Cell::Number(n), Op::First(kind) | Op::Last(kind)) => {
                     let time = i64::try_from(n >> 64).unwrap_or(i64::MAX);
-                    merge_timed(&mut self.cells, to, step, time, signed_key(kind, *n), texts);
+                    merge_timed(&mut self.cells, to, step, time, settled_key(kind, *n), texts);
                 }
                 (Cell::Number(n), Op::Min(kind) | Op::Max(kind)) => {
-                    let key = signed_key(kind, *n);
+                    let key = settled_key(kind, *n);
                     self.beyond |= key == i64::MIN || key == i64::MAX;
                     self.cells[to] = merge_number(self.cells[to], step.op, key, texts);
                 }
@@ -251,15 +251,6 @@ impl Lanes {
             PartialKind::Last => latest(merged, keys, new, new_keys()),
         }
     }
-}
-
-/// The signed key in a settled number: its lower half is the order key.
-#[expect(clippy::cast_possible_truncation, reason = "the mask before the cast keeps 64 bits")]
-fn signed_key(kind: ValueKind, number: i128) -> i64 {
-    if kind == ValueKind::Text {
-        return i64::from(text_code(number));
-    }
-    kind.signed_key(kind.from_order_key((number & i128::from(u64::MAX)) as u64))
 }
 
 wide! {
