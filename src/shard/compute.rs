@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, StringArray};
 
-use super::results::Results;
+use super::results::{Kept, Results};
 use super::users::{Slot, UserTable};
 use super::{Shared, WindowClose, WindowStats};
 use crate::catalog::model::DimensionKey;
@@ -39,7 +39,7 @@ pub(super) struct Computed {
     pub(super) tags: TagBatch,
     /// The next day on which a span alone changes a feature, by row.
     pub(super) due_days: Vec<Day>,
-    /// Rows whose dimension values could not be read: to be computed again soon.
+    /// Rows whose dimension values could not be read, ascending: to be computed again soon.
     pub(super) incomplete: Vec<u32>,
 }
 
@@ -48,6 +48,7 @@ pub(super) struct Computer {
     features: FeatureBatch,
     scratch: Scratch,
     computed: Computed,
+    kept: Kept,
     /// 1 for users that were never computed before.
     fresh: Vec<u8>,
     /// Tests make a user's computation panic.
@@ -62,6 +63,7 @@ impl Computer {
             features: FeatureBatch::new(&ruleset.layout, &ruleset.feature_types),
             scratch: Scratch::default(),
             computed: Computed::default(),
+            kept: Kept::default(),
             fresh: Vec::new(),
             #[cfg(test)]
             poison: None,
@@ -79,7 +81,7 @@ impl Computer {
         if slots.iter().any(|s| work.users.get(*s).quarantined) {
             let (ill, healthy): (Vec<Slot>, Vec<Slot>) =
                 slots.iter().partition(|s| work.users.get(**s).quarantined);
-            work.write_unchanged(&ill);
+            work.write_unchanged(&ill, &mut self.kept);
             if !healthy.is_empty() {
                 self.batch(work, &healthy);
             }
@@ -87,7 +89,7 @@ impl Computer {
         }
         let computed = catch_unwind(AssertUnwindSafe(|| self.compute(work, slots)));
         if computed.is_ok() {
-            work.store(slots, &self.computed);
+            work.store(slots, &self.computed, &mut self.kept);
             return;
         }
         *self = Self::fresh(self, work.shared);
@@ -96,7 +98,7 @@ impl Computer {
             let user = work.users.get_mut(slot);
             user.quarantined = true;
             work.shared.quarantine.add(user.hash);
-            work.write_unchanged(slots);
+            work.write_unchanged(slots, &mut self.kept);
             return;
         }
         let (left, right) = slots.split_at(slots.len() / 2);
@@ -169,6 +171,7 @@ impl Computer {
             work.stats.dimension_missing += enriched.missing.len() as u64;
             incomplete.extend(&enriched.missing);
         });
+        incomplete.sort_unstable();
     }
 }
 /// Appends the columns of all dimensions to the feature columns of a batch of users. `seen` gets

@@ -30,39 +30,45 @@ pub(super) struct Results {
     pub(super) profiles: Vec<(UidKey, Bytes)>,
     /// Users by due instant.
     pub(super) due: BTreeMap<i64, Vec<UidKey>>,
+}
+
+/// What is reused from window to window.
+#[derive(Default)]
+pub(super) struct Kept {
     packer: Packer,
+    open: Vec<u8>,
     /// First instant of days.
     starts_ms: HashMap<Day, i64>,
 }
 
 impl Work<'_> {
     /// Keeps a batch's results and packs the profiles that are not as stored.
-    pub(super) fn store(&mut self, slots: &[Slot], computed: &Computed) {
+    pub(super) fn store(&mut self, slots: &[Slot], computed: &Computed, kept: &mut Kept) {
         let mut watch = Stopwatch::start();
         let texts = self.shared.texts.view();
         for (row, slot) in slots.iter().enumerate() {
             let mut changed = self.keep_codes(*slot, computed.tags.codes_of(row));
-            changed |= self.keep_open(*slot, open::pack(&computed.tags.open, row));
+            open::pack(&computed.tags.open, row, &mut kept.open);
+            changed |= self.keep_open(*slot, &kept.open);
             let day = computed.due_days[row].min(computed.tags.due_days[row]);
-            let mut due_ms = (day != NEVER).then(|| self.start_of_day_ms(day));
-            let is_row = |missing: &u32| usize::try_from(*missing) == Ok(row);
-            if computed.incomplete.iter().any(is_row) {
+            let mut due_ms = (day != NEVER).then(|| kept.start_of_day_ms(day, self.shared));
+            if u32::try_from(row).is_ok_and(|row| computed.incomplete.binary_search(&row).is_ok()) {
                 due_ms = Some(self.window.as_of_ms.saturating_add(RETRY_DIMENSIONS_MS));
             }
             changed |= self.keep_due(*slot, due_ms);
             let user = self.users.get(*slot);
             if changed || user.unsaved || user.version == 0 {
-                self.write_profile(*slot, &texts);
+                self.write_profile(*slot, &texts, kept);
             }
         }
         lap(&mut watch, &mut self.stats.stage_ns[3]);
     }
 
     /// Packs profiles of users whose tags stay as they are.
-    pub(super) fn write_unchanged(&mut self, slots: &[Slot]) {
+    pub(super) fn write_unchanged(&mut self, slots: &[Slot], kept: &mut Kept) {
         let texts = self.shared.texts.view();
         for slot in slots {
-            self.write_profile(*slot, &texts);
+            self.write_profile(*slot, &texts, kept);
         }
     }
 
@@ -84,13 +90,13 @@ impl Work<'_> {
         true
     }
 
-    fn keep_open(&mut self, slot: Slot, new: Vec<u8>) -> bool {
+    fn keep_open(&mut self, slot: Slot, new: &[u8]) -> bool {
         let user = self.users.get_mut(slot);
         let old = user.open.as_deref().unwrap_or_default();
-        if *old == *new {
+        if old == new {
             return false;
         }
-        let (before, now) = (open::unpack(old), open::unpack(&new));
+        let (before, now) = (open::unpack(old), open::unpack(new));
         for (at, tag) in self.shared.ruleset.plan.open_tags().iter().enumerate() {
             if before.get(at).cloned().flatten() != now.get(at).cloned().flatten() {
                 self.stats.tags[*tag].flips += 1;
@@ -114,16 +120,7 @@ impl Work<'_> {
         true
     }
 
-    fn start_of_day_ms(&mut self, day: Day) -> i64 {
-        let known = &mut self.results.starts_ms;
-        if known.len() >= DAYS_MAX {
-            known.clear();
-        }
-        let zone = &self.shared.ruleset.catalog.zone;
-        *known.entry(day).or_insert_with(|| zone.day_start_ms(day))
-    }
-
-    fn write_profile(&mut self, slot: Slot, texts: &TextsView<'_>) {
+    fn write_profile(&mut self, slot: Slot, texts: &TextsView<'_>, kept: &mut Kept) {
         let user = self.users.get_mut(slot);
         user.version += 1;
         user.unsaved = false;
@@ -134,8 +131,18 @@ impl Work<'_> {
             open: user.open.as_deref().unwrap_or_default(),
             state: &user.state,
         };
-        let record = self.results.packer.pack(&profile, &self.shared.ruleset.layout, texts);
+        let record = kept.packer.pack(&profile, &self.shared.ruleset.layout, texts);
         self.results.profiles.push((user.uid.to_key(), record.into()));
+    }
+}
+
+impl Kept {
+    fn start_of_day_ms(&mut self, day: Day, shared: &Shared) -> i64 {
+        if self.starts_ms.len() >= DAYS_MAX {
+            self.starts_ms.clear();
+        }
+        let zone = &shared.ruleset.catalog.zone;
+        *self.starts_ms.entry(day).or_insert_with(|| zone.day_start_ms(day))
     }
 }
 

@@ -95,13 +95,25 @@ pub fn decimal_text(mantissa: i128, scale: i8) -> String {
     format!("{sign}{whole}.{fraction}")
 }
 
-/// Packs one user's open values.
-pub fn pack(arrays: &[ArrayRef], row: usize) -> Vec<u8> {
-    if arrays.is_empty() {
-        return Vec::new();
+/// Packs one user's open values into `out` (cleared first).
+pub fn pack(arrays: &[ArrayRef], row: usize, out: &mut Vec<u8>) {
+    out.clear();
+    if !arrays.is_empty() {
+        *out = postcard::to_extend(&Row { arrays, row }, std::mem::take(out))
+            .expect("plain data into a growing buffer always fits");
     }
-    let values: Vec<Option<OpenValue>> = arrays.iter().map(|a| OpenValue::at(a, row)).collect();
-    postcard::to_stdvec(&values).expect("plain data into a growing buffer always fits")
+}
+
+/// One user's open values, written like a `Vec<Option<OpenValue>>`.
+struct Row<'a> {
+    arrays: &'a [ArrayRef],
+    row: usize,
+}
+
+impl Serialize for Row<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.arrays.iter().map(|a| OpenValue::at(a, self.row)))
+    }
 }
 
 /// Reads packed values; a damaged record gives none.
