@@ -11,6 +11,7 @@ mod expression;
 mod feature;
 mod fields;
 mod fingerprint;
+pub mod lineage;
 mod load;
 mod lock;
 mod matrix;

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use super::model::{Catalog, DimensionKey};
+use super::lineage::{Item, Lineage};
+use super::model::Catalog;
 
 /// How `--select` is written, for the help of commands that take it.
 pub const SELECT_HELP: &str = "Only these tags: owner:NAME, group:NAME, TAG, PREFIX*, or +TAG with \
@@ -114,36 +115,20 @@ impl Selection {
 
 /// What tags depend on, directly or through other tags and dimensions' keys.
 pub fn reach(tags: impl IntoIterator<Item = usize>, catalog: &Catalog) -> Reach {
+    let lineage = Lineage::new(catalog);
     let mut found = Reach::default();
-    let mut waiting: Vec<usize> = tags.into_iter().collect();
-    let mut keys = Vec::new();
-    while let Some(tag) = waiting.pop() {
-        if !found.tags.insert(tag) {
-            continue;
-        }
-        for name in &catalog.tags[tag].expr.columns {
-            if let Some(at) = catalog.features.iter().position(|f| f.name == *name) {
-                found.features.insert(at);
-            } else if let Some(at) = catalog.tags.iter().position(|t| t.name == *name) {
-                waiting.push(at);
-            } else if let Some(at) = dimension_of(name, catalog) {
-                keys.push(at);
-            }
+    let mut waiting: Vec<Item> = tags.into_iter().map(Item::Tag).collect();
+    while let Some(item) = waiting.pop() {
+        let new = match item {
+            Item::Stream(at) => found.streams.insert(at),
+            Item::Feature(at) => found.features.insert(at),
+            Item::Dimension(at) => found.dimensions.insert(at),
+            Item::Tag(at) => found.tags.insert(at),
+        };
+        if new {
+            waiting.extend(lineage.reads(item).into_iter().map(|read| read.item));
         }
     }
-    while let Some(at) = keys.pop() {
-        if !found.dimensions.insert(at) {
-            continue;
-        }
-        match catalog.dimensions[at].key {
-            DimensionKey::Uid => {}
-            DimensionKey::Feature(feature) => {
-                found.features.insert(feature);
-            }
-            DimensionKey::Column { dimension, .. } => keys.push(dimension),
-        }
-    }
-    found.streams = found.features.iter().map(|f| catalog.features[*f].stream).collect();
     found
 }
 

@@ -11,6 +11,7 @@ mod dims;
 mod export;
 mod generate;
 mod get;
+mod lineage;
 mod open;
 mod outline;
 mod progress;
@@ -81,6 +82,8 @@ enum Command {
     Test(test::TestArgs),
     /// Show the SQL that a tag's rule stands for
     Sql(sql::SqlArgs),
+    /// Show what a tag stands on, or what stands on a feature, dimension or stream
+    Lineage(lineage::LineageArgs),
     /// Show all settings and where they come from
     Config(config::ConfigArgs),
 }
@@ -157,6 +160,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Gen(args) => generate::run(&args, json),
         Command::Test(args) => test::run(&args, &config, json),
         Command::Sql(args) => sql::run(&args, &config, json),
+        Command::Lineage(args) => lineage::run(&args, &config, json),
         Command::Config(config::ConfigArgs {}) => {
             let Common { config: file, set, catalog, .. } = &cli.common;
             config::run(&config, file.as_deref(), set, catalog.as_ref(), json)

@@ -305,7 +305,8 @@ impl<'a> Outline<'a> {
     }
 }
 
-fn key_name(key: DimensionKey, catalog: &Catalog) -> String {
+/// What a dimension is looked up by.
+pub(super) fn key_name(key: DimensionKey, catalog: &Catalog) -> String {
     match key {
         DimensionKey::Uid => "uid".to_owned(),
         DimensionKey::Feature(at) => catalog.features[at].name.clone(),
