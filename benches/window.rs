@@ -132,7 +132,7 @@ impl Workload {
         let mut features = FeatureBatch::new(&ruleset.layout, &ruleset.feature_types);
         let texts = self.shared.texts.view();
         for user in users {
-            features.push(&user.state, self.as_of_day, &texts);
+            features.push(&user.state, self.as_of(), &texts);
         }
         let mut columns = features.take(&texts);
         let uids: Vec<u64> = users.iter().map(|u| number(&u.uid)).collect();
@@ -208,7 +208,7 @@ fn features(criterion: &mut Criterion, workload: &Workload, users: &[&User]) {
         bencher.iter(|| {
             for chunk in users.chunks(1024) {
                 for user in chunk {
-                    black_box(batch.push(&user.state, workload.as_of_day, &texts));
+                    black_box(batch.push(&user.state, workload.as_of(), &texts));
                 }
                 black_box(batch.take(&texts));
             }

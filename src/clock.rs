@@ -8,6 +8,17 @@ use jiff::{Timestamp, tz::TimeZone};
 /// A day of the business calendar: days since 1970-01-01 by local date.
 pub type Day = i32;
 
+/// Five minutes of epoch time, in which rolling spans move: epoch milliseconds by [`HOP_MS`].
+pub type Hop = i64;
+
+/// Milliseconds of a hop.
+pub const HOP_MS: i64 = 300_000;
+
+/// The hop of an instant.
+pub fn hop_of(instant_ms: i64) -> Hop {
+    instant_ms.div_euclid(HOP_MS)
+}
+
 /// The business timezone.
 #[derive(Debug, Clone)]
 pub struct Zone {

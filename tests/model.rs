@@ -17,11 +17,11 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use driven::Driver;
-use generate::{DAY_MS, EPOCH_MS, Random, day_start};
+use generate::{DAY_MS, EPOCH_MS, HOP_MS, HOUR_MS, Random, day_start};
 use lines::{line, uid_text};
-use meaning::{Event, Model, day_of};
+use meaning::{At, Event, Model, day_of};
 use rand::RngExt;
-use spec::Spec;
+use spec::{Span, Spec};
 use tagloom::engine::ruleset::Ruleset;
 use tagloom::store::Store;
 use tagloom::store::fjall::{FjallOptions, FjallStore};
@@ -176,18 +176,41 @@ impl<'a> Run<'a> {
     }
 
     fn step(&mut self) {
-        self.as_of_ms += match self.random.below(6) {
-            0 => self.random.upto(3_600_000),
+        self.as_of_ms += match self.random.below(8) {
+            0 => self.random.upto(HOUR_MS),
+            // To a hop's last instant, or the first of the next.
+            5 => HOP_MS - 1 - self.as_of_ms % HOP_MS + self.random.upto(1),
+            6 => self.random.upto(30 * HOUR_MS),
             1 => DAY_MS,
             2 => self.random.upto(100 * DAY_MS),
             3 => 0,
             _ => self.random.upto(5 * DAY_MS),
         };
+        if self.random.one_in(2)
+            && let Some(leaves_ms) = self.leaves_ms()
+        {
+            self.as_of_ms = leaves_ms - self.random.upto(1);
+        }
         if self.random.one_in(4) {
             let start = day_start(self.as_of_ms + DAY_MS, self.spec.zone);
             // A day may have 25 hours: its start is not later then, and as-of never goes back.
             self.as_of_ms = self.as_of_ms.max(start - self.random.pick(&[0, 0, 1]));
         }
+    }
+
+    /// The instant at which an event leaves a rolling span, soon.
+    fn leaves_ms(&mut self) -> Option<i64> {
+        let hops = self.spec.features.iter().filter_map(|f| match f.span {
+            Span::Hops(hops) => Some(i64::from(hops)),
+            _ => None,
+        });
+        let hops: Vec<i64> = hops.collect();
+        let leaves = self.sent.iter().flat_map(|event| {
+            hops.iter().map(|hops| (event.at_ms.div_euclid(HOP_MS) + hops) * HOP_MS)
+        });
+        let soon = leaves.filter(|ms| (1..3 * DAY_MS).contains(&(ms - self.as_of_ms)));
+        let soon: Vec<i64> = soon.collect();
+        (!soon.is_empty()).then(|| self.random.pick(&soon))
     }
 
     /// Every stored user is what the model says, but those whose due instant has passed unless
@@ -196,7 +219,7 @@ impl<'a> Run<'a> {
         let stored = driven::stored(self.store.as_ref().unwrap().as_ref(), &self.ruleset);
         let users = self.model.users();
         assert_eq!(stored.len(), users.len(), "users");
-        let today = self.model.day_of(self.as_of_ms);
+        let now = At { ms: self.as_of_ms, day: self.model.day_of(self.as_of_ms) };
         for user in users {
             let have = &stored[&uid_text(self.spec, user)];
             if have.due_ms.is_some_and(|due| due <= self.as_of_ms) {
@@ -204,13 +227,14 @@ impl<'a> Run<'a> {
                 continue;
             }
             for tag in 0..self.spec.tags.len() {
-                let want = self.model.label(user, tag, today);
+                let want = self.model.label(user, tag, now);
                 let found = have.labels.get(&format!("tag{tag}"));
                 assert_eq!(
                     found,
                     want.as_ref(),
-                    "user {user} tag{tag} as of {} (day {today}; left: engine, right: model)\n{:?}",
-                    self.as_of_ms,
+                    "user {user} tag{tag} as of {} (day {}; left: engine, right: model)\n{:?}",
+                    now.ms,
+                    now.day,
                     self.spec.tags[tag],
                 );
             }
@@ -239,7 +263,7 @@ fn check(seed: u64, show: bool) {
         }
     }
     run.drain();
-    for _ in 0..4 {
+    for _ in 0..8 {
         run.step();
         run.drain();
     }

@@ -242,7 +242,7 @@ pub struct Derived {
     pub expr: TypedExpr,
 }
 
-/// The days (or everything) a feature looks at.
+/// The time a feature looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Span {
     /// This many calendar days, which end `offset` days before the as-of day.
@@ -252,8 +252,43 @@ pub enum Span {
         /// Whole days back.
         offset: u32,
     },
+    /// The as-of hop and those before it, this many in all.
+    Rolling {
+        /// At least 1.
+        hops: u32,
+    },
     /// Everything.
     Lifetime,
+}
+
+impl Span {
+    /// An age that only a lifetime reaches.
+    pub const PAST: i64 = i64::MAX;
+
+    /// Whether an event counts that lies this many days and hops before the as-of instant. Below 0
+    /// its day or hop has not begun.
+    pub fn contains(self, age_days: i64, age_hops: i64) -> bool {
+        match self {
+            Self::Days { days, offset } => {
+                (i64::from(offset)..i64::from(offset) + i64::from(days)).contains(&age_days)
+            }
+            Self::Rolling { hops } => (0..i64::from(hops)).contains(&age_hops),
+            Self::Lifetime => age_days >= 0,
+        }
+    }
+}
+
+/// A span as the rule language writes it: `30d`, `6h`, `lifetime`.
+impl std::fmt::Display for Span {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Days { days, offset: 0 } => write!(f, "{days}d"),
+            Self::Days { days, offset } => write!(f, "{days}d, {offset}d back"),
+            Self::Rolling { hops } if hops % 12 == 0 => write!(f, "{}h", hops / 12),
+            Self::Rolling { hops } => write!(f, "{}m", hops * 5),
+            Self::Lifetime => f.write_str("lifetime"),
+        }
+    }
 }
 
 /// What is aggregated.

@@ -22,6 +22,9 @@ const NAME_BYTES_MAX: usize = 128;
 /// A span or offset of more days than this is refused.
 const DAYS_MAX: u32 = 36_500;
 
+/// A rolling window of more hops than this (7 days) is refused.
+const HOPS_MAX: u32 = 2_016;
+
 /// Words that an SQL expression cannot read as a name.
 const SQL_WORDS: &[&str] = &[
     "all", "and", "any", "array", "as", "between", "by", "case", "cast", "distinct", "else", "end",
@@ -109,13 +112,40 @@ pub(super) fn span(window: &str) -> Result<Span, Fault> {
             fault(format!("`{window}` is too long a window"), "write `lifetime`")
         }
         Some(n) => Ok(Span::Days { days: n, offset: 0 }),
-        None if duration_ms(window).is_ok() => fault(
-            format!("rolling windows like `{window}` are not yet supported"),
-            "use whole days, like `1d`, or `lifetime`",
-        ),
-        None => fault(
+        None => rolling(window),
+    }
+}
+
+/// Minutes or hours: `30m`, `6h`.
+fn rolling(window: &str) -> Result<Span, Fault> {
+    let per_unit = [("m", 1_u64), ("h", 60)];
+    let minutes = per_unit.iter().find_map(|(unit, minutes)| {
+        let digits = window.strip_suffix(unit)?;
+        let whole = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        whole.then(|| digits.parse().unwrap_or(u64::MAX).saturating_mul(*minutes))
+    });
+    let Some(minutes) = minutes else {
+        return fault(
             format!("`{window}` is not a window"),
-            "write whole days, like `30d`, or `lifetime`",
+            "write whole days, like `30d`, minutes or hours, like `30m` or `6h`, or `lifetime`",
+        );
+    };
+    match u32::try_from(minutes / 5) {
+        _ if minutes < 5 => {
+            fault(format!("`{window}` is shorter than 5 minutes"), "`5m` is the shortest window")
+        }
+        _ if minutes % 5 != 0 => fault(
+            format!("`{window}` is not a multiple of 5 minutes"),
+            format!(
+                "rolling windows move in steps of 5 minutes: `{}m` or `{}m`",
+                minutes / 5 * 5,
+                (minutes / 5 + 1) * 5
+            ),
+        ),
+        Ok(hops) if hops <= HOPS_MAX => Ok(Span::Rolling { hops }),
+        _ => fault(
+            format!("`{window}` is too long a rolling window"),
+            format!("at most `{}h`; longer ones count whole days, like `30d`", HOPS_MAX / 12),
         ),
     }
 }
@@ -129,6 +159,10 @@ pub(super) fn offset(span: Span, offset: &str) -> Result<Span, Fault> {
         Span::Lifetime => fault(
             "a lifetime has no offset",
             "give a window of days, like `window: 30d`, or drop `offset`",
+        ),
+        Span::Rolling { .. } => fault(
+            "a window of minutes or hours has no offset",
+            "give a window of days, like `window: 1d`, or drop `offset`",
         ),
         Span::Days { days, .. } if days.saturating_add(back) > DAYS_MAX => {
             fault(format!("`{offset}` is too far back"), format!("at most {DAYS_MAX} days in all"))

@@ -250,6 +250,17 @@ impl<'a> Outline<'a> {
             )
             .ok();
         }
+        let hourly = self.names(self.ruleset.plan.unbounded_in_hops());
+        if !hourly.is_empty() {
+            writeln!(
+                out,
+                "{} tags read `as_of` and features of minutes or hours: they make every user be \
+                 recomputed and written every five minutes: {}",
+                hourly.len(),
+                listed(&hourly, list)
+            )
+            .ok();
+        }
         let slow = self.names(&self.ruleset.plan.without_kernel());
         if !slow.is_empty() {
             writeln!(
@@ -298,6 +309,7 @@ impl<'a> Outline<'a> {
             "horizon_days": self.ruleset.layout.horizon_days,
             "user_bytes": self.user_bytes(),
             "unbounded_in_time": self.names(self.ruleset.plan.unbounded_in_time()),
+            "unbounded_in_hops": self.names(self.ruleset.plan.unbounded_in_hops()),
             "without_kernel": self.names(&self.ruleset.plan.without_kernel()),
             "warnings": warnings.collect::<Vec<_>>(),
             "lock_behind": self.loaded.lock_behind,

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Failure, Outcome, open};
-use crate::catalog::model::{Catalog, Domain, Feature, Span};
+use crate::catalog::model::{Catalog, Domain, Feature};
 use crate::catalog::place::{Files, Place};
 use crate::catalog::pretty::pretty;
 use crate::catalog::select::{dimension_of, tag_of};
@@ -83,11 +83,7 @@ pub(super) fn definition(feature: &Feature, catalog: &Catalog) -> String {
         name => format!("{name}({value})"),
     };
     let filter = feature.filter.as_ref().map(|f| format!(" where {}", one_line(&f.sql)));
-    let span = match feature.span {
-        Span::Lifetime => "lifetime".to_owned(),
-        Span::Days { days, offset: 0 } => format!("{days}d"),
-        Span::Days { days, offset } => format!("{days}d, {offset}d back"),
-    };
+    let span = feature.span;
     let stream = &catalog.streams[feature.stream].name;
     format!("{call} of {stream}{}, {span}", filter.unwrap_or_default())
 }

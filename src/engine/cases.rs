@@ -24,6 +24,7 @@ use crate::clock::Zone;
 use crate::dimension::{CacheOptions, Dimensions, LoadError, SpecError, TableSpec, given};
 use crate::event::parse::iso;
 use crate::event::{Decoder, DecoderError};
+use crate::rule::AsOf;
 use crate::store::memory::MemoryStore;
 use crate::store::{ClockMode, Identity, Store, Uid, UidError};
 use crate::user::snapshot::{SnapshotError, decode_tags};
@@ -297,9 +298,9 @@ impl Scene<'_> {
                 tags.state(&schema.layout, &ruleset.layout, texts)?
             }
         };
-        let day = ruleset.catalog.zone.day_of(as_of_ms);
+        let as_of = AsOf { ms: as_of_ms, day: ruleset.catalog.zone.day_of(as_of_ms) };
         let pinned = self.dimensions.pin();
-        Ok(inputs::of_user(ruleset, &pinned, &self.uid, &state, day, texts))
+        Ok(inputs::of_user(ruleset, &pinned, &self.uid, &state, as_of, texts))
     }
 
     fn reads(&self, tag: usize, inputs: &[ArrayRef], labels: &[Option<String>]) -> Vec<Read> {

@@ -6,8 +6,8 @@
 use arrow::array::ArrayRef;
 
 use super::ruleset::Ruleset;
-use crate::clock::Day;
 use crate::dimension::Pinned;
+use crate::rule::AsOf;
 use crate::shard::compute::add_dimension_columns;
 use crate::store::Uid;
 use crate::user::features::FeatureBatch;
@@ -20,13 +20,13 @@ pub fn of_user(
     dimensions: &Pinned,
     uid: &Uid,
     state: &UserState,
-    as_of_day: Day,
+    as_of: AsOf,
     texts: &Texts,
 ) -> Vec<ArrayRef> {
     let mut columns = {
         let view = texts.view();
         let mut features = FeatureBatch::new(&ruleset.layout, &ruleset.feature_types);
-        features.push(state, as_of_day, &view);
+        features.push(state, as_of, &view);
         features.take(&view)
     };
     add_dimension_columns(ruleset, dimensions, &[uid], &mut columns, |_, _| ());

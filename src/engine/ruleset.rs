@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 
-use crate::catalog::model::{Catalog, ColumnType};
+use crate::catalog::model::{Catalog, ColumnType, Span};
 use crate::rule::plan::code_bits;
 use crate::rule::{InputField, Plan, PlanError};
 use crate::user::layout::{LayoutError, StateLayout};
@@ -62,7 +62,11 @@ impl Ruleset {
         let mut inputs: Vec<InputField> = catalog
             .features
             .iter()
-            .map(|f| InputField { name: f.name.clone(), data_type: coded(&f.data_type) })
+            .map(|f| InputField {
+                name: f.name.clone(),
+                data_type: coded(&f.data_type),
+                rolling: matches!(f.span, Span::Rolling { .. }),
+            })
             .collect();
         let feature_types = catalog.features.iter().map(|f| f.data_type.clone()).collect();
         let mut dimension_inputs = Vec::with_capacity(catalog.dimensions.len());
@@ -71,6 +75,7 @@ impl Ruleset {
             inputs.extend(dimension.columns.iter().map(|c| InputField {
                 name: c.name.clone(),
                 data_type: coded(&column_type(&c.kind, &catalog)),
+                rolling: false,
             }));
         }
         let plan = Plan::compile(&catalog, &inputs)?;

@@ -14,7 +14,7 @@ mod tests;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 
-use crate::clock::Day;
+use crate::clock::{Day, Hop, hop_of};
 
 use self::columns::Columns;
 use self::programs::Masks;
@@ -42,7 +42,7 @@ pub struct AsOf {
 }
 
 /// What a plan gives for a batch of users.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub struct TagBatch {
     /// Users.
     pub rows: usize,
@@ -56,9 +56,27 @@ pub struct TagBatch {
     pub failed: Vec<(usize, u64)>,
     /// Per user the first day after the as-of day on which a tag may change by time alone.
     pub due_days: Vec<Day>,
+    /// The next hop, where a tag reads the instant itself and rolling features: it may change in any
+    /// hop. Else one that never comes.
+    pub due_hop: Hop,
     /// Per closed tag the marked rows that have a value: see [`Plan::evaluate_into`]. Empty when no
     /// row is marked.
     pub present: Vec<u64>,
+}
+
+impl Default for TagBatch {
+    fn default() -> Self {
+        Self {
+            rows: 0,
+            code_bytes: 0,
+            codes: Vec::new(),
+            open: Vec::new(),
+            failed: Vec::new(),
+            due_days: Vec::new(),
+            due_hop: Hop::MAX,
+            present: Vec::new(),
+        }
+    }
 }
 
 impl TagBatch {
@@ -114,6 +132,7 @@ impl Plan {
         out.failed.clear();
         out.due_days.clear();
         out.present.clear();
+        out.due_hop = if self.every_hop.is_empty() { Hop::MAX } else { hop_of(as_of.ms) + 1 };
         if !marks.is_empty() {
             out.present.resize(self.closed.len(), 0);
         }

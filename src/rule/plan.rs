@@ -37,6 +37,8 @@ pub struct InputField {
     pub name: String,
     /// Texts as `Dictionary(Int32, Utf8)`.
     pub data_type: DataType,
+    /// Whether it has a rolling span.
+    pub rolling: bool,
 }
 
 /// Why a catalogue cannot be planned. The catalogue's own checks come first: these are our faults.
@@ -133,6 +135,8 @@ pub struct Plan {
     /// Per input: a kernel asks whether it has a value.
     pub(super) validity: Vec<bool>,
     pub(super) unbounded: Vec<usize>,
+    /// Tags that may change in any hop.
+    pub(super) every_hop: Vec<usize>,
     pub(super) days: DayIndex,
     pub(super) timestamp: DataType,
     pub(super) packing: PackedCodes,
@@ -168,6 +172,7 @@ impl Plan {
                 time && tags[*t].program.is_none()
             })
             .collect();
+        let every_hop = every_hop(catalog, inputs, &tags);
         let (mut lanes, leaves) = (builder.lanes, builder.leaves);
         let tables = builder.tables;
         let validity = shape_lanes(&mut tags, &mut lanes, &leaves, inputs.len());
@@ -187,6 +192,7 @@ impl Plan {
             tables,
             validity,
             unbounded,
+            every_hop,
             days: DayIndex::new(&catalog.zone),
             timestamp,
             packing: PackedCodes::new(&bits),
@@ -218,10 +224,30 @@ impl Plan {
         &self.unbounded
     }
 
+    /// Tags that may change in any hop of five minutes, for the same reason.
+    pub fn unbounded_in_hops(&self) -> &[usize] {
+        &self.every_hop
+    }
+
     /// Tags that DataFusion evaluates, because no kernel fits them.
     pub fn without_kernel(&self) -> Vec<usize> {
         (0..self.tags.len()).filter(|t| self.tags[*t].program.is_none()).collect()
     }
+}
+
+/// Tags that, be it through other tags, read a rolling feature and the instant where it is not bounded.
+fn every_hop(catalog: &Catalog, inputs: &[InputField], tags: &[PlannedTag]) -> Vec<usize> {
+    // By tag: reads the instant, reads a rolling feature.
+    let mut reads = vec![(false, false); tags.len()];
+    for tag in &catalog.tag_order {
+        reads[*tag] = tags[*tag].reads.iter().fold((false, false), |have, source| match source {
+            Source::AsOf => (have.0 || tags[*tag].program.is_none(), have.1),
+            Source::Input(input) => (have.0, have.1 || inputs[*input].rolling),
+            Source::Tag(t) => (have.0 || reads[*t].0, have.1 || reads[*t].1),
+            Source::AsOfDate => have,
+        });
+    }
+    (0..tags.len()).filter(|t| reads[*t] == (true, true)).collect()
 }
 
 /// Bits that a closed tag's codes need: one code a label, and 0 for "no value".

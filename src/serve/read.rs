@@ -11,13 +11,13 @@ use arrow::array::ArrayRef;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::model::{Catalog, Strategy, Tag};
-use crate::clock::{Day, show_instant};
+use crate::clock::show_instant;
 use crate::dimension::{CacheOptions, Dimensions, Now, SpecError};
 use crate::engine::ruleset::Ruleset;
 use crate::rule::{AsOf, Plan, PlanError, TagBatch};
 use crate::shard::compute::add_dimension_columns;
 use crate::store::{Bytes, ClockMode, Epoch, Store, StoreError, Uid, UidError, UidKey};
-use crate::user::features::{FeatureBatch, NEVER};
+use crate::user::features::{Due, FeatureBatch};
 use crate::user::snapshot::{Head, decode_tags};
 use crate::user::state::UserState;
 use crate::user::texts::Texts;
@@ -150,8 +150,8 @@ pub(super) struct Evaluation {
     pub(super) inputs: Vec<ArrayRef>,
     pub(super) tags: TagBatch,
     /// When a feature may change, and when anything may.
-    pub(super) feature_due: Day,
-    pub(super) due_day: Day,
+    pub(super) feature_due: Due,
+    pub(super) due: Due,
     /// By dimension.
     pub(super) lookups: Vec<Lookup>,
 }
@@ -209,7 +209,7 @@ impl Reader {
             uid: user.uid.to_string(),
             timezone: catalog.zone.name().to_owned(),
             as_of_ms: if evaluation.is_some() { as_of_ms } else { user.head.as_of_ms },
-            due_ms: evaluation.as_ref().map_or(user.head.due_ms, |e| self.due_ms(e.due_day)),
+            due_ms: evaluation.as_ref().map_or(user.head.due_ms, |e| self.due_ms(e.due)),
             version: user.head.version,
             stored_as_of_ms: user.head.as_of_ms,
             was_due: user.head.due_ms.is_some_and(|due| due <= as_of_ms),
@@ -270,7 +270,7 @@ impl Reader {
                 let schema = self.schemas.get(head.schema, ruleset, self.store.as_ref())?;
                 let state = tags.state(&schema.layout, &ruleset.layout, &texts);
                 let state = state.map_err(ProfileError::from)?;
-                features.push(&state, as_of.day, &texts.view());
+                features.push(&state, as_of, &texts.view());
                 healthy.push(at);
             }
         }
@@ -352,19 +352,22 @@ impl Reader {
     /// Inputs and tags of a user as of an instant.
     pub(super) fn evaluate(&self, user: &StoredUser, as_of_ms: i64) -> Evaluation {
         let as_of = AsOf { ms: as_of_ms, day: self.ruleset.catalog.zone.day_of(as_of_ms) };
-        let (inputs, feature_due, lookups) = self.inputs(user, as_of.day);
+        let (inputs, feature_due, lookups) = self.inputs(user, as_of);
         let tags = self.ruleset.plan.evaluate(&inputs, 1, as_of);
-        let due_day = tags.due_days.first().copied().unwrap_or(NEVER).min(feature_due);
-        Evaluation { as_of, inputs, tags, feature_due, due_day, lookups }
+        let due = first_due(&tags).min(feature_due);
+        Evaluation { as_of, inputs, tags, feature_due, due, lookups }
     }
 
-    /// A user's input columns on a day, the next day on which a feature may change, and what the
-    /// lookups gave.
-    pub(super) fn inputs(&self, user: &StoredUser, day: Day) -> (Vec<ArrayRef>, Day, Vec<Lookup>) {
+    /// A user's input columns at an instant, when a feature may change, and what the lookups gave.
+    pub(super) fn inputs(
+        &self,
+        user: &StoredUser,
+        as_of: AsOf,
+    ) -> (Vec<ArrayRef>, Due, Vec<Lookup>) {
         let ruleset = &self.ruleset;
         let mut features = FeatureBatch::new(&ruleset.layout, &ruleset.feature_types);
         let texts = user.texts.view();
-        let feature_due = features.push(&user.state, day, &texts);
+        let feature_due = features.push(&user.state, as_of, &texts);
         let mut inputs = features.take(&texts);
         let pinned = self.dimensions.pin();
         let mut lookups = vec![Lookup::default(); ruleset.catalog.dimensions.len()];
@@ -386,9 +389,9 @@ impl Reader {
         labels_of(&self.ruleset.plan, &self.ruleset.catalog.tags, batch, row)
     }
 
-    /// The instant at which a day begins.
-    pub(super) fn due_ms(&self, day: Day) -> Option<i64> {
-        (day != NEVER).then(|| self.ruleset.catalog.zone.day_start_ms(day))
+    /// The instant of something due; `None`: never.
+    pub(super) fn due_ms(&self, due: Due) -> Option<i64> {
+        due.at_ms(|day| self.ruleset.catalog.zone.day_start_ms(day))
     }
 
     /// What is stale, missing or not exact about this user.
@@ -417,6 +420,12 @@ impl Reader {
         }
         notes
     }
+}
+
+/// When time alone may change a tag of the first row.
+pub(super) fn first_due(tags: &TagBatch) -> Due {
+    let day = tags.due_days.first().copied().unwrap_or(Due::NEVER.day);
+    Due { day, hop: tags.due_hop }
 }
 
 /// All tags of one row of a plan's batch, in the order of `tags`.

@@ -7,15 +7,15 @@
 use datafusion_common::ScalarValue;
 use serde::{Deserialize, Serialize};
 
-use super::read::{Evaluation, ReadError, Reader, StoredUser, labels_of};
+use super::read::{Evaluation, ReadError, Reader, StoredUser, first_due, labels_of};
 use crate::catalog::model::{Aggregate, DimensionKey, Domain, Feature, Span, Stream, TypedExpr};
 use crate::catalog::place::{Files, Place};
-use crate::clock::Day;
+use crate::clock::hop_of;
 use crate::rule::sql::nearest;
 use crate::rule::why::{Crossing, Focus, Prober};
 use crate::rule::{AsOf, TagBatch};
 use crate::store::Uid;
-use crate::user::features::NEVER;
+use crate::user::features::Due;
 use crate::user::layout::{ValueKind, flag_set, low32, row_day, row_stream, row_time, value_word};
 use crate::write::open::{OpenValue, decimal_text};
 use crate::write::profile::label_of;
@@ -221,26 +221,21 @@ impl Reader {
         value: Option<&str>,
     ) -> Next {
         let zone = &self.ruleset.catalog.zone;
-        let due = |tags: &TagBatch, features: Day| {
-            tags.due_days.first().copied().unwrap_or(NEVER).min(features)
-        };
+        let due_ms = |tags: &TagBatch, features: Due| self.due_ms(first_due(tags).min(features));
         let tags = focus.plan.evaluate(&now.inputs, 1, now.as_of);
-        let mut due_day = due(&tags, now.feature_due);
+        let mut next_ms = due_ms(&tags, now.feature_due);
         for _ in 0..STEPS_MAX {
-            if due_day == NEVER {
-                return Next::Never;
-            }
-            let at_ms = zone.day_start_ms(due_day);
-            let (inputs, feature_due, _) = self.inputs(user, due_day);
-            let as_of = AsOf { ms: at_ms, day: due_day };
+            let Some(at_ms) = next_ms else { return Next::Never };
+            let as_of = AsOf { ms: at_ms, day: zone.day_of(at_ms) };
+            let (inputs, feature_due, _) = self.inputs(user, as_of);
             let tags = focus.plan.evaluate(&inputs, 1, as_of);
             let becomes = labels_of(&focus.plan, &focus.tags, &tags, 0).swap_remove(focus.tag);
             if becomes.as_deref() != value {
                 return Next::At { at_ms, becomes };
             }
-            due_day = due(&tags, feature_due);
+            next_ms = due_ms(&tags, feature_due);
         }
-        Next::NotBefore(zone.day_start_ms(due_day))
+        next_ms.map_or(Next::Never, Next::NotBefore)
     }
 }
 
@@ -390,17 +385,11 @@ impl View<'_> {
             Some((stream, stream.partials.iter().find(holds)?))
         });
         let Some((stream, partial)) = found else { return Vec::new() };
-        let today = self.evaluation.as_of.day;
+        let as_of = self.evaluation.as_of;
         let span = ruleset.catalog.features[feature].span;
         let within = |row: &[u64]| {
-            let age = i64::from(today) - i64::from(row_day(row[1]));
-            age >= 0
-                && match span {
-                    Span::Lifetime => true,
-                    Span::Days { days, offset } => {
-                        (i64::from(offset)..i64::from(offset + days)).contains(&age)
-                    }
-                }
+            let age_hops = hop_of(as_of.ms) - hop_of(row_time(row[0]));
+            span.contains(i64::from(as_of.day) - i64::from(row_day(row[1])), age_hops)
         };
         let value = partial.value.map(|v| &stream.values[v]);
         let counts = |row: &[u64]| {
@@ -445,6 +434,7 @@ fn definition(stream: &Stream, feature: &Feature) -> String {
     let filter = feature.filter.as_ref().map(|f| format!(" where {}", f.sql)).unwrap_or_default();
     let span = match feature.span {
         Span::Lifetime => "ever".to_owned(),
+        Span::Rolling { .. } => format!("in the last {}", feature.span),
         Span::Days { days: 1, offset: 0 } => "today".to_owned(),
         Span::Days { days, offset: 0 } => format!("in the last {days} days"),
         Span::Days { days, offset } => format!("in the {days} days that ended {offset} days ago"),

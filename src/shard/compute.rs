@@ -13,12 +13,12 @@ use super::results::{Kept, Results};
 use super::users::{Slot, UserTable};
 use super::{Shared, WindowClose, WindowStats};
 use crate::catalog::model::DimensionKey;
-use crate::clock::{Day, Stopwatch};
+use crate::clock::Stopwatch;
 use crate::dimension::{Enriched, KeyColumn, Pinned};
 use crate::engine::ruleset::Ruleset;
 use crate::rule::{AsOf, Scratch, TagBatch};
 use crate::store::Uid;
-use crate::user::features::FeatureBatch;
+use crate::user::features::{Due, FeatureBatch};
 
 /// Users whose memory is asked for before the first of them is needed: as many reads as a core has
 /// under way at once.
@@ -37,8 +37,8 @@ pub(super) struct Work<'a> {
 #[derive(Default)]
 pub(super) struct Computed {
     pub(super) tags: TagBatch,
-    /// The next day on which a span alone changes a feature, by row.
-    pub(super) due_days: Vec<Day>,
+    /// When a span alone changes a feature, by row.
+    pub(super) due: Vec<Due>,
     /// Rows whose dimension values could not be read, ascending: to be computed again soon.
     pub(super) incomplete: Vec<u32>,
 }
@@ -142,8 +142,9 @@ impl Computer {
         let (window, shared) = (work.window, work.shared);
         let layout = &shared.ruleset.layout;
         let texts = shared.texts.view();
-        let due_days = &mut self.computed.due_days;
-        due_days.clear();
+        let as_of = AsOf { ms: window.as_of_ms, day: window.as_of_day };
+        let due = &mut self.computed.due;
+        due.clear();
         for group in slots.chunks(AHEAD_USERS) {
             work.users.touch(group);
             for slot in group {
@@ -151,10 +152,10 @@ impl Computer {
                 #[cfg(test)]
                 assert!(self.poison.as_ref() != Some(&user.uid), "poisoned by a test");
                 if window.roll_up {
-                    user.unsaved |= user.state.roll_up(window.as_of_day, layout, &texts);
+                    user.unsaved |= user.state.roll_up(as_of, layout, &texts);
                 }
-                user.unsaved |= user.state.shrink(shared.state_bytes_max, layout, &texts);
-                due_days.push(self.features.push(&user.state, window.as_of_day, &texts));
+                user.unsaved |= user.state.shrink(shared.state_bytes_max, as_of, layout, &texts);
+                due.push(self.features.push(&user.state, as_of, &texts));
             }
         }
         work.stats.feature_overflows += std::mem::take(&mut self.features.overflows);

@@ -12,7 +12,7 @@ use super::users::{Slot, User};
 use super::{Shared, WindowClose};
 use crate::clock::{Day, Stopwatch};
 use crate::store::{Bytes, UidKey};
-use crate::user::features::NEVER;
+use crate::user::features::Due;
 use crate::user::snapshot::{Head, Packer, Profile};
 use crate::user::texts::TextsView;
 use crate::write::open;
@@ -50,8 +50,9 @@ impl Work<'_> {
             let mut changed = self.keep_codes(*slot, computed.tags.codes_of(row));
             open::pack(&computed.tags.open, row, &mut kept.open);
             changed |= self.keep_open(*slot, &kept.open);
-            let day = computed.due_days[row].min(computed.tags.due_days[row]);
-            let mut due_ms = (day != NEVER).then(|| kept.start_of_day_ms(day, self.shared));
+            let of_tags = Due { day: computed.tags.due_days[row], hop: computed.tags.due_hop };
+            let due = computed.due[row].min(of_tags);
+            let mut due_ms = due.at_ms(|day| kept.start_of_day_ms(day, self.shared));
             if u32::try_from(row).is_ok_and(|row| computed.incomplete.binary_search(&row).is_ok()) {
                 due_ms = Some(self.window.as_of_ms.saturating_add(RETRY_DIMENSIONS_MS));
             }

@@ -28,6 +28,9 @@ use crate::clock::Day;
 /// Different ages at which the spans of one stream begin or end.
 const BORDERS_MAX: usize = 250;
 
+/// Hops of most days.
+const HOPS_PER_DAY: u32 = 288;
+
 /// Bits of flags that fit beside the day.
 const FLAGS_BESIDE_DAY: usize = 40;
 
@@ -215,6 +218,8 @@ pub struct StreamLayout {
     pub filters: Vec<Filter>,
     /// Distinct partials.
     pub partials: Vec<Partial>,
+    /// Hops that the longest rolling span takes; 0: there is none.
+    pub rolling_hops: u32,
 }
 
 /// How the whole state is kept, and what the calendar means to it.
@@ -272,6 +277,8 @@ impl StateLayout {
             .collect::<Result<Vec<_>, _>>()?;
         let longest = catalog.features.iter().filter_map(|f| match f.span {
             Span::Days { days, offset } => Some(days + offset),
+            // It begins within a day, and a day may be short.
+            Span::Rolling { hops } => Some(hops.div_ceil(HOPS_PER_DAY) + 1),
             Span::Lifetime => None,
         });
         let lateness_days = catalog.allowed_lateness_ms.div_euclid(86_400_000)
@@ -317,19 +324,22 @@ impl StreamLayout {
             first_half: kinds.iter().take_while(|(_, kind)| !kind.is_half()).count(),
             filters: Vec::new(),
             partials: Vec::new(),
+            rolling_hops: 0,
         };
         layout.place(kinds, filters.into_values().cloned().collect(), stream.dedupe.is_some());
-        let borders: BTreeSet<u32> = features()
-            .filter_map(|(_, f)| match f.span {
-                Span::Days { days, offset } => Some([offset, offset + days]),
-                Span::Lifetime => None,
-            })
-            .flatten()
-            .collect();
-        if borders.len() > BORDERS_MAX {
-            let (stream, borders) = (stream.name.clone(), borders.len());
-            return Err(LayoutError::Borders { stream, borders });
+        let (mut days, mut hops) = (BTreeSet::new(), BTreeSet::from([0]));
+        for (_, feature) in features() {
+            match feature.span {
+                Span::Days { days: long, offset } => days.extend([offset, offset + long]),
+                Span::Rolling { hops: long } => hops.extend([long]),
+                Span::Lifetime => {}
+            }
         }
+        let borders = days.len().max(hops.len());
+        if borders > BORDERS_MAX {
+            return Err(LayoutError::Borders { stream: stream.name.clone(), borders });
+        }
+        layout.rolling_hops = hops.last().copied().unwrap_or(0);
         for (index, feature) in features() {
             let value = feature.aggregate.value();
             layout.add_feature(

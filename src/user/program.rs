@@ -4,7 +4,8 @@
 //! from which cells each feature is made.
 //!
 //! A bucket is a range of ages (days before the as-of day) between two neighbouring span borders. A
-//! stream has the borders of all its features; a partial has cells only for those of its own, so
+//! stream with rolling features has a second program, whose ages are hops before the as-of hop; only
+//! rows young enough for a rolling span go through it. A stream has the borders of all its features; a partial has cells only for those of its own, so
 //! that a count over a lifetime has one. A feature is the merge of neighbouring cells, and an event
 //! moves one cell a partial, however many spans look at it. Invariant: no clock, no I/O.
 
@@ -77,7 +78,7 @@ pub(super) struct PartialProgram {
     /// Distinct values whose spans all end today: a value counts in its youngest bucket only, and
     /// cells add up. Otherwise there is a cell for each output.
     pub(super) nested: bool,
-    /// Sorted by (lo, hi).
+    /// Sorted by (lo, hi). Empty: no feature counts in the program's unit, and the step has no work.
     pub(super) outputs: Vec<Output>,
 }
 
@@ -102,6 +103,25 @@ pub(super) struct StreamProgram {
     pub(super) partials: Vec<PartialProgram>,
 }
 
+/// What ages are counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Days,
+    Hops,
+}
+
+impl Unit {
+    /// The ages of a span, from and to (`None`: all others); nothing if it counts in other units.
+    fn ages(self, span: Span) -> Option<(u32, Option<u32>)> {
+        match (self, span) {
+            (Self::Days, Span::Days { days, offset }) => Some((offset, Some(offset + days))),
+            (Self::Days, Span::Lifetime) => Some((0, None)),
+            (Self::Hops, Span::Rolling { hops }) => Some((0, Some(hops))),
+            _ => None,
+        }
+    }
+}
+
 /// Numbers given out while compiling.
 #[derive(Debug, Default)]
 pub(super) struct Sizes {
@@ -111,21 +131,19 @@ pub(super) struct Sizes {
 
 /// Ages at which a partial's features begin and end, ascending.
 struct Borders {
+    unit: Unit,
     ages: Vec<u32>,
     lifetime: bool,
 }
 
 impl Borders {
-    fn of<'a>(partials: impl Iterator<Item = &'a Partial>) -> Self {
-        let mut borders = Self { ages: Vec::new(), lifetime: false };
-        for (_, span) in partials.flat_map(|p| &p.features) {
-            match span {
-                Span::Days { days, offset } => borders.ages.extend([*offset, offset + days]),
-                Span::Lifetime => {
-                    borders.lifetime = true;
-                    borders.ages.push(0);
-                }
-            }
+    fn of<'a>(unit: Unit, partials: impl Iterator<Item = &'a Partial>) -> Self {
+        let mut borders = Self { unit, ages: Vec::new(), lifetime: false };
+        let spans = partials.flat_map(|p| &p.features).map(|(_, span)| *span);
+        for (from, to) in spans.filter_map(|span| unit.ages(span)) {
+            borders.ages.push(from);
+            borders.ages.extend(to);
+            borders.lifetime |= to.is_none();
         }
         borders.ages.sort_unstable();
         borders.ages.dedup();
@@ -142,19 +160,18 @@ impl Borders {
         (range < self.ranges()).then_some(range)
     }
 
-    fn of_span(&self, span: &Span) -> (usize, usize) {
+    /// The ranges of a span, if it counts in this unit.
+    fn of_span(&self, span: Span) -> Option<(usize, usize)> {
         let at = |age: u32| self.ages.partition_point(|b| *b < age);
-        match span {
-            Span::Lifetime => (0, self.ranges()),
-            Span::Days { days, offset } => (at(*offset), at(offset + days)),
-        }
+        let (from, to) = self.unit.ages(span)?;
+        Some((at(from), to.map_or(self.ranges(), at)))
     }
 }
 
 impl StreamProgram {
     /// Compiles one stream; takes the cells and sets it needs from `sizes`.
-    pub(super) fn new(layout: &StreamLayout, sizes: &mut Sizes) -> Self {
-        let mut borders = Borders::of(layout.partials.iter());
+    fn new(layout: &StreamLayout, unit: Unit, sizes: &mut Sizes) -> Self {
+        let mut borders = Borders::of(unit, layout.partials.iter());
         // The last bucket, of everything before the greatest border, is always there.
         borders.lifetime = true;
         if borders.ages.first() != Some(&0) {
@@ -190,14 +207,14 @@ impl StreamProgram {
         stream: &Borders,
         sizes: &mut Sizes,
     ) {
-        let own = Borders::of(std::iter::once(partial));
+        let own = Borders::of(stream.unit, std::iter::once(partial));
         let mut outputs: Vec<Output> = partial
             .features
             .iter()
-            .map(|(feature, span)| {
-                let (lo, hi) = own.of_span(span);
-                let (from, to) = stream.of_span(span);
-                Output { feature: *feature, lo, hi, buckets: from..to }
+            .filter_map(|(feature, span)| {
+                let (lo, hi) = own.of_span(*span)?;
+                let (from, to) = stream.of_span(*span)?;
+                Some(Output { feature: *feature, lo, hi, buckets: from..to })
             })
             .collect();
         outputs.sort_by_key(|o| (o.lo, o.hi));
@@ -219,6 +236,7 @@ impl StreamProgram {
         let access = value.map(access_of).unwrap_or_default();
         let step = Step { op, table, key_cells: cells, value: access };
         match op {
+            _ if outputs.is_empty() => {}
             Op::Sum { unsigned } => add_new(&mut self.summed, (access, unsigned)),
             Op::Min(kind) | Op::Max(kind) => add_new(&mut self.compared, (access, kind)),
             _ => {}
@@ -265,9 +283,27 @@ fn access_of(value: &Value) -> Access {
     }
 }
 
-/// All streams' programs, and the cells and sets they need.
-pub(super) fn compile(layout: &StateLayout) -> (Vec<StreamProgram>, Sizes) {
+/// All programs of a layout.
+#[derive(Debug)]
+pub(super) struct Programs {
+    /// Those over days, by stream, then those over hops.
+    pub(super) all: Vec<StreamProgram>,
+    /// By stream the index of the program over hops. Empty: no feature is rolling.
+    pub(super) rolling: Vec<Option<usize>>,
+    /// The cells and sets they need.
+    pub(super) sizes: Sizes,
+}
+
+/// Compiles all streams' programs.
+pub(super) fn compile(layout: &StateLayout) -> Programs {
     let mut sizes = Sizes::default();
-    let programs = layout.streams.iter().map(|s| StreamProgram::new(s, &mut sizes)).collect();
-    (programs, sizes)
+    let mut all: Vec<StreamProgram> =
+        layout.streams.iter().map(|s| StreamProgram::new(s, Unit::Days, &mut sizes)).collect();
+    let mut rolling = Vec::new();
+    for (at, stream) in layout.streams.iter().enumerate().filter(|(_, s)| s.rolling_hops > 0) {
+        rolling.resize(layout.streams.len(), None);
+        rolling[at] = Some(all.len());
+        all.push(StreamProgram::new(stream, Unit::Hops, &mut sizes));
+    }
+    Programs { all, rolling, sizes }
 }

@@ -4,12 +4,15 @@
 //! and does not depend on order.
 //! Invariant: no clock, no I/O.
 
+use serde::{Deserialize, Serialize};
+
 use super::layout::{
     Partial, PartialKind, StateLayout, StreamLayout, ValueKind, flag_set, low32, row_time,
     value_word,
 };
 use super::texts::TextsView;
-use crate::clock::Day;
+use crate::clock::{Day, Hop, hop_of};
+use crate::rule::AsOf;
 
 /// One partial's aggregate over one tile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,21 +23,43 @@ pub enum Cell {
     Set(Vec<u64>),
 }
 
-/// One stream's partials over one day, or over everything before the horizon.
+/// The time that a tile is about. The order is that of tiles within a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Period {
+    /// Everything before the horizon.
+    Lifetime,
+    /// A calendar day.
+    Day(Day),
+    /// A hop, of a stream with rolling features; where a day begins within a hop, the part of it
+    /// that lies in this day.
+    Hop(Day, Hop),
+}
+
+impl Period {
+    /// The day; `None` before the horizon.
+    pub fn day(self) -> Option<Day> {
+        match self {
+            Self::Lifetime => None,
+            Self::Day(day) | Self::Hop(day, _) => Some(day),
+        }
+    }
+}
+
+/// One stream's partials over one period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tile {
     /// Stream index.
     pub stream: u8,
-    /// The day, or [`Settled::LIFETIME`].
-    pub day: Day,
+    /// What it is about.
+    pub period: Period,
     /// (partial index, aggregate), sorted by index; partials without an event are absent.
     pub cells: Vec<(u16, Cell)>,
 }
 
-/// All settled tiles of a user, sorted by stream and day.
+/// All settled tiles of a user, sorted by stream and period.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settled {
-    /// Sorted by (stream, day).
+    /// Sorted by (stream, period).
     pub tiles: Vec<Tile>,
     /// Days up to this one have lost their event ids before the horizon did it.
     pub ids_forgotten_until: Option<Day>,
@@ -149,14 +174,17 @@ pub fn settled_key(kind: ValueKind, number: i128) -> i64 {
 }
 
 impl Settled {
-    /// The tile of everything before the horizon.
-    pub const LIFETIME: Day = Day::MIN;
-
     /// Adds a row to a tile.
-    pub fn add(&mut self, day: Day, row: &[u64], stream: &StreamLayout, texts: &TextsView<'_>) {
-        let tile = self.tile(stream.stream, day);
+    pub fn add(
+        &mut self,
+        period: Period,
+        row: &[u64],
+        stream: &StreamLayout,
+        texts: &TextsView<'_>,
+    ) {
+        let tile = self.tile(stream.stream, period);
         for (at, partial) in stream.partials.iter().enumerate() {
-            if day == Self::LIFETIME && !partial.lifetime {
+            if period == Period::Lifetime && !partial.lifetime {
                 continue;
             }
             if let Some(cell) = Cell::of(row, stream, partial) {
@@ -165,29 +193,41 @@ impl Settled {
         }
     }
 
-    fn tile(&mut self, stream: u8, day: Day) -> &mut Tile {
-        let at = self.tiles.binary_search_by_key(&(stream, day), |t| (t.stream, t.day));
+    fn tile(&mut self, stream: u8, period: Period) -> &mut Tile {
+        let at = self.tiles.binary_search_by_key(&(stream, period), |t| (t.stream, t.period));
         let at = at.unwrap_or_else(|at| {
-            self.tiles.insert(at, Tile { stream, day, cells: Vec::new() });
+            self.tiles.insert(at, Tile { stream, period, cells: Vec::new() });
             at
         });
         &mut self.tiles[at]
     }
 
-    /// Merges day tiles before `oldest` into lifetime. Returns whether there were any.
-    pub fn roll_up(&mut self, oldest: Day, layout: &StateLayout, texts: &TextsView<'_>) -> bool {
-        let due = |t: &Tile| t.day != Self::LIFETIME && t.day < oldest;
-        if !self.tiles.iter().any(due) {
+    /// Merges tiles of days that lie more than the horizon before `as_of` into lifetime, and hops
+    /// that no rolling span reaches into their days. Returns whether there were any.
+    pub fn roll_up(&mut self, as_of: AsOf, layout: &StateLayout, texts: &TextsView<'_>) -> bool {
+        let oldest = as_of.day.saturating_sub_unsigned(layout.horizon_days);
+        let now = hop_of(as_of.ms);
+        let target = |t: &Tile| match t.period {
+            Period::Day(day) | Period::Hop(day, _) if day < oldest => Some(Period::Lifetime),
+            Period::Hop(day, hop) => {
+                let rolling_hops = layout.streams[usize::from(t.stream)].rolling_hops;
+                (now - hop >= i64::from(rolling_hops)).then_some(Period::Day(day))
+            }
+            Period::Day(_) | Period::Lifetime => None,
+        };
+        if !self.tiles.iter().any(|t| target(t).is_some()) {
             return false;
         }
-        let (old, kept) = std::mem::take(&mut self.tiles).into_iter().partition(due);
+        let (old, kept): (Vec<Tile>, Vec<Tile>) =
+            std::mem::take(&mut self.tiles).into_iter().partition(|t| target(t).is_some());
         self.tiles = kept;
         for tile in old {
             let stream = &layout.streams[usize::from(tile.stream)];
-            let lifetime = self.tile(tile.stream, Self::LIFETIME);
+            let Some(period) = target(&tile) else { continue };
+            let into = self.tile(tile.stream, period);
             for (at, cell) in tile.cells {
-                if stream.partials[usize::from(at)].lifetime {
-                    lifetime.add(usize::from(at), cell, stream, texts);
+                if period != Period::Lifetime || stream.partials[usize::from(at)].lifetime {
+                    into.add(usize::from(at), cell, stream, texts);
                 }
             }
         }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::layout::{
     StateLayout, StreamLayout, Value, ValueKind, flag_set, hash64, row_stream, value_word,
 };
-use super::settled::{Cell, Settled, Tile, text_code};
+use super::settled::{Cell, Period, Settled, Tile, text_code};
 use super::state::UserState;
 use super::stored::StoredLayout;
 use super::texts::{Texts, TextsView};
@@ -24,7 +24,7 @@ use crate::clock::Day;
 use crate::rule::packed::CodeBits;
 
 /// First byte of every record.
-pub const FORMAT: u8 = 2;
+pub const FORMAT: u8 = 3;
 
 /// What stands before a user's codes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,8 +75,8 @@ struct StateRecord<'a> {
     ids_forgotten_until: Option<Day>,
 }
 
-/// Stream, day, and each partial's cell.
-type TileRecord = (u8, Day, Vec<(u16, CellRecord)>);
+/// Stream, period, and each partial's cell.
+type TileRecord = (u8, Period, Vec<(u16, CellRecord)>);
 
 #[derive(Debug, Serialize, Deserialize)]
 enum CellRecord {
@@ -320,7 +320,7 @@ fn encode_tile(tile: &Tile, layout: &StateLayout, local: &mut Local) -> TileReco
         };
         (*at, cell)
     });
-    (tile.stream, tile.day, cells.collect())
+    (tile.stream, tile.period, cells.collect())
 }
 
 fn is_text(stream: &StreamLayout, partial: usize) -> bool {
@@ -397,7 +397,7 @@ impl TagsOnly<'_> {
         code: &impl Fn(u64) -> Result<u32, SnapshotError>,
     ) -> Result<Option<Settled>, SnapshotError> {
         let mut settled = Settled { tiles: Vec::new(), ids_forgotten_until };
-        for (stream, day, cells) in tiles {
+        for (stream, period, cells) in tiles {
             let Some(from) = stored.streams.get(usize::from(stream)) else { continue };
             let Some(to) = from.to else { continue };
             let mut kept = Vec::new();
@@ -425,9 +425,9 @@ impl TagsOnly<'_> {
                 kept.push((u16::try_from(partial).unwrap_or(u16::MAX), cell));
             }
             kept.sort_by_key(|c| c.0);
-            settled.tiles.push(Tile { stream: layout.streams[to].stream, day, cells: kept });
+            settled.tiles.push(Tile { stream: layout.streams[to].stream, period, cells: kept });
         }
-        settled.tiles.sort_by_key(|t| (t.stream, t.day));
+        settled.tiles.sort_by_key(|t| (t.stream, t.period));
         let empty = settled.tiles.is_empty() && settled.ids_forgotten_until.is_none();
         Ok((!empty).then_some(settled))
     }

@@ -7,9 +7,10 @@
 use hashbrown::HashTable;
 
 use super::layout::{StateLayout, StreamLayout, row_day, row_stream, row_time};
-use super::settled::Settled;
+use super::settled::{Period, Settled};
 use super::texts::TextsView;
-use crate::clock::Day;
+use crate::clock::{Day, hop_of};
+use crate::rule::AsOf;
 
 /// From this many rows on, event ids are found by hash instead of by looking at each row.
 const INDEX_FROM_ROWS: usize = 48;
@@ -147,22 +148,24 @@ impl UserState {
         self.rows.capacity() * 8 + index + self.settled.as_ref().map_or(0, |s| s.heap_bytes())
     }
 
-    /// Rolls days that lie more than the horizon before `as_of_day` up into lifetime. Their event
-    /// ids are forgotten. Returns whether anything was rolled up.
-    pub fn roll_up(&mut self, as_of_day: Day, layout: &StateLayout, texts: &TextsView<'_>) -> bool {
-        let oldest = as_of_day.saturating_sub_unsigned(layout.horizon_days);
+    /// Rolls days that lie more than the horizon before `as_of` up into lifetime. Their event ids are
+    /// forgotten. Returns whether anything was rolled up.
+    pub fn roll_up(&mut self, as_of: AsOf, layout: &StateLayout, texts: &TextsView<'_>) -> bool {
+        let oldest = as_of.day.saturating_sub_unsigned(layout.horizon_days);
         let moved = self.settle_rows(layout, texts, |row| {
-            (row_day(row[1]) < oldest).then_some(Settled::LIFETIME)
+            (row_day(row[1]) < oldest).then_some(Period::Lifetime)
         });
-        let merged = self.settled.as_mut().is_some_and(|s| s.roll_up(oldest, layout, texts));
+        let merged = self.settled.as_mut().is_some_and(|s| s.roll_up(as_of, layout, texts));
         moved || merged
     }
 
     /// Makes room: the oldest days become tiles without event ids until the rows take at most
-    /// `bytes_max`. The state then says since when dedupe holds. Returns whether it did anything.
+    /// `bytes_max`. What a rolling feature may look at becomes a tile for each hop. The state then
+    /// says since when dedupe holds. Returns whether it did anything.
     pub fn shrink(
         &mut self,
         bytes_max: usize,
+        as_of: AsOf,
         layout: &StateLayout,
         texts: &TextsView<'_>,
     ) -> bool {
@@ -181,11 +184,17 @@ impl UserState {
             until = day;
             over = over.saturating_sub(bytes);
         }
+        let now = hop_of(as_of.ms);
         let moved = self.settle_rows(layout, texts, |row| {
-            (row_day(row[1]) <= until).then_some(row_day(row[1]))
+            let (day, hop) = (row_day(row[1]), hop_of(row_time(row[0])));
+            let rolling_hops = i64::from(layout.streams[row_stream(row[0])].rolling_hops);
+            let rolling = rolling_hops > 0 && now - hop < rolling_hops;
+            let period = if rolling { Period::Hop(day, hop) } else { Period::Day(day) };
+            (day <= until).then_some(period)
         });
         if let Some(settled) = &mut self.settled {
             settled.ids_forgotten_until(until);
+            settled.roll_up(as_of, layout, texts);
         }
         moved
     }
@@ -194,7 +203,7 @@ impl UserState {
         &mut self,
         layout: &StateLayout,
         texts: &TextsView<'_>,
-        tile_of: impl Fn(&[u64]) -> Option<Day>,
+        tile_of: impl Fn(&[u64]) -> Option<Period>,
     ) -> bool {
         if !self.rows(layout).any(|row| tile_of(row).is_some()) {
             return false;

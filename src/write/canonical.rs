@@ -9,12 +9,13 @@
 use std::sync::Arc;
 
 use crate::engine::ruleset::Ruleset;
+use crate::rule::AsOf;
 use crate::store::{Store, Uid, UidKey};
 use crate::user::layout::{
     StateLayout, StreamLayout, ValueKind, flag_set, low32, row_day, row_stream, row_time,
     value_word,
 };
-use crate::user::settled::{Cell, Settled, text_code};
+use crate::user::settled::{Cell, Period, text_code};
 use crate::user::snapshot::decode_tags;
 use crate::user::state::UserState;
 use crate::user::texts::{Texts, TextsView};
@@ -35,7 +36,7 @@ pub fn dump(
     let layout = &ruleset.layout;
     let schemas = Schemas::default();
     let texts = Texts::default();
-    let as_of_day = catalog.zone.day_of(as_of_ms);
+    let as_of = AsOf { ms: as_of_ms, day: catalog.zone.day_of(as_of_ms) };
     let mut lines = Vec::new();
     let mut after: Option<UidKey> = None;
     loop {
@@ -47,7 +48,7 @@ pub fn dump(
             let schema = schemas.get(tags.head.schema, ruleset, store)?;
             let mut state = tags.state(&schema.layout, layout, &texts)?;
             let view = texts.view();
-            state.roll_up(as_of_day, layout, &view);
+            state.roll_up(as_of, layout, &view);
             let uid = match Uid::from_key(catalog.uid, key) {
                 Ok(uid) => uid.to_string(),
                 // Not a key of this store's type: shown as it is, so that it makes a difference.
@@ -80,16 +81,17 @@ fn state_lines(
     }
     for tile in &settled.tiles {
         let stream = &layout.streams[usize::from(tile.stream)];
-        let day = match tile.day {
-            Settled::LIFETIME => "lifetime".to_owned(),
-            day => day.to_string(),
+        let period = match tile.period {
+            Period::Lifetime => "lifetime".to_owned(),
+            Period::Day(day) => day.to_string(),
+            Period::Hop(day, hop) => format!("{day} hop {hop}"),
         };
         for (at, cell) in &tile.cells {
             let partial = &stream.partials[usize::from(*at)];
             let text = partial.value.is_some_and(|v| stream.values[v].kind == ValueKind::Text);
             let print = partial.fingerprint;
             let cell = cell_text(cell, text, texts);
-            each(format!("tile {} {day} {print:016x} {cell}", stream.name));
+            each(format!("tile {} {period} {print:016x} {cell}", stream.name));
         }
     }
 }

@@ -11,6 +11,9 @@ use crate::spec::{
 
 pub const DAY_MS: i64 = 86_400_000;
 
+pub const HOUR_MS: i64 = 3_600_000;
+pub const HOP_MS: i64 = 300_000;
+
 /// 2025-01-10T00:00Z: clocks change in most zones within the next 300 days.
 pub const EPOCH_MS: i64 = 1_736_467_200_000;
 
@@ -155,6 +158,10 @@ impl Random {
         if lifetime || spans.is_empty() {
             spans.push(Span::Lifetime);
         }
+        if self.one_in(3) {
+            let any = self.rng.random_range(1..=2016);
+            spans.push(Span::Hops(self.pick(&[1, 6, 12, 72, 288, 2016, any])));
+        }
         let mut seen = Vec::new();
         spans.retain(|s| {
             !seen.contains(s) && {
@@ -162,11 +169,8 @@ impl Random {
                 true
             }
         });
-        let offset = if !spans.contains(&Span::Lifetime) && self.one_in(3) {
-            self.rng.random_range(1..=60)
-        } else {
-            0
-        };
+        let days = spans.iter().all(|s| matches!(s, Span::Days(_)));
+        let offset = if days && self.one_in(3) { self.rng.random_range(1..=60) } else { 0 };
         Group { stream: self.below(streams), agg, value, filter, spans, offset }
     }
 
@@ -287,7 +291,10 @@ impl Random {
         {
             return event.at_ms;
         }
-        let at_ms = match self.below(10) {
+        let at_ms = match self.below(16) {
+            10 => around_ms - self.upto(HOUR_MS),
+            11 => around_ms - self.upto(30 * HOUR_MS),
+            12..=15 => around_ms - self.upto(7 * DAY_MS),
             0 => around_ms + self.upto(40 * DAY_MS),
             1 => around_ms - self.upto(300 * DAY_MS),
             2..=5 => around_ms - self.upto(8 * DAY_MS),
@@ -295,6 +302,9 @@ impl Random {
         };
         if self.one_in(3) {
             return day_start(at_ms, spec.zone) + self.pick(&[-1, 0, 0, 1]);
+        }
+        if self.one_in(6) {
+            return at_ms / HOP_MS * HOP_MS - self.pick(&[0, 1]);
         }
         at_ms
     }

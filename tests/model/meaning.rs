@@ -47,6 +47,18 @@ fn compare(a: &Val, b: &Val) -> Ordering {
     }
 }
 
+/// An instant and its day.
+#[derive(Debug, Clone, Copy)]
+pub struct At {
+    pub ms: i64,
+    pub day: i64,
+}
+
+/// The five minutes that an instant lies in.
+fn hop(at_ms: i64) -> i64 {
+    at_ms.div_euclid(5 * 60 * 1000)
+}
+
 fn thousandths(value: &Val) -> i128 {
     match value {
         Val::Int(v) => i128::from(*v) * 1000,
@@ -170,19 +182,22 @@ impl<'a> Model<'a> {
     }
 
     /// A feature's value.
-    fn feature(&self, user: usize, feature: Feature, today: i64) -> Option<Val> {
+    fn feature(&self, user: usize, feature: Feature, now: At) -> Option<Val> {
         let group = &self.spec.groups[feature.group];
-        let in_span = |day: i64| match feature.span {
-            Span::Lifetime => day <= today,
+        let in_span = |at_ms: i64, day: i64| match feature.span {
+            Span::Lifetime => day <= now.day,
             Span::Days(days) => {
-                let last = today - i64::from(group.offset);
+                let last = now.day - i64::from(group.offset);
                 last - i64::from(days) < day && day <= last
             }
+            Span::Hops(hops) => {
+                let last = hop(now.ms);
+                last - i64::from(hops) < hop(at_ms) && hop(at_ms) <= last
+            }
         };
-        let chosen = self
-            .events
-            .iter()
-            .filter(|(e, day)| e.user == user && e.stream == group.stream && in_span(*day));
+        let chosen = self.events.iter().filter(|(e, day)| {
+            e.user == user && e.stream == group.stream && in_span(e.at_ms, *day)
+        });
         let chosen = chosen.map(|(e, _)| e).filter(|event| match &group.filter {
             None => true,
             Some(filter) => decide(filter, 0, &|e| row_value(event, e)) == Some(true),
@@ -215,25 +230,25 @@ impl<'a> Model<'a> {
         }
     }
 
-    fn source(&self, user: usize, source: Source, today: i64) -> Option<Val> {
+    fn source(&self, user: usize, source: Source, now: At) -> Option<Val> {
         match source {
-            Source::Feature(f) => self.feature(user, self.spec.features[f], today),
+            Source::Feature(f) => self.feature(user, self.spec.features[f], now),
             Source::Age(f) => {
-                let value = self.feature(user, self.spec.features[f], today)?;
-                Some(Val::Int(self.age(&value, today)))
+                let value = self.feature(user, self.spec.features[f], now)?;
+                Some(Val::Int(self.age(&value, now)))
             }
-            Source::Tag(t) => self.tag(user, t, today),
+            Source::Tag(t) => self.tag(user, t, now),
         }
     }
 
-    fn age(&self, value: &Val, today: i64) -> i64 {
+    fn age(&self, value: &Val, now: At) -> i64 {
         let Val::Time(at_ms) = value else { panic!("{value:?} is no instant") };
-        today - self.day_of(*at_ms)
+        now.day - self.day_of(*at_ms)
     }
 
     /// A tag's value; `None`: it has none.
-    pub fn tag(&self, user: usize, tag: usize, today: i64) -> Option<Val> {
-        let value = |source: Source| self.source(user, source, today);
+    pub fn tag(&self, user: usize, tag: usize, now: At) -> Option<Val> {
+        let value = |source: Source| self.source(user, source, now);
         let label = |i: usize| Some(Val::Str(format!("l{i}")));
         let none = |yes: bool| yes.then(|| Val::Str("none".into()));
         match &self.spec.tags[tag].0 {
@@ -244,7 +259,7 @@ impl<'a> Model<'a> {
             Body::Recency { of, cuts, missing } => match value(*of) {
                 None => none(*missing),
                 Some(value) => {
-                    let age = Val::Int(self.age(&value, today));
+                    let age = Val::Int(self.age(&value, now));
                     label(cuts.iter().filter(|c| reaches(&age, **c)).count())
                 }
             },
@@ -261,9 +276,9 @@ impl<'a> Model<'a> {
                     keys.iter().position(|k| value.as_ref().is_some_and(|v| compare(v, k).is_eq()));
                 hit.map_or(none(*default), |i| Some(Val::Str(format!("m{}", i % 3))))
             }
-            Body::Flag(cond) => decide(cond, today, &value).map(Val::Bool),
+            Body::Flag(cond) => decide(cond, now.day, &value).map(Val::Bool),
             Body::YesNo(cond) => {
-                let yes = decide(cond, today, &value) == Some(true);
+                let yes = decide(cond, now.day, &value) == Some(true);
                 Some(Val::Str(if yes { "y" } else { "n" }.into()))
             }
             Body::Plain(source) => value(*source),
@@ -271,8 +286,8 @@ impl<'a> Model<'a> {
     }
 
     /// A tag's label as tagloom shows it.
-    pub fn label(&self, user: usize, tag: usize, today: i64) -> Option<String> {
-        Some(match self.tag(user, tag, today)? {
+    pub fn label(&self, user: usize, tag: usize, now: At) -> Option<String> {
+        Some(match self.tag(user, tag, now)? {
             Val::Int(v) => v.to_string(),
             Val::U64(v) => v.to_string(),
             Val::Dec(v) => {

@@ -157,6 +157,8 @@ pub enum Agg {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Span {
     Days(u32),
+    /// Five minutes each.
+    Hops(u32),
     Lifetime,
 }
 
@@ -168,7 +170,7 @@ pub struct Group {
     pub value: Option<RowExpr>,
     pub filter: Option<Cond<RowExpr>>,
     pub spans: Vec<Span>,
-    /// Whole days back; 0 where a span is a lifetime.
+    /// Whole days back; 0 where a span is not of days.
     pub offset: u32,
 }
 
@@ -255,6 +257,8 @@ impl Span {
     fn text(self) -> String {
         match self {
             Self::Days(days) => format!("{days}d"),
+            Self::Hops(hops) if hops % 12 == 0 => format!("{}h", hops / 12),
+            Self::Hops(hops) => format!("{}m", hops * 5),
             Self::Lifetime => "lifetime".to_owned(),
         }
     }
@@ -350,6 +354,7 @@ impl Spec {
     pub fn longest_days(&self) -> i64 {
         let days = self.features.iter().map(|f| match f.span {
             Span::Days(days) => i64::from(days + self.groups[f.group].offset),
+            Span::Hops(hops) => i64::from(hops / 288),
             Span::Lifetime => 0,
         });
         days.max().unwrap_or(0)

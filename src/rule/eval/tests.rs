@@ -43,7 +43,7 @@ fn inputs(zone: &Zone) -> Vec<InputField> {
         ("at", timestamp_type(zone)),
         ("day", DataType::Date32),
     ]
-    .map(|(name, data_type)| InputField { name: name.to_owned(), data_type })
+    .map(|(name, data_type)| InputField { name: name.to_owned(), data_type, rolling: name == "j" })
     .to_vec()
 }
 
@@ -427,6 +427,26 @@ fn what_cannot_be_bounded_is_due_tomorrow() {
     check_due("days_since(at) * 2 > 7", &[0, 9], &["1", "1", "1"]);
     check_due("days_since(at) > i", &[0], &["1", "1"]);
     check_due("CAST(at AS date) = as_of_date", &[0, 1], &["1", "1", "1"]);
+}
+
+#[test]
+fn the_instant_beside_a_rolling_feature_is_due_in_the_next_hop() {
+    // Here `j` is rolling.
+    let check = |shapes: &[&str], soon: bool| {
+        let catalog = catalog(shapes);
+        let plan = Plan::compile(&catalog, &inputs(&catalog.zone)).unwrap();
+        let columns: Vec<ArrayRef> =
+            plan.inputs().iter().map(|i| new_null_array(&i.data_type, 1)).collect();
+        let as_of = as_of(&catalog.zone);
+        let due = plan.evaluate(&columns, 1, as_of).due_hop;
+        let next = crate::clock::hop_of(as_of.ms) + 1;
+        assert_eq!(due, if soon { next } else { crate::clock::Hop::MAX }, "{shapes:?}");
+    };
+    check(&["at < as_of AND j > 1"], true);
+    check(&["at < as_of", "t0 AND j > 1"], true);
+    check(&["at < as_of", "j > 1"], false);
+    check(&["at < as_of AND i > 1"], false);
+    check(&["CAST(at AS date) = as_of_date AND j > 1"], false);
 }
 
 #[test]

@@ -68,7 +68,11 @@ impl Rules {
         let inputs: Vec<InputField> = catalog
             .features
             .iter()
-            .map(|f| InputField { name: f.name.clone(), data_type: coded(&f.data_type) })
+            .map(|f| InputField {
+                name: f.name.clone(),
+                data_type: coded(&f.data_type),
+                rolling: false,
+            })
             .collect();
         let plan = Plan::compile(&catalog, &inputs).unwrap();
         Self { catalog, inputs, plan }

@@ -30,7 +30,7 @@ const SUM_BITS: u32 = 62;
 pub(super) struct Lanes {
     cells: Vec<i64>,
     initial: Vec<i64>,
-    /// By stream.
+    /// By program.
     rows: Vec<StreamRows>,
     /// Distinct values of settled tiles, by set: lane, value, bucket.
     tile_values: Vec<Vec<(u8, u64, u8)>>,
@@ -88,17 +88,11 @@ impl Lanes {
         u8::try_from(self.users).unwrap_or(u8::MAX)
     }
 
-    /// Adds a row of the present user.
+    /// Adds a row of the present user; `at`: which program.
     #[inline]
-    pub(super) fn add_row(
-        &mut self,
-        program: &StreamProgram,
-        stream: usize,
-        row: &[u64],
-        bucket: u8,
-    ) {
+    pub(super) fn add_row(&mut self, program: &StreamProgram, at: usize, row: &[u64], bucket: u8) {
         let lane = self.lane();
-        self.rows[stream].add(program, row, bucket, lane);
+        self.rows[at].add(program, row, bucket, lane);
         let word = |a: &Access| row[a.word] >> a.shift & a.mask;
         for (access, unsigned) in &program.summed {
             let word = word(access);
@@ -170,7 +164,7 @@ impl Lanes {
         texts: &TextsView<'_>,
     ) {
         for (program, rows) in programs.iter().zip(&self.rows) {
-            for partial in &program.partials {
+            for partial in program.partials.iter().filter(|p| !p.outputs.is_empty()) {
                 let run = Run { program, partial, rows, texts };
                 if let Op::Distinct(set) = partial.step.op {
                     let tiles = &self.tile_values[set];
@@ -221,7 +215,7 @@ impl Lanes {
     }
 
     /// Merges the cells of a bucket. First and last values of two buckets never have the same time:
-    /// an instant lies in one day.
+    /// an instant lies in one day and hop.
     fn merge(
         &self,
         partial: &PartialProgram,

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::catalog::load_from;
 use crate::catalog::model::Catalog;
+use crate::clock::Zone;
 use crate::user::layout::{ValueKind, flag_at, pack_day, pack_time};
 use crate::user::texts::Texts;
 
@@ -59,7 +60,8 @@ const VALUES: [&str; 26] = [
     "count(distinct n)",
 ];
 
-const WINDOWS: [&str; 5] = ["lifetime", "7d", "30d", "7d\noffset: 7d", "1d"];
+const WINDOWS: [&str; 9] =
+    ["lifetime", "7d", "30d", "7d\noffset: 7d", "1d", "5m", "6h", "24h", "168h"];
 
 fn catalog() -> Catalog {
     let mut features = String::new();
@@ -93,7 +95,8 @@ fn row(layout: &StateLayout, bits: &[u64], tame: bool) -> Vec<u64> {
     let mut row = vec![0; stream.width];
     let day = i32::try_from(bits[0] % 60).unwrap_or(0);
     // Few instants a day, so that times are equal now and then.
-    let time = i64::from(day) * 86_400_000 + i64::try_from(bits[1] % 3).unwrap_or(0);
+    let hop = i64::try_from(bits[1] / 3 % 6 * 57).unwrap_or(0);
+    let time = i64::from(day) * 86_400_000 + hop * HOP_MS + i64::try_from(bits[1] % 3).unwrap_or(0);
     row[0] = pack_time(time, 0);
     row[1] = pack_day(day);
     if let Some(id) = stream.id_word {
@@ -125,6 +128,14 @@ fn row(layout: &StateLayout, bits: &[u64], tame: bool) -> Vec<u64> {
     row
 }
 
+/// Often the first or last hop in which a row of [`row`] is within a rolling span.
+fn instants() -> impl Strategy<Value = i64> {
+    let since = prop_oneof![Just(1_i64), Just(72), Just(288), Just(2016)];
+    let hop = (20_i64..70, 0_i64..6, since, -1_i64..=0)
+        .prop_map(|(day, slot, since, off)| day * 288 + slot * 57 + since + off);
+    (hop, 0..HOP_MS).prop_map(|(hop, rest)| hop * HOP_MS + rest)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
@@ -133,8 +144,10 @@ proptest! {
             (any::<bool>(), proptest::collection::vec(proptest::collection::vec(any::<u64>(), 9), 0..70)),
             1..70,
         ),
-        as_of in 20..70,
+        as_of_ms in instants(),
+        earlier_ms in prop_oneof![Just(0), 0..2 * 86_400_000_i64],
         roll_up in any::<bool>(),
+        bytes_max in proptest::option::of(0_usize..4096),
     ) {
         let catalog = catalog();
         let layout = Arc::new(StateLayout::new(&catalog).unwrap_or_else(|e| panic!("{e}")));
@@ -142,6 +155,9 @@ proptest! {
         let texts = Texts::default();
         ["d", "a", "c", "b"].iter().for_each(|t| { texts.intern(t); });
         let view = texts.view();
+        let utc = Zone::new("UTC").unwrap();
+        let [earlier, as_of] = [as_of_ms - earlier_ms, as_of_ms]
+            .map(|ms| AsOf { ms, day: utc.day_of(ms) });
         let mut batch = FeatureBatch::new(&layout, &types);
         let mut exactly = FeatureBatch::new(&layout, &types);
         for (tame, rows) in users {
@@ -149,9 +165,18 @@ proptest! {
             for bits in rows {
                 state.fold(&row(&layout, &bits, tame), &layout.streams[0], &layout);
             }
+            let rows = state.clone();
+            if let Some(bytes_max) = bytes_max {
+                state.shrink(bytes_max, earlier, &layout, &view);
+            }
             if roll_up {
                 state.roll_up(as_of, &layout, &view);
             }
+            // A tile says what its rows said.
+            prop_assert_eq!(
+                exact::features(&state, &layout, as_of, &view),
+                exact::features(&rows, &layout, as_of, &view)
+            );
             batch.push(&state, as_of, &view);
             let features = exact::features(&state, &layout, as_of, &view);
             exactly.exact.push((exactly.rows, features));
