@@ -86,6 +86,7 @@ impl Workload {
             quarantine: Arc::new(Quarantine::default()),
             store_had_profiles: false,
             state_bytes_max: 1 << 20,
+            resident_bytes_max: usize::MAX,
             batch_users_max: 1024,
             ruleset,
         };

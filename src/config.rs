@@ -3,6 +3,8 @@
 //! In: a file, the environment, overrides. Out: one checked [`Config`].
 //! Invariant: an unknown key is an error that suggests a known one.
 
+mod memory;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -80,8 +82,10 @@ pub struct DueConfig {
 /// `memory.*`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[derive(Default)]
 pub struct MemoryConfig {
-    /// Bytes of resident users beyond which a warning is logged.
+    /// Bytes of resident users; beyond it those that were not needed lately leave memory and come
+    /// back from the store when they are. 0: a third of the memory this process may use.
     pub resident_bytes_max: u64,
 }
 
@@ -179,12 +183,6 @@ impl Default for WindowConfig {
 impl Default for DueConfig {
     fn default() -> Self {
         Self { users_per_window_max: 100_000 }
-    }
-}
-
-impl Default for MemoryConfig {
-    fn default() -> Self {
-        Self { resident_bytes_max: 8 << 30 }
     }
 }
 
@@ -353,6 +351,15 @@ impl Config {
             Some((key, _)) => Err(ConfigError(format!("{key} = 0: expected at least 1"))),
             None => Ok(()),
         }
+    }
+
+    /// Bytes of resident users: never 0.
+    pub fn resident_bytes_max(&self) -> usize {
+        let bytes = match self.memory.resident_bytes_max {
+            0 => memory::available_bytes() / 3,
+            bytes => bytes,
+        };
+        usize::try_from(bytes).unwrap_or(usize::MAX).max(1)
     }
 
     /// Threads that host users.

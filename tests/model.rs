@@ -83,7 +83,9 @@ impl<'a> Run<'a> {
         }
         let store = self.store.get_or_insert_with(|| driven::memory(&self.ruleset));
         let shards = self.random.rng.random_range(1..=3);
-        self.driver = Some(Driver::open(&self.ruleset, store, shards));
+        // Half the time so little that users leave memory after each window.
+        let bytes_max = if self.random.one_in(2) { self.random.below(4_000) } else { usize::MAX };
+        self.driver = Some(Driver::open(&self.ruleset, store, shards, bytes_max));
     }
 
     fn driver(&mut self) -> &mut Driver {

@@ -1,6 +1,6 @@
 //! Order does not matter: the same events shuffled, split into other batches and windows, sent
-//! twice, hosted by other numbers of shards, stopped and replayed from an earlier position give
-//! equal stores. Equal is what SEMANTICS section 7 says: state and labels, byte by byte.
+//! twice, hosted by other numbers of shards, stopped and replayed from an earlier position, with memory
+//! for hardly any user at a time, give equal stores. Equal is what SEMANTICS section 7 says: state and labels, byte by byte.
 #![expect(unreachable_pub, dead_code, clippy::unwrap_used, reason = "a test")]
 
 mod driven;
@@ -34,6 +34,8 @@ struct Way {
     cut: bool,
     twice: bool,
     replayed: bool,
+    /// Users leave memory and come back from the store all the time.
+    tight: bool,
 }
 
 fn events(random: &mut Random, spec: &Spec) -> Vec<Event> {
@@ -57,14 +59,15 @@ fn events(random: &mut Random, spec: &Spec) -> Vec<Event> {
     events
 }
 
-/// Runs the events to the same instant and gives the store's canonical form.
+/// Runs the events to the same instant. Gives the store's canonical form, and how many users left
+/// memory.
 fn store(
     ruleset: &Arc<Ruleset>,
     spec: &Spec,
     events: &[Event],
     way: Way,
     random: &mut Random,
-) -> Vec<String> {
+) -> (Vec<String>, u64) {
     let store = driven::memory(ruleset);
     let mut events = events.to_vec();
     if way.twice {
@@ -75,9 +78,10 @@ fn store(
         random.shuffle(&mut events);
     }
     let shards = if way.cut { random.rng.random_range(1..=4) } else { 1 };
-    let mut driver = Driver::open(ruleset, &store, shards);
-    let mut covered = 0;
-    let mut at = 0;
+    // A user takes some hundred bytes.
+    let bytes_max = if way.tight { random.below(2_000) } else { usize::MAX };
+    let mut driver = Driver::open(ruleset, &store, shards, bytes_max);
+    let (mut covered, mut at, mut passivated) = (0, 0, 0);
     while at < events.len() {
         let rows = if way.cut { random.rng.random_range(1..=20) } else { events.len() };
         let batch = &events[at..events.len().min(at + rows)];
@@ -88,23 +92,24 @@ fn store(
         at += batch.len();
         if way.cut && random.one_in(3) {
             let as_of_ms = AS_OF_MS - random.upto(40 * DAY_MS);
-            driver.engine.close(as_of_ms, false).unwrap();
+            passivated += driver.engine.close(as_of_ms, false).unwrap().passivated_users;
             covered = at;
         }
         if way.replayed && random.one_in(6) {
             drop(driver);
-            driver = Driver::open(ruleset, &store, shards);
+            driver = Driver::open(ruleset, &store, shards, bytes_max);
             at = covered - random.below(covered + 1);
         }
     }
     driver.engine.close(AS_OF_MS, false).unwrap();
     driver.engine.drain(AS_OF_MS).unwrap();
-    canonical::dump(store.as_ref(), ruleset, AS_OF_MS).unwrap()
+    (canonical::dump(store.as_ref(), ruleset, AS_OF_MS).unwrap(), passivated)
 }
 
 /// Every way gives the store that one window over the events as they are gives. `ids`: all streams
 /// dedupe.
 fn check(ids: bool, ways: &[Way]) {
+    let mut passivated = 0;
     for seed in 1..=SEEDS {
         let mut random = Random::new(seed);
         let mut spec = random.spec();
@@ -114,15 +119,17 @@ fn check(ids: bool, ways: &[Way]) {
         spec.tags.extend(features.map(|(at, f)| (Body::Plain(Source::Feature(at)), f.kind)));
         let ruleset = driven::ruleset(spec.files());
         let events = events(&mut random, &spec);
-        let want = store(&ruleset, &spec, &events, Way::default(), &mut random);
+        let (want, _) = store(&ruleset, &spec, &events, Way::default(), &mut random);
         assert!(want.iter().any(|l| l.contains(" event ")), "seed {seed}: nothing to compare");
         for way in ways {
-            let found = store(&ruleset, &spec, &events, *way, &mut random);
+            let (found, left) = store(&ruleset, &spec, &events, *way, &mut random);
+            passivated += left;
             let differs = want.iter().zip(&found).find(|(a, b)| a != b);
             assert_eq!(differs, None, "seed {seed}, {way:?}");
             assert_eq!(want.len(), found.len(), "seed {seed}, {way:?}");
         }
     }
+    assert_eq!(passivated > 0, ways.iter().any(|way| way.tight), "{passivated} left memory");
 }
 
 #[test]
@@ -136,6 +143,13 @@ fn shuffled_events_in_other_windows_give_an_equal_store() {
 fn repeated_and_replayed_events_give_an_equal_store() {
     let twice = Way { twice: true, ..Way::default() };
     let replayed = Way { cut: true, replayed: true, ..Way::default() };
-    let all = Way { shuffled: true, cut: true, twice: true, replayed: true };
+    let all = Way { shuffled: true, cut: true, twice: true, replayed: true, tight: false };
     check(true, &[twice, replayed, all]);
+}
+
+#[test]
+fn memory_for_hardly_any_user_gives_an_equal_store() {
+    let tight = Way { cut: true, tight: true, ..Way::default() };
+    check(false, &[tight, Way { shuffled: true, ..tight }]);
+    check(true, &[Way { shuffled: true, twice: true, replayed: true, ..tight }]);
 }

@@ -208,6 +208,7 @@ fn options_of(
         batches_under_way_max: 4,
         rejects_waiting_max: 100,
         state_bytes_max: 1 << 20,
+        resident_bytes_max: usize::MAX,
         batch_users_max: 100,
         dimension_cache: CacheOptions::default(),
         jobs: VecDeque::from([Job::Due]),

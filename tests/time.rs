@@ -96,7 +96,7 @@ fn the_example_catalogue_is_right_after_days_without_events() {
     check(&ruleset, 1_323_460_800_000, false, |as_of_ms| {
         let store = driven::memory(&ruleset);
         portrait::load_table(store.as_ref(), &ruleset, "country", &countries);
-        let mut driver = Driver::open(&ruleset, &store, 2);
+        let mut driver = Driver::open(&ruleset, &store, 2, usize::MAX);
         let spec = FileSpec {
             path: path.clone(),
             format: Format::Csv,

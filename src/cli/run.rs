@@ -170,6 +170,7 @@ pub(super) fn options(
         batches_under_way_max: config.source.batches_under_way_max,
         rejects_waiting_max: config.rejects.waiting_max,
         state_bytes_max: config.user.state_bytes_max,
+        resident_bytes_max: config.resident_bytes_max(),
         batch_users_max: config.window.batch_users_max,
         dimension_cache: CacheOptions { bytes_max: config.dimensions.cache_bytes_max },
         changed_users_per_s_max: config.dimensions.changed_users_per_s_max,

@@ -34,6 +34,19 @@ pub(super) fn show(report: &Report, ruleset: &Ruleset, seconds: f64, json: bool)
     }
     println!("profiles stored  {:>12}  ({} a second)", report.profiles, rate(report.profiles));
     println!("  by time alone  {:>12}", report.stats.due_users);
+    println!(
+        "users resident   {:>12}  of {}, {} MB (at most {} MB)",
+        report.resident_users,
+        report.folds.users,
+        report.resident_bytes >> 20,
+        report.resident_bytes_peak >> 20
+    );
+    if report.stats.passivated_users > 0 {
+        println!(
+            "  left memory    {:>12}  and {} were read from the store again",
+            report.stats.passivated_users, report.stats.activated_users
+        );
+    }
     println!("tags changed     {:>12}", report.stats.tags_changed);
     let failed: u64 = report.stats.tags.iter().map(|t| t.failed).sum();
     if failed > 0 {
@@ -105,7 +118,7 @@ fn as_json(report: &Report, seconds: f64) -> serde_json::Value {
         "rejects": rejects,
         "repeats": report.folds.repeats,
         "changed_repeats": report.folds.changed,
-        "users": report.users,
+        "users": report.folds.users,
         "due_users": report.stats.due_users,
         "dirty_users": report.stats.dirty_users,
         "tags_changed": report.stats.tags_changed,
@@ -117,7 +130,13 @@ fn as_json(report: &Report, seconds: f64) -> serde_json::Value {
         "users_per_s": per_second(report.profiles, seconds),
         "peak_rss_mb": peak_rss_bytes >> 20,
         "stage_ms": report.stats.stage_ns.map(|ns| ns / 1_000_000),
-        "resident_bytes_per_user": report.resident_bytes.checked_div(report.users).unwrap_or(0),
+        "resident_users": report.resident_users,
+        "resident_bytes": report.resident_bytes,
+        "resident_bytes_peak": report.resident_bytes_peak,
+        "activated_users": report.stats.activated_users,
+        "passivated_users": report.stats.passivated_users,
+        "resident_bytes_per_user":
+            report.resident_bytes.checked_div(report.resident_users).unwrap_or(0),
         "stored_bytes_per_user": report.packed_bytes.checked_div(report.profiles).unwrap_or(0),
     })
 }

@@ -19,7 +19,7 @@ use super::status::Status;
 use super::{Clock, EngineError};
 use crate::clock::Stopwatch;
 use crate::dimension::Dimensions;
-use crate::shard::actor::Close;
+use crate::shard::actor::{Close, WindowStored};
 use crate::shard::{WindowClose, WindowStats, split_by_shard};
 use crate::store::{Bytes, Store, UidKey};
 use crate::write::actor::{Begin, Stored};
@@ -39,6 +39,9 @@ pub struct WindowLimits {
 /// How often the checkpoint looks around.
 const TICK: Duration = Duration::from_millis(10);
 
+/// Due users of one window, however little memory there is.
+const DUE_USERS_MIN: usize = 256;
+
 /// How often the store is asked whether a dimension table has a new epoch.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
 
@@ -56,6 +59,8 @@ pub struct CheckpointParts {
     pub changed_users_per_s_max: std::num::NonZeroU32,
     /// When windows close.
     pub limits: WindowLimits,
+    /// `memory.resident_bytes_max`.
+    pub resident_bytes_max: usize,
     /// Where as-of comes from, and the last one of the store.
     pub clock: Clock,
     /// The last as-of of the store.
@@ -79,10 +84,12 @@ pub struct Ended {
     pub stats: WindowStats,
     /// The last as-of.
     pub as_of_ms: Option<i64>,
-    /// Users resident at the last window, and their memory.
-    pub users: u64,
+    /// Users resident at the last window.
+    pub resident_users: u64,
     /// Memory of their states, codes and tables.
     pub resident_bytes: u64,
+    /// The most it was at any window.
+    pub resident_bytes_peak: u64,
 }
 
 /// Closes windows.
@@ -149,7 +156,8 @@ impl CheckpointActor {
         if status.sources_open.load(Ordering::Acquire) > 0 {
             let limits = self.parts.limits;
             let time = self.since_close.elapsed().as_millis() >= u128::from(limits.close_ms);
-            if time || status.dirty_users() >= limits.users_max || router.is_full_of_rejects() {
+            let full = status.dirty_users() >= limits.users_max || status.wants_window();
+            if time || full || router.is_full_of_rejects() {
                 self.close(&router, None);
             }
         } else if !self.swept {
@@ -167,9 +175,10 @@ impl CheckpointActor {
             return Ok(());
         }
         let as_of_ms = self.as_of(None);
+        let due_users_max = self.due_users_max();
         while let Some(job) = self.parts.jobs.front_mut() {
             let store = self.parts.store.as_ref();
-            match job.next(store, as_of_ms, self.parts.limits.due_users_max)? {
+            match job.next(store, as_of_ms, due_users_max)? {
                 Some(chunk) => {
                     self.close(router, Some(chunk));
                     let store = self.parts.store.as_ref();
@@ -192,6 +201,14 @@ impl CheckpointActor {
             self.parts.jobs.push_back(Job::Due);
         }
         Ok(())
+    }
+
+    /// Due users of one window: as many as half of the memory has room for, as users are now.
+    fn due_users_max(&self) -> usize {
+        let mean = self.ended.resident_bytes.checked_div(self.ended.resident_users);
+        let mean = mean.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
+        let room = (self.parts.resident_bytes_max / 2).checked_div(mean).unwrap_or(usize::MAX);
+        self.parts.limits.due_users_max.min(room.max(DUE_USERS_MIN))
     }
 
     fn as_of(&self, greatest_ms: Option<i64>) -> Option<i64> {
@@ -302,6 +319,14 @@ impl CheckpointActor {
         }
     }
 
+    /// Users of the window may leave now: before the next one closes.
+    fn tell_shards(&self) {
+        let shards = self.wire.iter().flat_map(|w| w.router.shards());
+        if shards.map(|shard| shard.try_send(WindowStored)).any(|sent| sent.is_err()) {
+            self.parts.status.fail(EngineError::ActorGone("shard"));
+        }
+    }
+
     fn watch(&self) {
         if self.done.is_none() {
             // All is done, and the shards are being stopped: that they are gone is no failure.
@@ -348,12 +373,25 @@ impl Handler<Stored> for CheckpointActor {
 
     fn handle(&mut self, stored: Stored, ctx: &mut Self::Context) {
         self.under_way = false;
+        self.tell_shards();
         let lag = self.since_close.elapsed();
         let (window, users) = (stored.window, stored.stats.dirty_users + stored.stats.due_users);
-        tracing::debug!(window, users, lag_ms = lag.as_secs_f64() * 1000.0, "window stored");
+        tracing::debug!(
+            window,
+            users,
+            lag_ms = lag.as_secs_f64() * 1000.0,
+            resident_users = stored.stats.resident_users,
+            resident_bytes = stored.stats.resident_bytes,
+            packed_bytes = stored.stats.packed_bytes,
+            activated_users = stored.stats.activated_users,
+            passivated_users = stored.stats.passivated_users,
+            "window stored"
+        );
         self.ended.stats.add(&stored.stats);
-        self.ended.users = stored.stats.resident_users;
-        self.ended.resident_bytes = stored.stats.resident_bytes;
+        let ended = &mut self.ended;
+        ended.resident_users = stored.stats.resident_users;
+        ended.resident_bytes = stored.stats.resident_bytes;
+        ended.resident_bytes_peak = ended.resident_bytes_peak.max(ended.resident_bytes);
         let pause = match (self.chunk.take(), self.parts.jobs.front_mut()) {
             (Some(chunk), Some(job)) => job.pause_after(&chunk),
             _ => Duration::ZERO,

@@ -71,6 +71,7 @@ impl Direct {
             schemas: Arc::new(Schemas::default()),
             quarantine: Arc::new(Quarantine::default()),
             state_bytes_max: 1 << 20,
+            resident_bytes_max: usize::MAX,
             batch_users_max: 1024,
         };
         let number = |at: usize| u16::try_from(at).unwrap_or(u16::MAX);
@@ -83,6 +84,15 @@ impl Direct {
             as_of_ms,
             shared,
         })
+    }
+
+    /// The same engine with a limit to the memory of its users: before it is fed.
+    pub fn within(mut self, resident_bytes_max: usize) -> Self {
+        self.shared.resident_bytes_max = resident_bytes_max / self.shards.len();
+        let number = |at: usize| u16::try_from(at).unwrap_or(u16::MAX);
+        let shard = |at| Shard::new(number(at), self.shared.clone());
+        self.shards = (0..self.shards.len()).map(shard).collect();
+        self
     }
 
     /// Texts of all states: decoders need them.
@@ -172,6 +182,7 @@ impl Direct {
         self.window += 1;
         let (write, stats) = assembly.finish(&mut self.folds);
         self.shared.store.write_window(write)?;
+        self.shards.iter_mut().for_each(Shard::stored);
         Ok(stats)
     }
 }

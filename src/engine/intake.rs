@@ -42,9 +42,12 @@ pub struct StreamTotals {
     pub rejects: BTreeMap<Reason, u64>,
 }
 
-/// Dropped events, since the store was made.
+/// What became of events, since the store was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct FoldTotals {
+    /// Users that have a profile.
+    pub users: u64,
     /// Events that count.
     pub new: u64,
     /// Seen before.

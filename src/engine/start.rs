@@ -61,6 +61,8 @@ pub struct Options {
     pub rejects_waiting_max: usize,
     /// `user.state_bytes_max`.
     pub state_bytes_max: usize,
+    /// `memory.resident_bytes_max`.
+    pub resident_bytes_max: usize,
     /// Users computed at once.
     pub batch_users_max: usize,
     /// Memory of the dimension cache.
@@ -157,9 +159,11 @@ pub struct Report {
     /// The last as-of, epoch ms.
     pub as_of_ms: Option<i64>,
     /// Users that are resident at the end.
-    pub users: u64,
+    pub resident_users: u64,
     /// Memory of their states, codes and tables.
     pub resident_bytes: u64,
+    /// The most it was at any window.
+    pub resident_bytes_peak: u64,
     /// Bytes of the packed profiles written.
     pub packed_bytes: u64,
     /// Profiles written in this run.
@@ -242,6 +246,7 @@ fn attempt(
         quarantine: Arc::clone(&quarantine),
         store_had_profiles: !store.scan_profiles(None, 1)?.is_empty(),
         state_bytes_max: options.state_bytes_max,
+        resident_bytes_max: options.resident_bytes_max / options.shards,
         batch_users_max: options.batch_users_max,
     };
     let now: crate::dimension::Now = Arc::new(crate::clock::wall_ms);
@@ -298,8 +303,9 @@ fn report(
         totals: read_meta(store, TOTALS_KEY)?,
         folds: read_meta(store, FOLDS_KEY)?,
         as_of_ms: ended.as_of_ms,
-        users: ended.users,
+        resident_users: ended.resident_users,
         resident_bytes: ended.resident_bytes,
+        resident_bytes_peak: ended.resident_bytes_peak,
         packed_bytes: ended.stats.packed_bytes,
         stats: ended.stats,
         profiles: status.profiles.load(Ordering::Relaxed),
@@ -420,6 +426,7 @@ impl Parts<'_> {
             ruleset: Arc::clone(&options.ruleset),
             changed_users_per_s_max: options.changed_users_per_s_max,
             limits: options.limits,
+            resident_bytes_max: options.resident_bytes_max,
             clock: options.clock,
             last_as_of_ms: self.last_as_of_ms,
             first_window: self.first_window,

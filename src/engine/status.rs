@@ -17,8 +17,8 @@ pub struct Status {
     pub events: AtomicU64,
     /// Source rows refused.
     pub rejected_rows: AtomicU64,
-    /// Dirty users by shard.
-    pub dirty_users: Vec<AtomicUsize>,
+    /// What each shard says of itself.
+    pub shards: Vec<ShardStatus>,
     /// Sources that have not ended.
     pub sources_open: AtomicUsize,
     /// Windows stored.
@@ -36,15 +36,29 @@ pub struct Status {
     failure: Mutex<Option<EngineError>>,
 }
 
+/// What a shard says of itself.
+#[derive(Debug, Default)]
+pub struct ShardStatus {
+    /// Users waiting for a window.
+    pub dirty_users: AtomicUsize,
+    /// Those take its share of the memory: a window should close.
+    pub wants_window: AtomicBool,
+}
+
 impl Status {
     /// For an engine with this many shards.
     pub fn new(shards: usize) -> Self {
-        Self { dirty_users: (0..shards).map(|_| AtomicUsize::new(0)).collect(), ..Self::default() }
+        Self { shards: (0..shards).map(|_| ShardStatus::default()).collect(), ..Self::default() }
     }
 
     /// Users waiting for a window.
     pub fn dirty_users(&self) -> usize {
-        self.dirty_users.iter().map(|d| d.load(Ordering::Relaxed)).sum()
+        self.shards.iter().map(|s| s.dirty_users.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Whether a shard needs a window to close to have memory again.
+    pub fn wants_window(&self) -> bool {
+        self.shards.iter().any(|s| s.wants_window.load(Ordering::Relaxed))
     }
 
     /// Stops the engine with a reason. The first reason stays.

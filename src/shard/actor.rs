@@ -1,7 +1,8 @@
 //! The shard as an actor: a thin shell around [`Shard`].
 //!
-//! In: rows and window closes from its mailbox. Out: computed windows to the writer.
-//! Invariant: decides nothing; a failure stops the engine with its reason.
+//! In: rows, window closes, word that a window is stored. Out: computed windows to the writer.
+//! Invariant: decides nothing; a failure stops the engine with its reason. While the shard is full
+//! it keeps the credits of what it folds, so that sources wait.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,6 +31,11 @@ pub struct Rows {
 #[rtype(result = "()")]
 pub struct Close(pub WindowClose);
 
+/// The window that was closed last is stored.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct WindowStored;
+
 /// A shard's part of a window.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -42,6 +48,8 @@ pub struct ShardActor {
     status: Arc<Status>,
     index: usize,
     mailbox_messages_max: usize,
+    /// Credits kept back: of no more batches than may be under way.
+    kept: Vec<Arc<Credit>>,
 }
 
 impl ShardActor {
@@ -53,11 +61,16 @@ impl ShardActor {
         status: Arc<Status>,
         mailbox_messages_max: usize,
     ) -> Self {
-        Self { shard, writer, status, index, mailbox_messages_max }
+        Self { shard, writer, status, index, mailbox_messages_max, kept: Vec::new() }
     }
 
-    fn note_dirty(&self) {
-        self.status.dirty_users[self.index].store(self.shard.dirty_users(), Ordering::Relaxed);
+    fn note(&mut self) {
+        let status = &self.status.shards[self.index];
+        status.dirty_users.store(self.shard.dirty_users(), Ordering::Relaxed);
+        status.wants_window.store(self.shard.wants_window(), Ordering::Relaxed);
+        if !self.shard.is_full() {
+            self.kept.clear();
+        }
     }
 }
 
@@ -76,8 +89,8 @@ impl Handler<Rows> for ShardActor {
         if let Err(error) = self.shard.fold(rows.stream, &rows.part) {
             self.status.fail(error.into());
         }
-        self.note_dirty();
-        drop(rows.credit);
+        self.kept.push(rows.credit);
+        self.note();
     }
 }
 
@@ -93,6 +106,15 @@ impl Handler<Close> for ShardActor {
             }
             Err(error) => self.status.fail(error.into()),
         }
-        self.note_dirty();
+        self.note();
+    }
+}
+
+impl Handler<WindowStored> for ShardActor {
+    type Result = ();
+
+    fn handle(&mut self, _: WindowStored, _: &mut Self::Context) {
+        self.shard.stored();
+        self.note();
     }
 }

@@ -5,8 +5,10 @@
 //! Invariant: one thread at a time; no clock (a window brings its as-of); reads the store only to
 //! activate users that are not resident.
 
+mod activation;
 pub mod actor;
 pub(crate) mod compute;
+mod residency;
 mod results;
 #[cfg(test)]
 mod tests;
@@ -16,17 +18,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use self::compute::{Computer, Work};
+use self::residency::Residency;
 use self::results::Results;
 use self::users::{Slot, UserTable};
 use crate::catalog::model::UidType;
 use crate::clock::Day;
 use crate::dimension::Pinned;
 use crate::engine::ruleset::Ruleset;
-use crate::event::block::{ShardRows, Uids, shard_of, uid_hash};
+use crate::event::block::{ShardRows, shard_of, uid_hash};
 use crate::event::quarantine::Quarantine;
 use crate::store::{Bytes, DuePack, Store, Uid, UidKey};
 use crate::user::layout::hash64;
-use crate::user::snapshot::decode_tags;
 use crate::user::state::Folded;
 use crate::user::texts::Texts;
 use crate::write::profile::{ProfileError, Schemas};
@@ -47,10 +49,13 @@ pub struct Shared {
     pub schemas: Arc<Schemas>,
     /// Users to be left alone.
     pub quarantine: Arc<Quarantine>,
-    /// Whether the store held profiles when it was opened: if not, unknown users are new.
+    /// Whether the store held profiles when it was opened: if not, users that are not resident are
+    /// new as long as none has left.
     pub store_had_profiles: bool,
     /// `user.state_bytes_max`.
     pub state_bytes_max: usize,
+    /// This shard's share of `memory.resident_bytes_max`.
+    pub resident_bytes_max: usize,
     /// Users computed at once.
     pub batch_users_max: usize,
 }
@@ -77,8 +82,8 @@ pub struct WindowClose {
     pub as_of_day: Day,
     /// Users that may be due; those that are not are dropped.
     pub due: Vec<UidKey>,
-    /// Users to recompute in any case, as they are stored. Those that are not resident are not made
-    /// so.
+    /// Users to recompute in any case, as they were stored when the window before this one closed or
+    /// later. Those that are not resident are so until this window is stored.
     pub also: Vec<(UidKey, Bytes)>,
     /// Whether old days may roll up now (not while a file is being read).
     pub roll_up: bool,
@@ -118,10 +123,16 @@ pub struct WindowStats {
     pub tags: Vec<TagStats>,
     /// What became of the events since the last window.
     pub folded: FoldCounts,
+    /// Users that got their first profile.
+    pub new_users: u64,
     /// Resident users.
     pub resident_users: u64,
     /// Memory of their states, codes and tables.
     pub resident_bytes: u64,
+    /// Users that were read from the store since the last window.
+    pub activated_users: u64,
+    /// Users that left memory since the last window.
+    pub passivated_users: u64,
     /// Bytes of the packed profiles.
     pub packed_bytes: u64,
     /// Integer sums that do not fit 64 bits: NULL for that user.
@@ -159,6 +170,9 @@ impl WindowStats {
         self.dimension_missing += other.dimension_missing;
         self.feature_overflows += other.feature_overflows;
         self.quarantined += other.quarantined;
+        self.new_users += other.new_users;
+        self.activated_users += other.activated_users;
+        self.passivated_users += other.passivated_users;
         self.resident_users += other.resident_users;
         self.resident_bytes += other.resident_bytes;
         self.packed_bytes += other.packed_bytes;
@@ -192,6 +206,10 @@ pub struct Shard {
     computer: Computer,
     slots: Vec<Slot>,
     folded: FoldCounts,
+    residency: Residency,
+    activated: u64,
+    /// Users that had left when the last window closed.
+    left_before: u64,
 }
 
 impl Shard {
@@ -200,8 +218,19 @@ impl Shard {
         let computer = Computer::new(&shared);
         let users = UserTable::new(shared.ruleset.plan.packing().bytes());
         let (dirty, slots) = (Vec::new(), Vec::new());
-        let folded = FoldCounts::default();
-        Self { index, shared, users, dirty, computer, slots, folded }
+        let residency = Residency::new(shared.resident_bytes_max);
+        Self {
+            index,
+            users,
+            dirty,
+            computer,
+            slots,
+            folded: FoldCounts::default(),
+            residency,
+            activated: 0,
+            left_before: 0,
+            shared,
+        }
     }
 
     /// Its users.
@@ -212,6 +241,36 @@ impl Shard {
     /// Number of users with events that no window has covered.
     pub fn dirty_users(&self) -> usize {
         self.dirty.len()
+    }
+
+    /// Whether a window should close, for users that changed take their share of the memory.
+    pub fn wants_window(&self) -> bool {
+        self.residency.wants_window(self.users.used_bytes())
+    }
+
+    /// Whether there is no room for more users before a window is stored.
+    pub fn is_full(&self) -> bool {
+        self.residency.is_full(self.users.used_bytes())
+    }
+
+    /// The windows that were closed are stored: their users may leave from now on.
+    pub fn stored(&mut self) {
+        for guest in self.residency.stored() {
+            self.users.remove(guest);
+            self.residency.free(guest);
+        }
+        self.make_room();
+    }
+
+    /// Lets users leave until the others are within the budget, as far as that can be.
+    fn make_room(&mut self) {
+        let mut wanted = self.residency.room_wanted(self.users.used_bytes());
+        while wanted > 0
+            && let Some(slot) = self.residency.next_to_leave()
+        {
+            wanted = wanted.saturating_sub(self.users.user_bytes(slot));
+            self.users.remove(slot);
+        }
     }
 
     /// Folds a block's events into their users.
@@ -229,11 +288,13 @@ impl Shard {
             }
         }
         self.folded.add(counts);
+        // Not before: the block's users would have to be kept out of it.
+        self.make_room();
         Ok(counts)
     }
 
     fn fold_from(&mut self, stream: u8, part: &ShardRows, at: &mut usize, counts: &mut FoldCounts) {
-        let layout = &self.shared.ruleset.layout;
+        let layout = &Arc::clone(&self.shared.ruleset.layout);
         let stream = &layout.streams[usize::from(stream)];
         let rows = part.rows.chunks_exact(stream.width).skip(*at);
         for row in rows {
@@ -242,13 +303,19 @@ impl Shard {
             }
             let slot = self.slots[*at];
             let user = self.users.get_mut(slot);
+            let bytes = user.state.rows_bytes();
             match user.state.fold(row, stream, layout) {
                 Folded::New => {
                     counts.new += 1;
                     user.unsaved = true;
-                    if !user.dirty {
-                        user.dirty = true;
-                        self.dirty.push(slot);
+                    let (grown, was_dirty) = (user.state.rows_bytes() - bytes, user.dirty);
+                    if grown > 0 {
+                        self.users.count_growth(slot, grown);
+                    }
+                    if was_dirty {
+                        self.residency.grown(grown);
+                    } else {
+                        self.mark_dirty(slot);
                     }
                 }
                 Folded::Repeat => counts.repeats += 1,
@@ -258,70 +325,19 @@ impl Shard {
         }
     }
 
-    /// Fills `slots`, one a row; activates users that are not resident.
-    fn find_users(&mut self, part: &ShardRows) -> Result<(), ProfileError> {
-        self.slots.clear();
-        let mut new = Vec::new();
-        for at in 0..part.hashes.len() {
-            let hash = part.hashes[at];
-            let found = match &part.uids {
-                Uids::Numbers(uids) => self.users.find_number(hash, uids[at]),
-                Uids::Texts(uids) => self.users.find(hash, &Uid::Str(uids[at].clone())),
-            };
-            self.slots.push(found.unwrap_or_else(|| {
-                let uid = match &part.uids {
-                    Uids::Numbers(uids) => Uid::U64(uids[at]),
-                    Uids::Texts(uids) => Uid::Str(uids[at].clone()),
-                };
-                let slot = self.users.insert(hash, uid);
-                new.push(slot);
-                slot
-            }));
-        }
-        self.activate(&new)
-    }
-
-    /// Loads users from the store, as far as it knows them.
-    fn activate(&mut self, slots: &[Slot]) -> Result<(), ProfileError> {
-        if slots.is_empty() || !self.shared.store_had_profiles {
-            return Ok(());
-        }
-        let keys: Vec<UidKey> = slots.iter().map(|s| self.users.key(*s)).collect();
-        let stored = self.shared.store.profiles(&keys)?;
-        for (slot, bytes) in slots.iter().zip(stored) {
-            if let Some(bytes) = bytes {
-                self.load(*slot, &bytes)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Fills a user from its stored profile.
-    fn load(&mut self, slot: Slot, bytes: &[u8]) -> Result<(), ProfileError> {
-        let Shared { ruleset, texts, store, schemas, .. } = &self.shared;
-        let tags = decode_tags(bytes)?;
-        let schema = schemas.get(tags.head.schema, ruleset, store.as_ref())?;
-        let state = tags.state(&schema.layout, &ruleset.layout, texts)?;
-        let user = self.users.get_mut(slot);
-        user.state = state;
-        user.open = Some(schema.open_bytes(&tags)).filter(|open| !open.is_empty());
-        user.due_ms = tags.head.due_ms;
-        user.version = tags.head.version;
-        // One that was quarantined by an earlier process is tried again: a fix may have come.
-        user.unsaved = tags.head.schema != ruleset.schema_id || tags.head.quarantined;
-        let codes = schema.packed_codes(&tags, ruleset.plan.packing());
-        self.users.set_codes(slot, &codes);
-        Ok(())
-    }
-
     fn quarantine(&mut self, slot: Slot) {
         let user = self.users.get_mut(slot);
         user.quarantined = true;
         self.shared.quarantine.add(user.hash);
         if !user.dirty {
-            user.dirty = true;
-            self.dirty.push(slot);
+            self.mark_dirty(slot);
         }
+    }
+
+    fn mark_dirty(&mut self, slot: Slot) {
+        self.users.get_mut(slot).dirty = true;
+        self.dirty.push(slot);
+        self.residency.dirtied(slot, self.users.user_bytes(slot));
     }
 
     /// Computes the tags of dirty and due users.
@@ -331,7 +347,7 @@ impl Shard {
         stats.folded = std::mem::take(&mut self.folded);
         let mut slots = std::mem::take(&mut self.dirty);
         self.add_due(window, &mut slots, &mut stats)?;
-        let guests = self.add_stored(&window.also, &mut slots)?;
+        self.add_stored(&window.also, &mut slots)?;
         stats.examined_users = window.also.len() as u64;
         let mut work = Work {
             users: &mut self.users,
@@ -346,84 +362,19 @@ impl Shard {
             cursor: crate::store::DueCursor { due_ms, window: window.window, shard: self.index },
             keys,
         });
-        for slot in slots {
-            self.users.get_mut(slot).dirty = false;
+        for slot in &slots {
+            self.users.get_mut(*slot).dirty = false;
+            self.users.count(*slot);
         }
-        guests.into_iter().for_each(|slot| self.users.remove(slot));
+        self.residency.closed(&slots);
         let due = packs.collect();
         stats.resident_users = self.users.len() as u64;
-        // Looks at every user: once the sources have ended, not in every window.
-        if window.roll_up {
-            stats.resident_bytes = self.users.bytes() as u64;
-        }
+        stats.resident_bytes = self.users.bytes() as u64;
+        stats.activated_users = std::mem::take(&mut self.activated);
+        stats.passivated_users = self.residency.left() - self.left_before;
+        self.left_before = self.residency.left();
         stats.packed_bytes = profiles.iter().map(|p| p.1.len() as u64).sum();
         Ok(ShardWindow { window: window.window, shard: self.index, profiles, due, stats })
-    }
-
-    /// Adds users that are due.
-    fn add_due(
-        &mut self,
-        window: &WindowClose,
-        slots: &mut Vec<Slot>,
-        stats: &mut WindowStats,
-    ) -> Result<(), ProfileError> {
-        let kind = self.shared.ruleset.catalog.uid;
-        let (mut wanted, mut new) = (Vec::with_capacity(window.due.len()), Vec::new());
-        for key in &window.due {
-            // A key that is no uid was written by nobody: the store's identity guards its type.
-            let Ok(uid) = Uid::from_key(kind, key) else { continue };
-            let hash = hash_of(&uid);
-            let slot = self.users.find(hash, &uid).unwrap_or_else(|| {
-                let slot = self.users.insert(hash, uid);
-                new.push(slot);
-                slot
-            });
-            wanted.push(slot);
-        }
-        self.activate(&new)?;
-        for slot in wanted {
-            let user = self.users.get_mut(slot);
-            if user.dirty {
-                continue;
-            }
-            if user.due_ms.is_none_or(|due| due > window.as_of_ms) {
-                stats.stale_due += 1;
-                continue;
-            }
-            stats.due_users += 1;
-            user.dirty = true;
-            slots.push(slot);
-        }
-        Ok(())
-    }
-
-    /// Adds users as they are stored. Returns those that are resident for this window only.
-    fn add_stored(
-        &mut self,
-        stored: &[(UidKey, Bytes)],
-        slots: &mut Vec<Slot>,
-    ) -> Result<Vec<Slot>, ProfileError> {
-        let kind = self.shared.ruleset.catalog.uid;
-        let mut guests = Vec::new();
-        for (key, bytes) in stored {
-            let Ok(uid) = Uid::from_key(kind, key) else { continue };
-            let hash = hash_of(&uid);
-            let slot = match self.users.find(hash, &uid) {
-                Some(slot) => slot,
-                None => {
-                    let slot = self.users.insert(hash, uid);
-                    guests.push(slot);
-                    self.load(slot, bytes)?;
-                    slot
-                }
-            };
-            let user = self.users.get_mut(slot);
-            if !user.dirty {
-                user.dirty = true;
-                slots.push(slot);
-            }
-        }
-        Ok(guests)
     }
 }
 

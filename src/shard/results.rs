@@ -123,6 +123,7 @@ impl Work<'_> {
 
     fn write_profile(&mut self, slot: Slot, texts: &TextsView<'_>, kept: &mut Kept) {
         let user = self.users.get_mut(slot);
+        self.stats.new_users += u64::from(user.version == 0);
         user.version += 1;
         user.unsaved = false;
         let user = self.users.get(slot);

@@ -1,4 +1,4 @@
-//! A panic costs one user.
+//! A panic costs one user; a user leaves memory only when its last profile is stored.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use crate::dimension::{CacheOptions, Dimensions};
 use crate::event::Decoder;
 use crate::event::reject::Reason;
 use crate::store::memory::MemoryStore;
-use crate::store::{ClockMode, Identity};
+use crate::store::{ClockMode, Identity, WindowWrite};
+use crate::user::snapshot::decode_tags;
 use crate::write::profile::label_of;
 
 const CATALOG: &str = "name: t\nuid: u64\ntimezone: UTC\n";
@@ -36,7 +37,7 @@ group: g
 bands: {of: spent, cuts: [100], labels: [low, high]}
 ";
 
-fn shard() -> Shard {
+fn shard(resident_bytes_max: usize) -> Shard {
     let mut files: Vec<(String, String)> = [
         ("catalog.yaml", CATALOG),
         ("streams/buy.yaml", STREAM),
@@ -61,6 +62,7 @@ fn shard() -> Shard {
             quarantine: Arc::default(),
             store_had_profiles: false,
             state_bytes_max: 1 << 20,
+            resident_bytes_max,
             batch_users_max: 64,
         },
     )
@@ -79,6 +81,14 @@ fn lines(users: std::ops::Range<u64>, cents: u64) -> String {
         format!("{{\"id\":\"{user}-{cents}\",\"user\":{user},\"at\":0,\"cents\":{cents}}}\n")
     };
     users.map(line).collect()
+}
+
+fn feed(shard: &mut Shard, decoder: &mut Decoder, users: std::ops::Range<u64>, cents: u64) {
+    let decoded = decoder.lines(lines(users, cents).as_bytes(), 1, 0, None);
+    assert_eq!(decoded.rejects, []);
+    for block in &decoded.blocks {
+        shard.fold(block.stream, &block.shards[0]).expect("a memory store does not fail");
+    }
 }
 
 fn close(shard: &mut Shard) -> ShardWindow {
@@ -100,13 +110,9 @@ fn close(shard: &mut Shard) -> ShardWindow {
 
 #[test]
 fn a_user_who_panics_is_quarantined_and_the_others_are_computed() {
-    let mut shard = shard();
+    let mut shard = shard(usize::MAX);
     let mut decoder = decoder(&shard);
-    let decoded = decoder.lines(lines(1..200, 150).as_bytes(), 1, 0, None);
-    assert_eq!(decoded.rejects, []);
-    for block in &decoded.blocks {
-        shard.fold(block.stream, &block.shards[0]).expect("no store to fail");
-    }
+    feed(&mut shard, &mut decoder, 1..200, 150);
     shard.computer.poison = Some(Uid::U64(77));
     let window = close(&mut shard);
     assert_eq!(window.stats.quarantined, 1);
@@ -125,4 +131,33 @@ fn a_user_who_panics_is_quarantined_and_the_others_are_computed() {
     let reasons: Vec<Reason> = decoded.rejects.iter().map(|r| r.reason).collect();
     assert_eq!(reasons, [Reason::Quarantined], "later events of that user, and only of it");
     assert_eq!(decoded.blocks[0].accepted, 2);
+}
+
+#[test]
+fn users_of_a_window_stay_until_it_is_stored_and_come_back_as_they_were() {
+    let mut shard = shard(4_000);
+    let mut decoder = decoder(&shard);
+    feed(&mut shard, &mut decoder, 1..50, 60);
+    assert!(shard.wants_window(), "49 users take more than half of 4,000 bytes");
+    let first = close(&mut shard);
+    assert!(!shard.wants_window());
+    feed(&mut shard, &mut decoder, 50..51, 60);
+    assert_eq!(shard.users().len(), 50, "nobody could leave: the window is not stored");
+    assert!(shard.is_full() && shard.wants_window());
+
+    let write = WindowWrite { profiles: first.profiles, due: first.due, ..WindowWrite::default() };
+    shard.shared.store.write_window(write).expect("a memory store does not fail");
+    shard.stored();
+    assert!(!shard.is_full() && shard.users().len() < 25, "{} stay", shard.users().len());
+    assert!(shard.users().used_bytes() <= 4_000, "{} bytes", shard.users().used_bytes());
+
+    feed(&mut shard, &mut decoder, 1..50, 61);
+    let second = close(&mut shard);
+    assert!(second.stats.activated_users > 25, "{}", second.stats.activated_users);
+    assert_eq!(second.stats.new_users, 1, "the others were known");
+    let high = |(_, bytes): &&(UidKey, Bytes)| {
+        let tags = decode_tags(bytes).expect("just written");
+        tags.head.version == 2 && shard.shared.ruleset.plan.packing().get(tags.codes, 0) == 2
+    };
+    assert_eq!(second.profiles.iter().filter(high).count(), 49, "both events of each count");
 }

@@ -12,6 +12,9 @@ use crate::user::state::UserState;
 /// copied.
 const PIECE_USERS: usize = 1 << 12;
 
+/// What a user takes in the index, at most of the time.
+const INDEX_BYTES: usize = 8;
+
 /// One resident user.
 #[derive(Debug, Clone)]
 pub struct User {
@@ -33,6 +36,8 @@ pub struct User {
     pub unsaved: bool,
     /// Its state or a rule panicked.
     pub quarantined: bool,
+    /// What [`UserTable::used_bytes`] has counted for the memory behind this struct.
+    counted_bytes: u32,
 }
 
 /// Slot of a user in its shard.
@@ -49,6 +54,8 @@ pub struct UserTable {
     slots: usize,
     free: Vec<Slot>,
     by_uid: HashTable<Slot>,
+    /// Memory behind the structs, as counted last for each user.
+    heap_bytes: usize,
 }
 
 fn place(slot: Slot) -> (usize, usize) {
@@ -60,7 +67,8 @@ impl UserTable {
     /// An empty table. `code_bytes`: what one user's codes take.
     pub fn new(code_bytes: usize) -> Self {
         let (users, codes, free) = (Vec::new(), Vec::new(), Vec::new());
-        Self { users, codes, code_bytes, slots: 0, free, by_uid: HashTable::new() }
+        let by_uid = HashTable::new();
+        Self { users, codes, code_bytes, slots: 0, free, by_uid, heap_bytes: 0 }
     }
 
     /// The slot of a numeric uid.
@@ -90,6 +98,7 @@ impl UserTable {
             dirty: false,
             unsaved: false,
             quarantined: false,
+            counted_bytes: 0,
         };
         let slot = match self.free.pop() {
             Some(slot) => {
@@ -104,6 +113,7 @@ impl UserTable {
             users[piece][at].hash
         };
         self.by_uid.insert_unique(hash, slot, hash_of);
+        self.count(slot);
         slot
     }
 
@@ -123,8 +133,11 @@ impl UserTable {
         let hash = self.get(slot).hash;
         if let Ok(entry) = self.by_uid.find_entry(hash, |s| *s == slot) {
             entry.remove();
-            self.get_mut(slot).state = UserState::default();
-            self.get_mut(slot).open = None;
+            let user = self.get_mut(slot);
+            user.state = UserState::default();
+            user.open = None;
+            user.uid = Uid::U64(0);
+            self.count(slot);
             let (piece, at) = place(slot);
             self.codes[piece][at * self.code_bytes..(at + 1) * self.code_bytes].fill(0);
             self.free.push(slot);
@@ -198,13 +211,55 @@ impl UserTable {
         self.get(slot).uid.to_key()
     }
 
-    /// Memory of all users, the table included.
+    /// Counts the memory of a user that was loaded, computed or forgotten.
+    pub fn count(&mut self, slot: Slot) {
+        let user = self.get_mut(slot);
+        let bytes = user.heap_bytes();
+        let before = std::mem::replace(&mut user.counted_bytes, saturated(bytes)) as usize;
+        self.heap_bytes = self.heap_bytes + bytes.min(saturated(bytes) as usize) - before;
+    }
+
+    /// Counts what a user's rows have grown by.
+    #[inline]
+    pub fn count_growth(&mut self, slot: Slot, bytes: usize) {
+        let user = self.get_mut(slot);
+        let before = user.counted_bytes;
+        user.counted_bytes = before.saturating_add(saturated(bytes));
+        self.heap_bytes += (self.get(slot).counted_bytes - before) as usize;
+    }
+
+    /// What a user takes, as counted last: its struct, its codes, its place in the index, and the
+    /// memory behind it.
+    pub fn user_bytes(&self, slot: Slot) -> usize {
+        self.slot_bytes() + self.get(slot).counted_bytes as usize
+    }
+
+    fn slot_bytes(&self) -> usize {
+        size_of::<User>() + self.code_bytes + INDEX_BYTES
+    }
+
+    /// Memory of the users that are resident, as counted last.
+    pub fn used_bytes(&self) -> usize {
+        self.len() * self.slot_bytes() + self.heap_bytes
+    }
+
+    /// Memory of all users, the table and its free slots included.
     pub fn bytes(&self) -> usize {
-        let open = |u: &User| u.open.as_ref().map_or(0, |o| o.len());
-        let each = self.iter().map(|u| u.state.heap_bytes() + open(u));
-        each.sum::<usize>()
-            // What lies behind the last slot of a piece has never been touched.
+        // What lies behind the last slot of a piece has never been touched.
+        self.heap_bytes
             + self.slots * (size_of::<User>() + self.code_bytes)
             + self.by_uid.capacity() * 5
     }
+}
+
+impl User {
+    /// Memory behind this struct.
+    fn heap_bytes(&self) -> usize {
+        let uid = if let Uid::Str(text) = &self.uid { text.len() } else { 0 };
+        self.state.heap_bytes() + self.open.as_ref().map_or(0, |o| o.len()) + uid
+    }
+}
+
+fn saturated(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }

@@ -142,10 +142,16 @@ impl UserState {
         self.rows_count as usize
     }
 
-    /// Memory behind this state, without the struct itself.
+    /// Memory behind this state, without the struct itself. Looks at each settled cell.
     pub fn heap_bytes(&self) -> usize {
+        self.rows_bytes() + self.settled.as_ref().map_or(0, |s| s.heap_bytes())
+    }
+
+    /// The part of it that grows with an event.
+    #[inline]
+    pub fn rows_bytes(&self) -> usize {
         let index = self.index.as_ref().map_or(0, |i| i.capacity() * 5 + 64);
-        self.rows.capacity() * 8 + index + self.settled.as_ref().map_or(0, |s| s.heap_bytes())
+        self.rows.capacity() * 8 + index
     }
 
     /// Rolls days that lie more than the horizon before `as_of` up into lifetime. Their event ids are

@@ -64,6 +64,7 @@ impl Assembly {
     /// The write, and what the shards did. `folds` grows by this window's counts.
     pub fn finish(mut self, folds: &mut FoldTotals) -> (WindowWrite, WindowStats) {
         folds.add(self.stats.folded);
+        folds.users += self.stats.new_users;
         let write = &mut self.write;
         write.due_done = self.due_done;
         write.meta = self.meta;

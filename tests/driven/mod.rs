@@ -50,9 +50,16 @@ pub struct Driver {
 }
 
 impl Driver {
-    pub fn open(ruleset: &Arc<Ruleset>, store: &Arc<dyn Store>, shards: usize) -> Self {
+    /// `resident_bytes_max`: what resident users may take.
+    pub fn open(
+        ruleset: &Arc<Ruleset>,
+        store: &Arc<dyn Store>,
+        shards: usize,
+        resident_bytes_max: usize,
+    ) -> Self {
         let (rules, at) = (Arc::clone(ruleset), Arc::clone(store));
         let engine = Direct::open(rules, at, shards, Arc::new(|| 0)).unwrap();
+        let engine = engine.within(resident_bytes_max);
         let decoder = |stream: usize| {
             let name = ruleset.catalog.streams[stream].name.as_str();
             let (catalog, layout) = (&ruleset.catalog, &ruleset.layout);

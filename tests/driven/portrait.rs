@@ -53,7 +53,7 @@ pub fn store(ruleset: &Ruleset) -> Arc<dyn Store> {
 
 /// Reads all events and closes one window.
 pub fn run(ruleset: &Arc<Ruleset>, store: &Arc<dyn Store>, as_of_ms: i64) -> Driver {
-    let mut driver = Driver::open(ruleset, store, 2);
+    let mut driver = Driver::open(ruleset, store, 2, usize::MAX);
     for (at, stream) in ruleset.catalog.streams.iter().enumerate() {
         let lines = text(&format!("{}.jsonl.gz", stream.name));
         driver.feed(at, &lines, Some(AS_OF_MS + ruleset.catalog.max_ahead_ms));

@@ -50,6 +50,7 @@ pub fn options(
         batches_under_way_max: 4,
         rejects_waiting_max: 10_000,
         state_bytes_max: 1 << 20,
+        resident_bytes_max: usize::MAX,
         batch_users_max: 256,
         dimension_cache: tagloom::dimension::CacheOptions::default(),
         changed_users_per_s_max: std::num::NonZeroU32::MAX,
