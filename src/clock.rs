@@ -108,6 +108,11 @@ pub fn wall_ms() -> i64 {
     Timestamp::now().as_millisecond()
 }
 
+/// The earlier of two instants, where there are any.
+pub fn earlier(a: Option<i64>, b: Option<i64>) -> Option<i64> {
+    a.into_iter().chain(b).min()
+}
+
 /// An instant as ISO 8601 in UTC, for messages.
 pub fn show_instant(instant_ms: i64) -> String {
     Timestamp::from_millisecond(instant_ms)

@@ -1,84 +1,11 @@
 //! The author's commands, as people type them: output, exit codes, remedies.
 #![expect(clippy::unwrap_used, reason = "a test stops where what it stands on does not hold")]
 
+mod shop;
+
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
 
-use tempfile::TempDir;
-
-const FILES: [(&str, &str); 6] = [
-    ("tags/catalog.yaml", "name: shop\nuid: u64\ntimezone: UTC\nparams: {big: 100}\n"),
-    (
-        "tags/streams/s.yaml",
-        "stream: consume\nfrom: {file: consume.jsonl}\ncolumns: {sku: string, price: int, at: \
-         timestamp(iso), user: u64}\nuid: user\ntime: at\n",
-    ),
-    (
-        "tags/features/f.yaml",
-        "feature: spend_{span}\nstream: consume\nvalue: sum(price)\nwindow: '{span}'\nmatrix: {span: \
-         [7d, 30d]}\n---\nfeature: last_sku\nstream: consume\nvalue: last(sku)\nwindow: lifetime\n",
-    ),
-    (
-        "tags/dimensions/d.yaml",
-        "dimension: product\nfile: products.csv\nkey: last_sku\ncolumns: {shelf: string}\n",
-    ),
-    (
-        "tags/rules/r.yaml",
-        "tag: level\ndoc: How much.\nowner: growth\ngroup: value\nbands: {of: spend_30d, cuts: [50], \
-         labels: [low, high], missing: none}\ncases:\n  - given: {consume: [{sku: A, price: 50, at: \
-         -1d}]}\n    expect: {level: high}\n    after: {29d: {level: low}}\n---\ntag: shelf\ndoc: \
-         Where.\nowner: shop\ngroup: place\nexpr: product_shelf\n---\ntag: big\ndoc: Big.\nowner: \
-         growth\ngroup: value\nexpr: spend_7d >= $big AND level = 'high'\n",
-    ),
-    ("tags/products.csv", "key,shelf\nA,top\nB,low\n"),
-];
-
-struct Shop(TempDir);
-
-impl Shop {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        for (path, text) in FILES {
-            let path = dir.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        let events = "{\"sku\":\"A\",\"price\":120,\"at\":\"2026-03-01T12:00:00Z\",\"user\":7}\n";
-        fs::write(dir.path().join("tags/consume.jsonl"), events).unwrap();
-        Self(dir)
-    }
-
-    fn edit(&self, path: &str, from: &str, to: &str) {
-        let path = self.0.path().join(path);
-        let text = fs::read_to_string(&path).unwrap();
-        assert!(text.contains(from), "{from}");
-        fs::write(path, text.replace(from, to)).unwrap();
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        tagloom(args, self.0.path())
-    }
-
-    /// Runs it and looks for texts in what it says; gives what it says.
-    #[track_caller]
-    fn check(&self, args: &[&str], code: i32, texts: &[&str]) -> String {
-        let output = self.run(args);
-        let said = String::from_utf8_lossy(&output.stdout).into_owned()
-            + &String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-        for text in texts {
-            assert!(said.contains(text), "{args:?} does not say `{text}`:\n{said}");
-        }
-        said
-    }
-}
-
-fn tagloom(args: &[&str], dir: &Path) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tagloom"));
-    command.args(args).current_dir(dir).env_clear();
-    command.output().unwrap()
-}
+use shop::Shop;
 
 #[test]
 fn test_runs_cases_before_tags_have_ids_and_says_what_fails() {

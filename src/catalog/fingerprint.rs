@@ -41,6 +41,7 @@ pub(super) fn of(catalog: &Catalog) -> u64 {
     }
     for t in &catalog.tags {
         writeln!(text, "tag {} {} {} {:?}", t.name, t.id, sql(&t.expr), t.domain).ok();
+        writeln!(text, "{:?} {}", t.terms.valid, t.terms.shadow).ok();
     }
     twox_hash::XxHash3_64::oneshot(text.as_bytes())
 }

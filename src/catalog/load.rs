@@ -371,6 +371,7 @@ fn put_together(
             domain: typed.domain,
             id: String::new(),
             was: draft.was.iter().map(|w| w.text.clone()).collect(),
+            terms: typed.terms,
             place: draft.place,
         };
         lock.settle(&mut tag, &mut behind);

@@ -27,6 +27,7 @@ pub mod sql_text;
 mod stream;
 mod sugar;
 mod tag;
+pub mod terms;
 mod yaml;
 
 pub use self::expression::words;

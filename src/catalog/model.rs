@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, TimeUnit};
 use datafusion_expr::Expr;
 
 use super::place::Place;
+use super::terms::Terms;
 use crate::clock::Zone;
 
 /// How users are named. One type per store.
@@ -461,6 +462,8 @@ pub struct Tag {
     pub id: String,
     /// Names the tag had before.
     pub was: Vec<String>,
+    /// The terms on which it is given out.
+    pub terms: Terms,
     /// Where its name stands.
     pub place: Place,
 }

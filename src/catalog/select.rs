@@ -74,6 +74,18 @@ impl Selection {
         Ok(Self { tags, everything: false })
     }
 
+    /// Without shadow tags. An error when nothing else was asked for.
+    pub fn published(mut self, catalog: &Catalog) -> Result<Self, String> {
+        let shadow = self.tags.extract_if(.., |at| catalog.tags[*at].terms.shadow).last();
+        match shadow {
+            Some(at) if self.tags.is_empty() => Err(format!(
+                "`{}` is a shadow tag: it is not published (`tagloom get --shadow` shows it)",
+                catalog.tags[at].name
+            )),
+            _ => Ok(self),
+        }
+    }
+
     /// Whether a tag (by catalogue index) is meant.
     pub fn contains(&self, tag: usize) -> bool {
         self.tags.contains(&tag)

@@ -16,6 +16,7 @@ use super::model::{Domain, TypedExpr};
 use super::place::{Diagnostics, Place};
 use super::report::{Origin, Reports};
 use super::sugar::{Body, KEYS, Word};
+use super::terms::{self, Terms};
 use super::yaml::{Node, Text};
 use crate::rule::sql::{self, ScopeKind};
 
@@ -37,6 +38,7 @@ pub(super) struct Draft<'a> {
     /// Where the body stands, and the body.
     body: Option<(Place, Body)>,
     labels: Option<Vec<Word>>,
+    terms: terms::Draft,
     /// The name is in order and its own.
     good: bool,
 }
@@ -46,6 +48,7 @@ pub(super) struct Typed {
     pub(super) expr: TypedExpr,
     /// Closed text domains have the labels of the rule, not yet in the order of the lock.
     pub(super) domain: Domain,
+    pub(super) terms: Terms,
 }
 
 /// The keys of one document.
@@ -59,15 +62,8 @@ struct Written<'a> {
     cases: &'a [Node],
     body: Option<(&'static str, &'a Node)>,
     labels: Option<&'a Node>,
+    terms: terms::Written<'a>,
 }
-
-const LATER: &[(&str, &str)] = &[
-    ("deprecated", "say it in `doc` or `meta`"),
-    ("valid_from", "leave it out; compare `as_of_date` in the expression"),
-    ("valid_until", "leave it out; compare `as_of_date` in the expression"),
-    ("shadow", "leave it out"),
-    ("expect", "leave it out; `cases` are tested"),
-];
 
 /// Reads one document and claims its tags' names.
 pub(super) fn read<'a>(node: &'a Node, build: &mut Build<'_>, drafts: &mut Vec<Draft<'a>>) {
@@ -75,7 +71,6 @@ pub(super) fn read<'a>(node: &'a Node, build: &mut Build<'_>, drafts: &mut Vec<D
     let bare = Origin { item, expansion: None };
     let read = build.reports.on(&bare, |out| {
         let mut fields = Fields::open(node, "a tag", out)?;
-        fields.later(LATER);
         let name = fields.need_text("tag", out);
         let matrix = Matrix::read(&mut fields, name, out);
         let written = read_fields(fields, name, out);
@@ -116,6 +111,7 @@ fn read_fields<'a>(
         cases,
         body: bodies.first().copied(),
         labels: fields.take("labels"),
+        terms: terms::Written::take(&mut fields, out),
         // Without a name the rest was still looked at, for its own mistakes.
         name: match name {
             Some(name) => name,
@@ -167,6 +163,7 @@ fn expand<'a>(
         let texts: Vec<&Text> = items.iter().filter_map(|i| text_of(i, "labels", out)).collect();
         texts.into_iter().map(|t| word(t, out)).collect()
     });
+    let terms = written.terms.read(&binding, &build.settings.zone, out);
     let body = written
         .body
         .and_then(|(key, node)| Some((node.place, Body::read(key, node, &binding, out)?)));
@@ -183,6 +180,7 @@ fn expand<'a>(
         binding,
         body,
         labels,
+        terms,
         good,
     }
 }
@@ -198,6 +196,7 @@ pub(super) fn type_all(
     for cycle in &cyclic {
         report_cycle(drafts, cycle, &reads, &mut reports);
     }
+    check_reads(drafts, &reads, &mut reports);
     let mut typed: Vec<Option<Typed>> = drafts.iter().map(|_| None).collect();
     let in_order: BTreeSet<usize> = order.iter().copied().collect();
     for (at, draft) in drafts.iter().enumerate() {
@@ -245,6 +244,19 @@ fn reads(drafts: &[Draft<'_>], reports: &mut Reports) -> Vec<Vec<(usize, Place)>
             reads
         })
         .collect()
+}
+
+/// What the terms of tags say about reading each other.
+fn check_reads(drafts: &[Draft<'_>], reads: &[Vec<(usize, Place)>], reports: &mut Reports) {
+    for (draft, reads) in drafts.iter().zip(reads) {
+        reports.on(&draft.origin, |out| {
+            for (of, place) in reads {
+                let of = &drafts[*of];
+                let reader = (draft.name.as_str(), &draft.terms);
+                terms::check_read(reader, (&of.name, &of.terms), *place, out);
+            }
+        });
+    }
 }
 
 /// The tags in an order such that each comes after those it reads, as near to catalogue order as
@@ -315,7 +327,8 @@ fn type_one(draft: &Draft<'_>, build: &Build<'_>, out: &mut Diagnostics) -> Opti
     let sql = body.sql(*whole, &typer, &build.reach, out)?;
     let expr = typer.any(&sql, &build.reach, out)?;
     let domain = domain(draft, &expr, out)?;
-    Some(Typed { expr, domain })
+    let terms = draft.terms.settle(&domain, out);
+    Some(Typed { expr, domain, terms })
 }
 
 fn domain(draft: &Draft<'_>, expr: &TypedExpr, out: &mut Diagnostics) -> Option<Domain> {

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Failure, dims, export, open, rejects};
+use super::{Failure, dims, export, open, rejects, survey};
 use crate::catalog::place::Files;
 use crate::catalog::select::Selection;
 use crate::config::{Config, StoreKind};
 use crate::engine::ruleset::Ruleset;
-use crate::serve::local::{AskError, Handler, Refusal, Request, Server, ask, socket_path};
+use crate::serve::local::{
+    AskError, Handler, Refusal, Request, Server, SurveyRequest, ask, socket_path,
+};
 use crate::serve::read::{ReadError, Reader, UserTags};
 use crate::store::fjall::FjallStore;
 use crate::store::{Store, StoreError, Uid};
@@ -80,8 +82,11 @@ impl Desk {
             text.as_ref().map(|t| open::instant(t, &catalog.zone)).transpose()
         };
         match request {
-            Request::Get { uid: text, as_of, select } => {
-                let selection = Selection::parse(&select, catalog).map_err(Failure::input)?;
+            Request::Get { uid: text, as_of, select, shadow } => {
+                let mut selection = Selection::parse(&select, catalog).map_err(Failure::input)?;
+                if !shadow {
+                    selection = selection.published(catalog).map_err(Failure::Input)?;
+                }
                 let user = self.reader.read(&uid(&text)?, instant(&as_of)?);
                 let mut user = user.map_err(read_failure)?;
                 let tags = std::mem::take(&mut user.tags).into_iter().enumerate();
@@ -106,10 +111,14 @@ impl Desk {
                 let report = dims::load_with(store, &self.ruleset, &table, &path, key, progress)?;
                 Ok(dims::report_json(&report))
             }
+            Request::Survey { as_of, what } => {
+                survey::answer(&self.store, as_of.as_deref(), &what, progress)
+            }
             Request::Export { path, as_of, select } => {
+                let selection = Selection::parse(&select, catalog).map_err(Failure::input)?;
                 let what = export::What {
                     as_of: instant(&as_of)?.map(|at| (&self.reader, at)),
-                    selection: &Selection::parse(&select, catalog).map_err(Failure::input)?,
+                    selection: &selection.published(catalog).map_err(Failure::Input)?,
                 };
                 export::write_with(self.store.as_ref(), &self.ruleset, &path, &what, progress)?;
                 Ok(Value::Null)
@@ -126,6 +135,9 @@ pub(super) fn request<T: DeserializeOwned>(
 ) -> Result<T, Failure> {
     let value = match opened(config, &request, progress)? {
         Access::Own(desk) => desk.answer(request, progress)?,
+        Access::Store(store, as_of, what) => {
+            survey::answer(&store, as_of.as_deref(), &what, progress)?
+        }
         Access::Other(answer) => answer,
     };
     serde_json::from_value(value)
@@ -135,6 +147,8 @@ pub(super) fn request<T: DeserializeOwned>(
 /// Who answered.
 enum Access {
     Own(Box<Desk>),
+    /// For questions that bring their own catalogue.
+    Store(Arc<dyn Store>, Option<String>, SurveyRequest),
     Other(Value),
 }
 
@@ -149,7 +163,7 @@ fn opened(
     let mut tries = 0;
     loop {
         let locked = match open_for(config, wanted) {
-            Ok(desk) => return Ok(Access::Own(Box::new(desk))),
+            Ok(access) => return Ok(access),
             Err(OpenError::Locked(error)) => error,
             Err(OpenError::Other(failure)) => return Err(failure),
         };
@@ -169,25 +183,29 @@ enum OpenError {
     Other(Failure),
 }
 
-fn open_for(config: &Config, wanted: &Request) -> Result<Desk, OpenError> {
+fn open_for(config: &Config, wanted: &Request) -> Result<Access, OpenError> {
     if config.store.kind == StoreKind::Memory {
         return Err(OpenError::Other(open::no_store()));
     }
     // The store first: who holds it answers with the catalogue that it runs.
     let other = |failure| OpenError::Other(failure);
     let makes = matches!(wanted, Request::DimsLoad { .. });
+    let own = |desk| Access::Own(Box::new(desk));
     let options = open::fjall_options(config);
     let store = FjallStore::open_existing(&config.store.path, &options);
     match store {
+        Ok(store) if let Request::Survey { as_of, what } = wanted => {
+            Ok(Access::Store(Arc::new(store), as_of.clone(), what.clone()))
+        }
         Ok(store) => {
             let (ruleset, files) = open::ruleset_and_files(&config.catalog.path).map_err(other)?;
             let ruleset = Arc::new(ruleset);
-            Desk::new(ruleset, files, Arc::new(store)).map_err(other)
+            Desk::new(ruleset, files, Arc::new(store)).map(own).map_err(other)
         }
         Err(StoreError::NotFound { .. }) if makes => {
             let (ruleset, files) = open::ruleset_and_files(&config.catalog.path).map_err(other)?;
             let store = open::store(config, &ruleset, config.clock.mode).map_err(other)?;
-            Desk::new(Arc::new(ruleset), files, store).map_err(other)
+            Desk::new(Arc::new(ruleset), files, store).map(own).map_err(other)
         }
         Err(error @ StoreError::Locked { .. }) => Err(OpenError::Locked(error)),
         Err(error) => Err(OpenError::Other(open::store_failure(error))),
@@ -199,7 +217,8 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))
 }
 
-fn json(value: &impl serde::Serialize) -> Result<Value, Failure> {
+/// An answer as JSON.
+pub(super) fn json(value: &impl serde::Serialize) -> Result<Value, Failure> {
     serde_json::to_value(value).map_err(Failure::failed)
 }
 

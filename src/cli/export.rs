@@ -69,7 +69,8 @@ pub(super) fn run(args: ExportArgs, config: &Config, _json: bool) -> Outcome {
 /// Writes all profiles, sorted by uid: `uid`, then one column a tag in catalogue order.
 pub(super) fn write(store: &dyn Store, ruleset: &Ruleset, path: &Path) -> Outcome {
     let bar = progress::users_bar("export", 0);
-    let what = What { as_of: None, selection: &Selection::all(&ruleset.catalog) };
+    let selection = Selection::all(&ruleset.catalog).published(&ruleset.catalog);
+    let what = What { as_of: None, selection: &selection.map_err(Failure::Input)? };
     let done = write_with(store, ruleset, path, &what, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);

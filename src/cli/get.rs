@@ -29,12 +29,15 @@ pub(super) struct GetArgs {
     /// Also tags without a value
     #[arg(long)]
     all: bool,
+    /// Also shadow tags
+    #[arg(long)]
+    shadow: bool,
 }
 
 /// Runs the command.
 pub(super) fn run(args: GetArgs, config: &Config, json: bool) -> Outcome {
-    let GetArgs { uid, as_of, select, all } = args;
-    let request = Request::Get { uid, as_of, select };
+    let GetArgs { uid, as_of, select, all, shadow } = args;
+    let request = Request::Get { uid, as_of, select, shadow };
     let user: UserTags = desk::request(config, request, &mut |_, _| {})?;
     show(&user, all, json);
     Ok(())

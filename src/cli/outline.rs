@@ -218,6 +218,9 @@ impl<'a> Outline<'a> {
             self.reach.dimensions.len(),
         )
         .ok();
+        for line in super::terms::lines(self.catalog(), self.selection.tags()) {
+            writeln!(out, "{line}").ok();
+        }
     }
 
     fn costs(&self, out: &mut String, list: bool) {
@@ -291,7 +294,8 @@ impl<'a> Outline<'a> {
         });
         let tags = self.reach.tags.iter().map(|t| &catalog.tags[*t]).map(|t| {
             json!({"name": t.name, "id": t.id, "doc": t.doc, "owner": t.owner, "group": t.group,
-                "values": values(&t.domain), "reads": t.expr.columns, "place": at(files, t.place)})
+                "values": values(&t.domain), "reads": t.expr.columns, "place": at(files, t.place),
+                "terms": super::terms::json(t)})
         });
         let (cases, checks) = self.cases();
         let warnings = self.loaded.warnings.items.iter().map(

@@ -95,7 +95,8 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
         why.filter(|_| matches!(error, EngineError::NotPrepared)).unwrap_or(engine_failure(error))
     })?;
     let seconds = watch.elapsed().as_secs_f64();
-    summary::show(&report, &ruleset, seconds, json);
+    let shadow = summary::shadow(&report, &ruleset, store.as_ref())?;
+    summary::show(&report, &ruleset, &shadow, seconds, json);
     if let Some(path) = &args.export {
         super::export::write(store.as_ref(), &ruleset, path)?;
     }

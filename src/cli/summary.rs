@@ -2,15 +2,30 @@
 
 use std::collections::BTreeMap;
 
+use super::{Failure, desk};
 use crate::clock::show_instant;
 use crate::engine::Report;
 use crate::engine::ruleset::Ruleset;
+use crate::serve::tally::{self, Tally};
+use crate::store::Store;
+
+/// Values of a shadow tag that are listed.
+const VALUES_SHOWN: usize = 8;
 
 /// Prints the summary of a run.
 #[expect(clippy::print_stdout, reason = "a command's output")]
-pub(super) fn show(report: &Report, ruleset: &Ruleset, seconds: f64, json: bool) {
+pub(super) fn show(
+    report: &Report,
+    ruleset: &Ruleset,
+    shadow: &[Shadow],
+    seconds: f64,
+    json: bool,
+) {
     if json {
-        println!("{}", as_json(report, seconds));
+        let mut all = as_json(report, seconds);
+        let tags = shadow.iter().map(|s| (s.tag.clone(), serde_json::json!(s)));
+        all["shadow"] = tags.collect::<serde_json::Map<_, _>>().into();
+        println!("{all}");
         return;
     }
     let rate = |n: u64| per_second(n, seconds);
@@ -64,7 +79,58 @@ pub(super) fn show(report: &Report, ruleset: &Ruleset, seconds: f64, json: bool)
         println!("as of            {}", show_instant(as_of_ms));
     }
     println!("took             {seconds:.2} s, {} windows", report.windows);
+    show_shadow(shadow);
     warnings(report, ruleset);
+}
+
+/// What a shadow tag would have published.
+#[derive(Debug, serde::Serialize)]
+pub(super) struct Shadow {
+    /// The tag.
+    pub(super) tag: String,
+    /// How often it changed in this run.
+    pub(super) changes: u64,
+    /// Users by stored value.
+    pub(super) users: Tally,
+}
+
+/// Counts the shadow tags of a store after a run.
+pub(super) fn shadow(
+    report: &Report,
+    ruleset: &Ruleset,
+    store: &dyn Store,
+) -> Result<Vec<Shadow>, Failure> {
+    let all = &ruleset.catalog.tags;
+    let tags: Vec<usize> = (0..all.len()).filter(|t| all[*t].terms.shadow).collect();
+    if tags.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tallies = tally::stored(store, ruleset, &tags).map_err(desk::read_failure)?;
+    let shadow = |(tag, users): (usize, Tally)| Shadow {
+        tag: all[tag].name.clone(),
+        changes: report.stats.tags.get(tag).map_or(0, |stats| stats.flips),
+        users,
+    };
+    Ok(tags.into_iter().zip(tallies).map(shadow).collect())
+}
+
+#[expect(clippy::print_stdout, reason = "a command's output")]
+fn show_shadow(shadow: &[Shadow]) {
+    if shadow.is_empty() {
+        return;
+    }
+    println!("shadow tags, computed and counted but not published:");
+    for Shadow { tag, changes, users } in shadow {
+        let by_users = users.by_users();
+        let mut shown: Vec<String> =
+            by_users.iter().take(VALUES_SHOWN).map(|(v, users)| format!("{v} {users}")).collect();
+        let rest = by_users.iter().skip(VALUES_SHOWN).map(|(_, users)| users).sum::<u64>();
+        if rest + users.more > 0 {
+            shown.push(format!("other values {}", rest + users.more));
+        }
+        shown.push(format!("no value {}", users.without));
+        println!("  {tag:<30} {changes} changes; users: {}", shown.join(", "));
+    }
 }
 
 fn warnings(report: &Report, ruleset: &Ruleset) {

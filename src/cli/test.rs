@@ -6,22 +6,36 @@ use std::io::IsTerminal;
 use clap::Args;
 use serde_json::json;
 
-use super::{Failure, Outcome, open};
+use super::sql::at;
+use super::{Failure, Outcome, desk, open, progress};
+use crate::catalog::Loaded;
 use crate::catalog::model::{Case, Catalog};
 use crate::catalog::place::Files;
 use crate::catalog::select::{SELECT_HELP, Selection};
 use crate::config::Config;
 use crate::engine::cases::{CaseReport, CaseRunner, Wrong, local_time};
+use crate::serve::expect::{Report, Users};
+use crate::serve::local::{Request, SurveyRequest};
 
 /// Arguments of `tagloom test`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tagloom test                            all cases of the catalogue
   tagloom test --select group:winback     those of one group
-  tagloom test --select +win_back         those of a tag and of the tags it reads")]
+  tagloom test --select +win_back         those of a tag and of the tags it reads
+  tagloom test --store                    also what `expect` says, over all users of the store
+
+The store is store.path; beside a running `tagloom run` that process computes the answer, with
+the rules of --catalog. Exit code 1: something does not hold.")]
 pub(super) struct TestArgs {
     #[arg(long, value_name = "TERM", help = SELECT_HELP)]
     select: Vec<String>,
+    /// Also check `expect` of the tags over all users of the store
+    #[arg(long)]
+    store: bool,
+    /// With --store: as of this instant: ISO 8601, epoch milliseconds, or `now`
+    #[arg(long, value_name = "INSTANT", requires = "store")]
+    as_of: Option<String>,
 }
 
 /// Inputs shown for a check that does not hold.
@@ -45,21 +59,89 @@ pub(super) fn run(args: &TestArgs, config: &Config, json: bool) -> Outcome {
             failing.push((case, report));
         }
     }
+    let kept = args.store.then(|| promises(args, config)).transpose()?;
     if json {
         let failed: Vec<_> =
             failing.iter().map(|(c, r)| as_json(c, r, catalog, &loaded.files)).collect();
-        println!("{}", json!({"cases": ran, "checks": checks, "failed": failed}));
+        let expect = kept.as_ref().map(|kept| json!(kept));
+        println!("{}", json!({"cases": ran, "checks": checks, "failed": failed, "expect": expect}));
     } else {
         let color = std::io::stdout().is_terminal();
         for (case, report) in &failing {
             println!("{}", text(case, report, catalog, &loaded.files, color));
         }
         println!("{}", summary(ran, checks, &failing));
+        if let Some(kept) = &kept {
+            println!("{}", expect_text(kept, &loaded));
+        }
     }
-    if failing.is_empty() {
-        return Ok(());
+    let broken = kept.as_ref().map_or(0, |kept| kept.broken.len());
+    match (failing.len(), broken) {
+        (0, 0) => Ok(()),
+        (0, broken) => Err(Failure::Failed(format!("{broken} tags are not as expected"))),
+        (cases, 0) => Err(Failure::Failed(format!("{cases} of {ran} cases do not hold"))),
+        (cases, broken) => Err(Failure::Failed(format!(
+            "{cases} of {ran} cases do not hold, and {broken} tags are not as expected"
+        ))),
     }
-    Err(Failure::Failed(format!("{} of {ran} cases do not hold", failing.len())))
+}
+
+/// Whether tags keep what `expect` promises, over all users of the store.
+fn promises(args: &TestArgs, config: &Config) -> Result<Report, Failure> {
+    let what = SurveyRequest::Expect {
+        catalog: desk::absolute(&config.catalog.path)?,
+        select: args.select.clone(),
+    };
+    let bar = progress::users_bar("expect", 0);
+    let request = Request::Survey { as_of: args.as_of.clone(), what };
+    let report = desk::request(config, request, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    report
+}
+
+fn expect_text(report: &Report, loaded: &Loaded) -> String {
+    let mut out = String::new();
+    let all = report.surveyed.users;
+    for broken in &report.broken {
+        let place = at(&loaded.files, loaded.catalog.tags[broken.at].place);
+        // Writing to a String cannot fail.
+        writeln!(out, "\n{place}: `{}` is not as expected", broken.tag).ok();
+        if let (Some(without), Some(max)) = (&broken.without, &broken.null_share_max) {
+            let some = some_of(without);
+            let share = percent(without.users, all);
+            writeln!(out, "  {share} of users have no value, at most {max} may: {some}").ok();
+        }
+        for users in broken.outside.iter().take(READS_MAX) {
+            let value = users.value.as_deref().unwrap_or("");
+            let some = some_of(users);
+            writeln!(out, "  `{value}` is not accepted: {} users, {some}", users.users).ok();
+        }
+        let more: u64 = broken.outside.iter().skip(READS_MAX).map(|u| u.users).sum();
+        if more + broken.outside_more > 0 {
+            let more = more + broken.outside_more;
+            writeln!(out, "  and {more} users with other values that are not accepted").ok();
+        }
+    }
+    let as_of = local_time(report.surveyed.as_of_ms, &loaded.catalog.zone);
+    let what = format!("expect: {} tags over {all} users, as of {as_of}", report.tags);
+    match report.broken.len() {
+        0 => write!(out, "{what}: all as expected").ok(),
+        broken => write!(out, "\n{what}: {broken} are not as expected").ok(),
+    };
+    out
+}
+
+fn some_of(users: &Users) -> String {
+    format!("such as {}", users.examples.join(", "))
+}
+
+/// A share for people, as `12.3 %`.
+pub(super) fn percent(part: u64, all: u64) -> String {
+    let thousandths = (u128::from(part) * 1000 + u128::from(all) / 2) / u128::from(all.max(1));
+    format!("{}.{} %", thousandths / 10, thousandths % 10)
 }
 
 fn summary(ran: usize, checks: usize, failing: &[(&Case, CaseReport)]) -> String {

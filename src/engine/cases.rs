@@ -146,12 +146,8 @@ struct Scene<'a> {
 impl CaseRunner {
     /// Compiles a catalogue. Tags that have no id yet get one for the time being.
     pub fn new(catalog: &Catalog) -> Result<Self, CaseError> {
-        let mut catalog = catalog.clone();
-        for (at, tag) in catalog.tags.iter_mut().enumerate().filter(|(_, t)| t.id.is_empty()) {
-            tag.id = format!("new {at}");
-        }
-        let as_given = as_given(&catalog);
-        let ruleset = Arc::new(Ruleset::new(catalog)?);
+        let as_given = as_given(catalog);
+        let ruleset = Arc::new(Ruleset::provisional(catalog.clone())?);
         let texts = Arc::new(Texts::default());
         let decoder = |at: usize| {
             let name = format!("case: {}", as_given.streams[at].name);

@@ -47,6 +47,14 @@ pub enum RulesetError {
 }
 
 impl Ruleset {
+    /// Compiles a catalogue for reading only: tags that have no id yet get one for the time being.
+    pub fn provisional(mut catalog: Catalog) -> Result<Self, RulesetError> {
+        for (at, tag) in catalog.tags.iter_mut().enumerate().filter(|(_, t)| t.id.is_empty()) {
+            tag.id = format!("new {at}");
+        }
+        Self::new(catalog)
+    }
+
     /// Compiles a catalogue. Tags without an id in `ids.lock` are refused.
     pub fn new(catalog: Catalog) -> Result<Self, RulesetError> {
         if let Some(tag) = catalog.tags.iter().find(|t| t.id.is_empty()) {

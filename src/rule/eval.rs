@@ -102,6 +102,8 @@ pub struct Scratch {
     leaf_runs: Vec<bool>,
     slots: Vec<usize>,
     kernels: Vec<usize>,
+    /// Tags outside of their validity.
+    absent: Vec<usize>,
     safe: Vec<usize>,
     due: due::Scratch,
 }
@@ -170,7 +172,8 @@ impl Plan {
         self.prepare(inputs, rows, as_of, scratch);
         let mut columns = Columns { plan: self, inputs, rows, as_of, cache: Vec::new() };
         for stage in &self.stages {
-            self.sort_by_way(stage, scratch);
+            self.sort_by_way(stage, as_of, scratch);
+            self.put_absent(rows, scratch, out);
             let safe = std::mem::take(&mut scratch.safe);
             for tag in &safe {
                 self.run_safe(*tag, &mut columns, scratch, out);
@@ -239,21 +242,41 @@ impl Plan {
         }
     }
 
-    /// Which tags of a stage run as kernels on this chunk, and which DataFusion evaluates.
-    fn sort_by_way(&self, stage: &Stage, scratch: &mut Scratch) {
+    /// Which tags of a stage run as kernels on this chunk, which DataFusion evaluates, and which
+    /// have no value at this instant.
+    fn sort_by_way(&self, stage: &Stage, as_of: AsOf, scratch: &mut Scratch) {
         let (mut kernels, mut safe) =
             (std::mem::take(&mut scratch.kernels), std::mem::take(&mut scratch.safe));
+        let mut absent = std::mem::take(&mut scratch.absent);
         kernels.clear();
         safe.clear();
+        absent.clear();
         for tag in &stage.tags {
-            let way = if self.runs_as_kernel(&self.tags[*tag], scratch) {
+            let way = if !self.tags[*tag].valid.holds(as_of.ms) {
+                &mut absent
+            } else if self.runs_as_kernel(&self.tags[*tag], scratch) {
                 &mut kernels
             } else {
                 &mut safe
             };
             way.push(*tag);
         }
-        (scratch.kernels, scratch.safe) = (kernels, safe);
+        (scratch.kernels, scratch.safe, scratch.absent) = (kernels, safe, absent);
+    }
+
+    /// No value for tags outside of their validity.
+    fn put_absent(&self, rows: usize, scratch: &mut Scratch, out: &mut TagBatch) {
+        for tag in &scratch.absent {
+            match self.tags[*tag].place {
+                Place::Closed(at) => {
+                    let start = at * stride(rows);
+                    scratch.by_tag[start..start + rows].fill(0);
+                }
+                Place::Open(at) => {
+                    out.open[at] = new_null_array(&self.tags[*tag].data_type, rows);
+                }
+            }
+        }
     }
 
     fn runs_as_kernel(&self, tag: &PlannedTag, scratch: &Scratch) -> bool {

@@ -4,6 +4,7 @@
 //! [`Plan::evaluate`] turns input columns into codes. Invariant: a plan holds no state between
 //! batches; that is what [`Scratch`](super::eval::Scratch) is for.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
@@ -11,6 +12,7 @@ use datafusion_common::DFSchema;
 use hashbrown::HashMap;
 
 use crate::catalog::model::{Catalog, Domain, Tag, timestamp_type};
+use crate::catalog::terms::Validity;
 
 use self::build::{Builder, bounds, inner_type};
 use self::leaf::{Cases, LaneSpec, Leaf, Source};
@@ -108,6 +110,8 @@ pub(super) struct PlannedTag {
     pub(super) schema: Arc<Schema>,
     /// The columns of `schema`.
     pub(super) reads: Vec<Source>,
+    /// Outside of it the tag has no value.
+    pub(super) valid: Validity,
 }
 
 /// Tags that read only tags of earlier stages.
@@ -137,6 +141,8 @@ pub struct Plan {
     pub(super) unbounded: Vec<usize>,
     /// Tags that may change in any hop.
     pub(super) every_hop: Vec<usize>,
+    /// Instants at which a tag's validity begins or ends, ascending.
+    pub(super) edges_ms: Vec<i64>,
     pub(super) days: DayIndex,
     pub(super) timestamp: DataType,
     pub(super) packing: PackedCodes,
@@ -176,6 +182,8 @@ impl Plan {
         let (mut lanes, leaves) = (builder.lanes, builder.leaves);
         let tables = builder.tables;
         let validity = shape_lanes(&mut tags, &mut lanes, &leaves, inputs.len());
+        let valid = tags.iter().map(|t: &PlannedTag| t.valid);
+        let edges: BTreeSet<i64> = valid.flat_map(|v| v.edges_ms()).collect();
         let bits: Vec<CodeBits> = catalog.tags.iter().filter_map(code_bits).collect();
         let place = |p: fn(Place) -> bool| (0..tags.len()).filter(|t| p(tags[*t].place)).collect();
         Ok(Self {
@@ -193,6 +201,7 @@ impl Plan {
             validity,
             unbounded,
             every_hop,
+            edges_ms: edges.into_iter().collect(),
             days: DayIndex::new(&catalog.zone),
             timestamp,
             packing: PackedCodes::new(&bits),
@@ -227,6 +236,12 @@ impl Plan {
     /// Tags that may change in any hop of five minutes, for the same reason.
     pub fn unbounded_in_hops(&self) -> &[usize] {
         &self.every_hop
+    }
+
+    /// The first instant after this one at which a tag's validity begins or ends.
+    pub fn next_edge_ms(&self, as_of_ms: i64) -> Option<i64> {
+        let passed = self.edges_ms.partition_point(|edge| *edge <= as_of_ms);
+        self.edges_ms.get(passed).copied()
     }
 
     /// Tags that DataFusion evaluates, because no kernel fits them.
@@ -316,6 +331,7 @@ fn compile_tags(
             safe,
             schema,
             reads,
+            valid: tag.terms.valid,
         });
     }
     Ok(tags)

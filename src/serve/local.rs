@@ -43,6 +43,8 @@ pub enum Request {
         as_of: Option<String>,
         /// Only these tags; none: all.
         select: Vec<String>,
+        /// Shadow tags too.
+        shadow: bool,
     },
     /// Why a user has a tag's value.
     Why {
@@ -73,12 +75,32 @@ pub enum Request {
         /// Its key column.
         key: Option<String>,
     },
+    /// A question about all users, with a catalogue of the asker's own.
+    Survey {
+        /// As of when; none: as the store says.
+        as_of: Option<String>,
+        /// Which.
+        what: SurveyRequest,
+    },
     /// Write all profiles to a file.
     Export {
         /// An absolute path.
         path: PathBuf,
         /// As of when; none: as stored.
         as_of: Option<String>,
+        /// Only these tags; none: all.
+        select: Vec<String>,
+    },
+}
+
+/// What may be asked about all users.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "survey", rename_all = "kebab-case")]
+pub enum SurveyRequest {
+    /// Do tags keep what `expect` promises of them?
+    Expect {
+        /// A rule directory, an absolute path.
+        catalog: PathBuf,
         /// Only these tags; none: all.
         select: Vec<String>,
     },
@@ -320,7 +342,7 @@ mod tests {
     }
 
     fn get(uid: &str) -> Request {
-        Request::Get { uid: uid.to_owned(), as_of: None, select: Vec::new() }
+        Request::Get { uid: uid.to_owned(), as_of: None, select: Vec::new(), shadow: false }
     }
 
     #[test]

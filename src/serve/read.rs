@@ -11,7 +11,7 @@ use arrow::array::ArrayRef;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::model::{Catalog, Strategy, Tag};
-use crate::clock::show_instant;
+use crate::clock::{earlier, show_instant};
 use crate::dimension::{CacheOptions, Dimensions, Now, SpecError};
 use crate::engine::ruleset::Ruleset;
 use crate::rule::{AsOf, Plan, PlanError, TagBatch};
@@ -149,9 +149,10 @@ pub(super) struct Evaluation {
     /// Columns of one row: features, then dimension columns.
     pub(super) inputs: Vec<ArrayRef>,
     pub(super) tags: TagBatch,
-    /// When a feature may change, and when anything may.
+    /// When a feature may change.
     pub(super) feature_due: Due,
-    pub(super) due: Due,
+    /// When anything may change without an event, epoch ms.
+    pub(super) due_ms: Option<i64>,
     /// By dimension.
     pub(super) lookups: Vec<Lookup>,
 }
@@ -188,6 +189,11 @@ impl Reader {
         Ok(Self { ruleset, store, dimensions, schemas: Schemas::default(), now })
     }
 
+    /// The catalogue it reads by.
+    pub fn ruleset(&self) -> &Arc<Ruleset> {
+        &self.ruleset
+    }
+
     /// All tags of a user. `as_of_ms`: none for now, or the store's last as-of where its clock is
     /// not the machine's.
     pub fn read(&self, uid: &Uid, as_of_ms: Option<i64>) -> Result<UserTags, ReadError> {
@@ -209,7 +215,7 @@ impl Reader {
             uid: user.uid.to_string(),
             timezone: catalog.zone.name().to_owned(),
             as_of_ms: if evaluation.is_some() { as_of_ms } else { user.head.as_of_ms },
-            due_ms: evaluation.as_ref().map_or(user.head.due_ms, |e| self.due_ms(e.due)),
+            due_ms: evaluation.as_ref().map_or(user.head.due_ms, |e| e.due_ms),
             version: user.head.version,
             stored_as_of_ms: user.head.as_of_ms,
             was_due: user.head.due_ms.is_some_and(|due| due <= as_of_ms),
@@ -323,14 +329,18 @@ impl Reader {
         let stored_ms = user.head.as_of_ms;
         match asked_ms {
             Some(asked) => not_back(asked, stored_ms).map(|()| asked),
-            None => {
-                let now = match self.store.identity().clock {
-                    ClockMode::Wall => Some((self.now)()),
-                    ClockMode::Fixed | ClockMode::Event => self.last_as_of_ms()?,
-                };
-                Ok(now.ok_or(ReadError::Empty)?.max(stored_ms))
-            }
+            None => Ok(self.present_ms()?.max(stored_ms)),
         }
+    }
+
+    /// The instant of a read that names none: now, or the store's last as-of where its clock is not
+    /// the machine's.
+    pub(super) fn present_ms(&self) -> Result<i64, ReadError> {
+        let present = match self.store.identity().clock {
+            ClockMode::Wall => Some((self.now)()),
+            ClockMode::Fixed | ClockMode::Event => self.last_as_of_ms()?,
+        };
+        present.ok_or(ReadError::Empty)
     }
 
     fn last_as_of_ms(&self) -> Result<Option<i64>, ReadError> {
@@ -354,8 +364,8 @@ impl Reader {
         let as_of = AsOf { ms: as_of_ms, day: self.ruleset.catalog.zone.day_of(as_of_ms) };
         let (inputs, feature_due, lookups) = self.inputs(user, as_of);
         let tags = self.ruleset.plan.evaluate(&inputs, 1, as_of);
-        let due = first_due(&tags).min(feature_due);
-        Evaluation { as_of, inputs, tags, feature_due, due, lookups }
+        let due_ms = self.due_ms(&self.ruleset.plan, as_of, &tags, feature_due);
+        Evaluation { as_of, inputs, tags, feature_due, due_ms, lookups }
     }
 
     /// A user's input columns at an instant, when a feature may change, and what the lookups gave.
@@ -389,9 +399,17 @@ impl Reader {
         labels_of(&self.ruleset.plan, &self.ruleset.catalog.tags, batch, row)
     }
 
-    /// The instant of something due; `None`: never.
-    pub(super) fn due_ms(&self, due: Due) -> Option<i64> {
-        due.at_ms(|day| self.ruleset.catalog.zone.day_start_ms(day))
+    /// The instant at which a plan's tags (one row) or a feature may change without an event.
+    pub(super) fn due_ms(
+        &self,
+        plan: &Plan,
+        as_of: AsOf,
+        tags: &TagBatch,
+        feature_due: Due,
+    ) -> Option<i64> {
+        let due = first_due(tags).min(feature_due);
+        let due_ms = due.at_ms(|day| self.ruleset.catalog.zone.day_start_ms(day));
+        earlier(due_ms, plan.next_edge_ms(as_of.ms))
     }
 
     /// What is stale, missing or not exact about this user.

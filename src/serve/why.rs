@@ -7,15 +7,14 @@
 use datafusion_common::ScalarValue;
 use serde::{Deserialize, Serialize};
 
-use super::read::{Evaluation, ReadError, Reader, StoredUser, first_due, labels_of};
+use super::read::{Evaluation, ReadError, Reader, StoredUser, labels_of};
 use crate::catalog::model::{Aggregate, DimensionKey, Domain, Feature, Span, Stream, TypedExpr};
 use crate::catalog::place::{Files, Place};
 use crate::clock::hop_of;
+use crate::rule::AsOf;
 use crate::rule::sql::nearest;
 use crate::rule::why::{Crossing, Focus, Prober};
-use crate::rule::{AsOf, TagBatch};
 use crate::store::Uid;
-use crate::user::features::Due;
 use crate::user::layout::{ValueKind, flag_set, low32, row_day, row_stream, row_time, value_word};
 use crate::write::open::{OpenValue, decimal_text};
 use crate::write::profile::label_of;
@@ -177,6 +176,7 @@ impl Reader {
         why.inputs = view.inputs(at, 1);
         why.next = self.next_change(&user, &evaluation, &focus, values[at].as_deref());
         why.notes = self.notes(&user, &evaluation);
+        why.notes.splice(0..0, catalog.tags[at].terms.text(&catalog.zone));
         Ok(why)
     }
 
@@ -221,11 +221,10 @@ impl Reader {
         value: Option<&str>,
     ) -> Next {
         let zone = &self.ruleset.catalog.zone;
-        let due_ms = |tags: &TagBatch, features: Due| self.due_ms(first_due(tags).min(features));
         let tags = focus.plan.evaluate(&now.inputs, 1, now.as_of);
-        let mut next_ms = due_ms(&tags, now.feature_due);
+        let mut due_ms = self.due_ms(&focus.plan, now.as_of, &tags, now.feature_due);
         for _ in 0..STEPS_MAX {
-            let Some(at_ms) = next_ms else { return Next::Never };
+            let Some(at_ms) = due_ms else { return Next::Never };
             let as_of = AsOf { ms: at_ms, day: zone.day_of(at_ms) };
             let (inputs, feature_due, _) = self.inputs(user, as_of);
             let tags = focus.plan.evaluate(&inputs, 1, as_of);
@@ -233,9 +232,9 @@ impl Reader {
             if becomes.as_deref() != value {
                 return Next::At { at_ms, becomes };
             }
-            next_ms = due_ms(&tags, feature_due);
+            due_ms = self.due_ms(&focus.plan, as_of, &tags, feature_due);
         }
-        next_ms.map_or(Next::Never, Next::NotBefore)
+        due_ms.map_or(Next::Never, Next::NotBefore)
     }
 }
 

@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use super::compute::{Computed, Work, lap};
 use super::users::{Slot, User};
 use super::{Shared, WindowClose};
-use crate::clock::{Day, Stopwatch};
+use crate::clock::{Day, Stopwatch, earlier};
 use crate::store::{Bytes, UidKey};
 use crate::user::features::Due;
 use crate::user::snapshot::{Head, Packer, Profile};
@@ -46,13 +46,15 @@ impl Work<'_> {
     pub(super) fn store(&mut self, slots: &[Slot], computed: &Computed, kept: &mut Kept) {
         let mut watch = Stopwatch::start();
         let texts = self.shared.texts.view();
+        let edge_ms = self.shared.ruleset.plan.next_edge_ms(self.window.as_of_ms);
         for (row, slot) in slots.iter().enumerate() {
             let mut changed = self.keep_codes(*slot, computed.tags.codes_of(row));
             open::pack(&computed.tags.open, row, &mut kept.open);
             changed |= self.keep_open(*slot, &kept.open);
             let of_tags = Due { day: computed.tags.due_days[row], hop: computed.tags.due_hop };
             let due = computed.due[row].min(of_tags);
-            let mut due_ms = due.at_ms(|day| kept.start_of_day_ms(day, self.shared));
+            let due_ms = due.at_ms(|day| kept.start_of_day_ms(day, self.shared));
+            let mut due_ms = earlier(due_ms, edge_ms);
             if u32::try_from(row).is_ok_and(|row| computed.incomplete.binary_search(&row).is_ok()) {
                 due_ms = Some(self.window.as_of_ms.saturating_add(RETRY_DIMENSIONS_MS));
             }

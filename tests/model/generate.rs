@@ -269,6 +269,7 @@ impl Random {
             groups: (0..groups).map(|_| self.group(streams)).collect(),
             features: Vec::new(),
             tags: Vec::new(),
+            valid: Vec::new(),
         };
         for (at, group) in spec.groups.iter().enumerate() {
             let kind = group.kind();
@@ -281,7 +282,25 @@ impl Random {
         }
         let feature = self.below(spec.features.len());
         spec.tags.push((Body::Plain(Source::Feature(feature)), spec.features[feature].kind));
+        spec.valid = (0..spec.tags.len()).map(|_| self.validity(spec.zone)).collect();
         spec
+    }
+
+    /// Mostly always; else instants among those that a run passes, often borders of days.
+    fn validity(&mut self, zone: &str) -> (Option<i64>, Option<i64>) {
+        if !self.one_in(8) {
+            return (None, None);
+        }
+        let border = |r: &mut Self| {
+            let at_ms = EPOCH_MS + r.upto(400 * DAY_MS);
+            if r.one_in(2) { day_start(at_ms, zone) } else { at_ms }
+        };
+        let (a, b) = (border(self), border(self));
+        match self.below(3) {
+            0 => (Some(a), None),
+            1 => (None, Some(a)),
+            _ => (Some(a.min(b)), Some(a.max(b) + 1)),
+        }
     }
 
     /// An event time: often at the border of a day, or the same as another event's.

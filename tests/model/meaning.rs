@@ -249,6 +249,10 @@ impl<'a> Model<'a> {
     /// A tag's value; `None`: it has none.
     pub fn tag(&self, user: usize, tag: usize, now: At) -> Option<Val> {
         let value = |source: Source| self.source(user, source, now);
+        let (from, until) = self.spec.valid[tag];
+        if from.is_some_and(|from| now.ms < from) || until.is_some_and(|until| now.ms >= until) {
+            return None;
+        }
         let label = |i: usize| Some(Val::Str(format!("l{i}")));
         let none = |yes: bool| yes.then(|| Val::Str("none".into()));
         match &self.spec.tags[tag].0 {

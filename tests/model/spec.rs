@@ -240,6 +240,8 @@ pub struct Spec {
     /// The groups' features.
     pub features: Vec<Feature>,
     pub tags: Vec<(Body, Kind)>,
+    /// By tag: the first instant with a value, and the first without one again.
+    pub valid: Vec<(Option<i64>, Option<i64>)>,
 }
 
 impl Group {
@@ -419,6 +421,13 @@ impl Spec {
         let mut yaml = String::new();
         for (at, (body, _)) in self.tags.iter().enumerate() {
             writeln!(yaml, "---\ntag: tag{at}\n{}", self.body_yaml(body)).unwrap();
+            let (from, until) = self.valid[at];
+            for (key, ms) in [("valid_from", from), ("valid_until", until)] {
+                if let Some(ms) = ms {
+                    let at = jiff::Timestamp::from_millisecond(ms).unwrap();
+                    writeln!(yaml, "{key}: {at}").unwrap();
+                }
+            }
         }
         yaml
     }

@@ -16,6 +16,7 @@ use super::*;
 use crate::catalog::model::{Catalog, Domain, Tag, UidType, timestamp_type};
 use crate::catalog::place::{Diagnostics, Place as FilePlace};
 use crate::catalog::sql_text::SqlText;
+use crate::catalog::terms::{Terms, Validity};
 use crate::clock::Zone;
 use crate::rule::plan::InputField;
 use crate::rule::safe::SafeExpr;
@@ -79,6 +80,7 @@ fn catalog(sql: &[&str]) -> Catalog {
             domain,
             id: String::new(),
             was: Vec::new(),
+            terms: Terms::default(),
             place: FilePlace::default(),
         });
     }
@@ -470,4 +472,56 @@ fn failures_are_counted_per_tag() {
     let code = |row: usize, tag: usize| plan.packing().get(out.codes_of(row), tag);
     assert_eq!([code(0, 0), code(1, 0), code(2, 0), code(1999, 0)], [1, 1, 2, 2]);
     assert_eq!([code(500, 1), code(1, 1), code(1999, 1), code(7, 2)], [0, 2, 2, 0]);
+}
+
+/// Tags of all kinds, one after the other by one scratch: what it holds from another instant does
+/// not show.
+#[test]
+fn a_tag_has_no_value_outside_of_its_validity() {
+    let mut catalog = catalog(&[
+        "CASE WHEN i IS NULL THEN 'none' WHEN i < 1 THEN 'low' ELSE 'top' END",
+        "i + 1",
+        "CASE WHEN upper(s) = 'A' THEN 'a' WHEN i > 0 THEN 'b' ELSE 'c' END",
+        "CASE WHEN t0 IS NULL THEN 'gone' ELSE t0 END",
+        "t1 IS NULL",
+    ]);
+    let as_of = as_of(&catalog.zone);
+    let valid = |from: i64, until: i64| Validity {
+        from_ms: Some(as_of.ms + from),
+        until_ms: Some(as_of.ms + until),
+    };
+    for tag in 0..3 {
+        catalog.tags[tag].terms.valid = valid(0, 60_000);
+    }
+    let plan = Plan::compile(&catalog, &inputs(&catalog.zone)).unwrap();
+    let rows = 3;
+    let i: ArrayRef = Arc::new(Int64Array::from(vec![Some(0), Some(5), None]));
+    let columns: Vec<ArrayRef> = inputs(&catalog.zone)
+        .iter()
+        .map(|input| match input.name.as_str() {
+            "i" => Arc::clone(&i),
+            "s" | "t" => dictionary(vec![Some(0), Some(3), None]),
+            _ => new_null_array(&input.data_type, rows),
+        })
+        .collect();
+    let mut scratch = Scratch::default();
+    let mut batch = TagBatch::default();
+    for (after_ms, holds, next) in [
+        (0, true, Some(60_000)),
+        (-1, false, Some(0)),
+        (59_999, true, Some(60_000)),
+        (60_000, false, None),
+    ] {
+        let at = AsOf { ms: as_of.ms + after_ms, day: as_of.day };
+        plan.evaluate_into(&columns, rows, at, &[], &mut scratch, &mut batch);
+        let shown = shown(&plan, &catalog, &batch);
+        let [t0, t1, t2, t3, t4] = [0, 1, 2, 3, 4].map(|t| shown[t][1].as_deref());
+        let of = |value: &'static str| holds.then_some(value);
+        assert_eq!([t0, t1, t2], [of("top"), of("6"), of("b")], "{after_ms} ms after");
+        assert_eq!(
+            [t3, t4],
+            if holds { [Some("top"), Some("false")] } else { [Some("gone"), Some("true")] }
+        );
+        assert_eq!(plan.next_edge_ms(at.ms), next.map(|next| as_of.ms + next));
+    }
 }
