@@ -11,6 +11,7 @@ mod expression;
 mod feature;
 mod fields;
 mod fingerprint;
+mod keys;
 pub mod lineage;
 mod load;
 mod lock;
@@ -31,6 +32,7 @@ pub mod terms;
 mod yaml;
 
 pub use self::expression::words;
+pub use self::keys::schema;
 pub use self::load::{LoadError, Loaded, load, load_from};
 pub use self::lock::{LOCK_FILE, Lock, LockEntry, LockKind};
 pub use self::render::render;

@@ -1,6 +1,7 @@
 //! `tagloom check`: is the catalogue right, and what is in it?
 
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -16,7 +17,8 @@ use crate::config::Config;
   tagloom check                     all errors with their places, else what is in the catalogue
   tagloom check --list              also every feature and tag
   tagloom check --select +win_back  a tag, and all that it depends on
-  tagloom check --write             also give new tags and labels their ids in ids.lock")]
+  tagloom check --write             also give new tags and labels their ids in ids.lock
+  tagloom check --schema tags.schema.json   a JSON Schema, by which editors complete and explain")]
 pub(super) struct CheckArgs {
     /// Update ids.lock (nothing else does)
     #[arg(long)]
@@ -26,11 +28,17 @@ pub(super) struct CheckArgs {
     list: bool,
     #[arg(long, value_name = "TERM", help = SELECT_HELP)]
     select: Vec<String>,
+    /// Only write the JSON Schema of a catalogue's files, for editors; `-`: standard output
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["write", "list", "select"])]
+    schema: Option<PathBuf>,
 }
 
 /// Runs the command.
 #[expect(clippy::print_stdout, reason = "a command's output")]
 pub(super) fn run(args: &CheckArgs, config: &Config, json: bool) -> Outcome {
+    if let Some(path) = &args.schema {
+        return write_schema(path);
+    }
     let path = &config.catalog.path;
     let loaded = open::catalog(path)?;
     if !loaded.warnings.items.is_empty() {
@@ -56,4 +64,14 @@ pub(super) fn run(args: &CheckArgs, config: &Config, json: bool) -> Outcome {
         )));
     }
     Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "a command's output")]
+fn write_schema(path: &Path) -> Outcome {
+    let text = format!("{:#}\n", crate::catalog::schema());
+    if path.as_os_str() == "-" {
+        print!("{text}");
+        return Ok(());
+    }
+    std::fs::write(path, text).map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))
 }
