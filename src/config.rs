@@ -49,6 +49,15 @@ pub struct Config {
 pub struct CatalogConfig {
     /// The rule directory.
     pub path: PathBuf,
+    /// Whether a run that goes on (`--stay`, standard input) takes changes of the rule directory
+    /// over.
+    pub watch: bool,
+    /// How often it is looked at then.
+    pub watch_ms: u64,
+    /// How long a partial keeps folding that no feature needs any more.
+    pub retire_after_days: u32,
+    /// Users computed by the rules of another catalogue while sources are read, a second.
+    pub recompute_users_per_s_max: std::num::NonZeroU32,
 }
 
 /// `clock.*`
@@ -164,7 +173,14 @@ pub struct EngineConfig {
 
 impl Default for CatalogConfig {
     fn default() -> Self {
-        Self { path: "tags".into() }
+        Self {
+            path: "tags".into(),
+            watch: true,
+            watch_ms: 1_000,
+            retire_after_days: 7,
+            recompute_users_per_s_max: std::num::NonZeroU32::new(20_000)
+                .unwrap_or(std::num::NonZeroU32::MIN),
+        }
     }
 }
 
@@ -347,6 +363,12 @@ impl Config {
             ("rejects.waiting_max", self.rejects.waiting_max),
             ("user.state_bytes_max", self.user.state_bytes_max),
         ];
+        if !(10..=3_600_000).contains(&self.catalog.watch_ms) {
+            return Err(ConfigError(format!(
+                "catalog.watch_ms = {}: expected 10 to 3600000 milliseconds",
+                self.catalog.watch_ms
+            )));
+        }
         match positive.iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(ConfigError(format!("{key} = 0: expected at least 1"))),
             None => Ok(()),

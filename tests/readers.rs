@@ -216,6 +216,9 @@ fn options_of(
         then_as_of_ms: None,
         dry: false,
         stay: false,
+        live: false,
+        swaps: Default::default(),
+        recompute_users_per_s_max: None,
         prepare: Default::default(),
     }
 }

@@ -31,6 +31,8 @@ pub struct Loaded {
     pub catalog: Catalog,
     /// What places point into.
     pub files: Files,
+    /// The files: path inside the directory, and text. [`load_from`] takes them.
+    pub texts: Vec<(String, String)>,
     /// What is likely not what was meant.
     pub warnings: Diagnostics,
     /// `ids.lock` as it is.
@@ -63,6 +65,11 @@ pub enum LoadError {
 
 /// Loads a rule directory.
 pub fn load(dir: &Path) -> Result<Loaded, LoadError> {
+    load_from(&dir.to_string_lossy(), read(dir)?)
+}
+
+/// The files of a rule directory: path inside it, and text.
+pub fn read(dir: &Path) -> Result<Vec<(String, String)>, LoadError> {
     let mut found = Vec::new();
     for name in [SETTINGS_FILE, LOCK_FILE] {
         let path = dir.join(name);
@@ -94,7 +101,7 @@ pub fn load(dir: &Path) -> Result<Loaded, LoadError> {
         let inside = path.strip_prefix(dir).unwrap_or(&path).to_string_lossy().replace('\\', "/");
         files.push((inside, text));
     }
-    load_from(&dir.to_string_lossy(), files)
+    Ok(files)
 }
 
 fn is_yaml(path: &Path) -> bool {
@@ -133,16 +140,16 @@ pub fn load_from(dir: &str, texts: Vec<(String, String)>) -> Result<Loaded, Load
     };
     let mut files = Files::default();
     let inside: Vec<(String, FileId)> = texts
-        .into_iter()
+        .iter()
         .map(|(path, text)| {
-            let id = files.add(format!("{prefix}{path}"), text);
-            (path, id)
+            let id = files.add(format!("{prefix}{path}"), text.as_str());
+            (path.clone(), id)
         })
         .collect();
     let (catalog, diagnostics, lock, lock_behind) = compile(&prefix, &inside, &mut files);
     match catalog {
         Some(catalog) if !diagnostics.has_errors() => {
-            Ok(Loaded { catalog, files, warnings: diagnostics, lock, lock_behind })
+            Ok(Loaded { catalog, files, texts, warnings: diagnostics, lock, lock_behind })
         }
         _ => Err(LoadError::Wrong { files, diagnostics }),
     }

@@ -33,6 +33,6 @@ mod yaml;
 
 pub use self::expression::words;
 pub use self::keys::schema;
-pub use self::load::{LoadError, Loaded, load, load_from};
+pub use self::load::{LoadError, Loaded, load, load_from, read};
 pub use self::lock::{LOCK_FILE, Lock, LockEntry, LockKind};
 pub use self::render::render;

@@ -234,6 +234,14 @@ pub struct TypedExpr {
     pub place: Place,
 }
 
+impl TypedExpr {
+    /// True, whatever the row.
+    pub fn always(place: Place) -> Self {
+        let (expr, data_type) = (datafusion_expr::lit(true), DataType::Boolean);
+        Self { expr, data_type, columns: Vec::new(), sql: "TRUE".to_owned(), place }
+    }
+}
+
 /// A named row expression of a stream.
 #[derive(Debug, Clone)]
 pub struct Derived {

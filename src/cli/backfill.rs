@@ -43,13 +43,18 @@ pub(super) struct BackfillArgs {
 
 /// Runs the command.
 pub(super) fn run(args: &BackfillArgs, config: &Config, json: bool) -> Outcome {
-    let ruleset = Arc::new(open::ruleset(&config.catalog.path)?);
+    let loaded = open::ready_catalog(&config.catalog.path)?;
     let store = open::existing_store(config)?;
     let clock = match (&args.as_of, store.identity().clock) {
-        (Some(text), _) => Clock::Fixed(open::instant(text, &ruleset.catalog.zone)?),
+        (Some(text), _) => Clock::Fixed(open::instant(text, &loaded.catalog.zone)?),
         (None, ClockMode::Wall) => Clock::Wall,
         (None, ClockMode::Event | ClockMode::Fixed) => Clock::Event,
     };
+    let next = open::version(store.as_ref(), loaded, config, Some(clock))?;
+    if !args.dry_run {
+        next.save(store.as_ref()).map_err(open::store_failure)?;
+    }
+    let ruleset = Arc::new(next.ruleset);
     let handed_out = Arc::new(AtomicU64::new(0));
     let limit = args.users_per_s.map(Limit::new);
     let (job, users) = match users(args, &ruleset)? {
@@ -62,7 +67,7 @@ pub(super) fn run(args: &BackfillArgs, config: &Config, json: bool) -> Outcome {
             let after = if args.dry_run {
                 None
             } else {
-                interrupted(store.as_ref(), name).map_err(run::engine_failure)?
+                interrupted(store.as_ref(), BACKFILL_KEY, name).map_err(run::engine_failure)?
             };
             if after.is_some() {
                 eprintln!("an interrupted backfill of this catalogue goes on where it was");

@@ -22,6 +22,19 @@ pub(super) struct ConfigArgs {}
 const HELP: &[(&str, &str)] = &[
     ("catalog.path", "The rule directory"),
     (
+        "catalog.watch",
+        "Whether a run that goes on (--stay, standard input) takes over changes of the directory",
+    ),
+    ("catalog.watch_ms", "How often the directory is looked at then"),
+    (
+        "catalog.retire_after_days",
+        "How long what no feature needs any more is kept, in case the feature comes back",
+    ),
+    (
+        "catalog.recompute_users_per_s_max",
+        "Users computed by the rules of another catalogue while sources are read, a second",
+    ),
+    (
         "clock.mode",
         "Where as-of comes from: wall (live), fixed (--as-of), event (the greatest event time)",
     ),

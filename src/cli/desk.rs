@@ -4,16 +4,16 @@
 //! when that is another one, it is asked over its local socket.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Failure, dims, export, open, rejects, survey};
-use crate::catalog::place::Files;
+use super::{Failure, catalog, dims, export, open, rejects, survey};
+use crate::catalog::Loaded;
 use crate::catalog::select::Selection;
 use crate::config::{Config, StoreKind};
-use crate::engine::ruleset::Ruleset;
+use crate::engine::swap::{Active, Swaps};
 use crate::serve::local::{
     AskError, Handler, Refusal, Request, Server, SurveyRequest, ask, socket_path,
 };
@@ -29,24 +29,48 @@ const TRY_EVERY: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// A store with its catalogue, ready to answer.
 pub(super) struct Desk {
-    ruleset: Arc<Ruleset>,
     store: Arc<dyn Store>,
-    files: Files,
-    reader: Reader,
+    swaps: Swaps,
+    /// What reads by the catalogue that was active last.
+    reading: Mutex<Arc<Reading>>,
     /// One load at a time.
-    loading: std::sync::Mutex<()>,
+    loading: Mutex<()>,
+}
+
+/// Reading by one catalogue.
+struct Reading {
+    active: Active,
+    reader: Reader,
+}
+
+impl Reading {
+    fn new(active: Active, store: &Arc<dyn Store>) -> Result<Arc<Self>, Failure> {
+        let now: crate::dimension::Now = Arc::new(crate::clock::wall_ms);
+        let reader = Reader::open(Arc::clone(&active.ruleset), Arc::clone(store), now);
+        Ok(Arc::new(Self { active, reader: reader.map_err(read_failure)? }))
+    }
 }
 
 impl Desk {
+    /// `swaps`: where the active catalogue is found.
     pub(super) fn new(
-        ruleset: Arc<Ruleset>,
-        files: Files,
+        active: Active,
         store: Arc<dyn Store>,
+        swaps: Swaps,
     ) -> Result<Self, Failure> {
-        let now: crate::dimension::Now = Arc::new(crate::clock::wall_ms);
-        let reader = Reader::open(Arc::clone(&ruleset), Arc::clone(&store), now);
-        let reader = reader.map_err(read_failure)?;
-        Ok(Self { ruleset, store, files, reader, loading: std::sync::Mutex::new(()) })
+        let reading = Mutex::new(Reading::new(active, &store)?);
+        Ok(Self { store, swaps, reading, loading: Mutex::new(()) })
+    }
+
+    /// What reads by the catalogue that is active now.
+    fn reading(&self) -> Result<Arc<Reading>, Failure> {
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(active) = self.swaps.active()
+            && !Arc::ptr_eq(&active.ruleset, &reading.active.ruleset)
+        {
+            *reading = Reading::new(active, &self.store)?;
+        }
+        Ok(Arc::clone(&reading))
     }
 
     /// Answers others on the store's socket, until the server is dropped. `None`: nothing outlives
@@ -76,7 +100,9 @@ impl Desk {
         request: Request,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Value, Failure> {
-        let catalog = &self.ruleset.catalog;
+        let reading = self.reading()?;
+        let Reading { active: Active { ruleset, files }, reader } = reading.as_ref();
+        let catalog = &ruleset.catalog;
         let uid = |text: &str| Uid::parse(catalog.uid, text).map_err(Failure::input);
         let instant = |text: &Option<String>| {
             text.as_ref().map(|t| open::instant(t, &catalog.zone)).transpose()
@@ -87,7 +113,7 @@ impl Desk {
                 if !shadow {
                     selection = selection.published(catalog).map_err(Failure::Input)?;
                 }
-                let user = self.reader.read(&uid(&text)?, instant(&as_of)?);
+                let user = reader.read(&uid(&text)?, instant(&as_of)?);
                 let mut user = user.map_err(read_failure)?;
                 let tags = std::mem::take(&mut user.tags).into_iter().enumerate();
                 user.tags =
@@ -97,18 +123,21 @@ impl Desk {
                 json(&user)
             }
             Request::Why { uid: text, tag, as_of } => {
-                let why = self.reader.why(&uid(&text)?, &tag, instant(&as_of)?, &self.files);
+                let why = reader.why(&uid(&text)?, &tag, instant(&as_of)?, files);
                 json(&why.map_err(read_failure)?)
             }
             Request::Rejects { stream, reason, rows_max } => {
                 let store = self.store.as_ref();
                 json(&rejects::collect(store, stream.as_deref(), reason.as_deref(), rows_max)?)
             }
+            Request::Catalog { number } => {
+                json(&catalog::collect(self.store.as_ref(), number, self.swaps.trouble())?)
+            }
             Request::DimsList => dims::tables(self.store.as_ref()),
             Request::DimsLoad { table, path, key } => {
-                let _one = self.loading.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
                 let store = self.store.as_ref();
-                let report = dims::load_with(store, &self.ruleset, &table, &path, key, progress)?;
+                let report = dims::load_with(store, ruleset, &table, &path, key, progress)?;
                 Ok(dims::report_json(&report))
             }
             Request::Survey { as_of, what } => {
@@ -117,10 +146,10 @@ impl Desk {
             Request::Export { path, as_of, select } => {
                 let selection = Selection::parse(&select, catalog).map_err(Failure::input)?;
                 let what = export::What {
-                    as_of: instant(&as_of)?.map(|at| (&self.reader, at)),
+                    as_of: instant(&as_of)?.map(|at| (reader, at)),
                     selection: &selection.published(catalog).map_err(Failure::Input)?,
                 };
-                export::write_with(self.store.as_ref(), &self.ruleset, &path, &what, progress)?;
+                export::write_with(self.store.as_ref(), ruleset, &path, &what, progress)?;
                 Ok(Value::Null)
             }
         }
@@ -198,18 +227,25 @@ fn open_for(config: &Config, wanted: &Request) -> Result<Access, OpenError> {
             Ok(Access::Store(Arc::new(store), as_of.clone(), what.clone()))
         }
         Ok(store) => {
-            let (ruleset, files) = open::ruleset_and_files(&config.catalog.path).map_err(other)?;
-            let ruleset = Arc::new(ruleset);
-            Desk::new(ruleset, files, Arc::new(store)).map(own).map_err(other)
+            let loaded = open::ready_catalog(&config.catalog.path).map_err(other)?;
+            desk_over(config, loaded, Arc::new(store)).map(own).map_err(other)
         }
         Err(StoreError::NotFound { .. }) if makes => {
-            let (ruleset, files) = open::ruleset_and_files(&config.catalog.path).map_err(other)?;
-            let store = open::store(config, &ruleset, config.clock.mode).map_err(other)?;
-            Desk::new(Arc::new(ruleset), files, store).map(own).map_err(other)
+            let loaded = open::ready_catalog(&config.catalog.path).map_err(other)?;
+            let store = open::store(config, &loaded.catalog, config.clock.mode).map_err(other)?;
+            desk_over(config, loaded, store).map(own).map_err(other)
         }
         Err(error @ StoreError::Locked { .. }) => Err(OpenError::Locked(error)),
         Err(error) => Err(OpenError::Other(open::store_failure(error))),
     }
+}
+
+/// Reads a store that nobody runs: by the catalogue in the directory, be it active already or not.
+fn desk_over(config: &Config, loaded: Loaded, store: Arc<dyn Store>) -> Result<Desk, Failure> {
+    let files = Arc::new(loaded.files.clone());
+    let next = open::version(store.as_ref(), loaded, config, None)?;
+    let active = Active { ruleset: Arc::new(next.ruleset), files };
+    Desk::new(active, store, Swaps::default())
 }
 
 /// A path as another process, which stands elsewhere, can open it.

@@ -4,6 +4,7 @@
 //! 2 wrong input.
 
 mod backfill;
+mod catalog;
 mod check;
 mod config;
 mod desk;
@@ -64,6 +65,8 @@ pub struct Common {
 enum Command {
     /// Check the rule directory
     Check(check::CheckArgs),
+    /// Show the catalogues that a store has seen
+    Catalog(catalog::CatalogArgs),
     /// Read sources, keep profiles up to date
     Run(run::RunArgs),
     /// Recompute users with the present catalogue
@@ -152,6 +155,7 @@ fn dispatch(cli: Cli) -> Outcome {
     let json = cli.common.json;
     match cli.command {
         Command::Check(args) => check::run(&args, &config, json),
+        Command::Catalog(args) => catalog::run(&args, &config, json),
         Command::Run(args) => run::run(args, &config, json),
         Command::Backfill(args) => backfill::run(&args, &config, json),
         Command::Export(args) => export::run(args, &config, json),

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Failure;
-use crate::catalog::place::Files;
+use crate::catalog::model::Catalog;
 use crate::catalog::{LoadError, Loaded};
 use crate::clock::Zone;
 use crate::config::{Config, StoreKind};
-use crate::engine::ruleset::Ruleset;
+use crate::engine::Clock;
+use crate::engine::version::{Moment, Next, VersionError};
 use crate::event::parse::iso;
 use crate::store::fjall::{FjallOptions, FjallStore};
 use crate::store::memory::MemoryStore;
@@ -29,13 +30,8 @@ pub(super) fn catalog(path: &Path) -> Result<Loaded, Failure> {
     }
 }
 
-/// Loads and compiles a catalogue for the engine; `ids.lock` must be up to date.
-pub(super) fn ruleset(path: &Path) -> Result<Ruleset, Failure> {
-    ruleset_and_files(path).map(|(ruleset, _)| ruleset)
-}
-
-/// [`ruleset`], and what the catalogue's places point into.
-pub(super) fn ruleset_and_files(path: &Path) -> Result<(Ruleset, Files), Failure> {
+/// Loads a catalogue for the engine; `ids.lock` must be up to date.
+pub(super) fn ready_catalog(path: &Path) -> Result<Loaded, Failure> {
     let loaded = catalog(path)?;
     if let Some(first) = loaded.lock_behind.first() {
         return Err(Failure::Input(format!(
@@ -43,21 +39,53 @@ pub(super) fn ruleset_and_files(path: &Path) -> Result<(Ruleset, Files), Failure
             path.display()
         )));
     }
-    let ruleset = Ruleset::new(loaded.catalog).map_err(Failure::input)?;
-    Ok((ruleset, loaded.files))
+    Ok(loaded)
+}
+
+/// Compiles a catalogue for a store: as the active version, or as the next one, of which nothing is
+/// written yet.
+pub(super) fn version(
+    store: &dyn Store,
+    loaded: Loaded,
+    config: &Config,
+    clock: Option<Clock>,
+) -> Result<Next, Failure> {
+    let moment = moment(store, config, clock)?;
+    crate::engine::version::next(store, loaded, moment).map_err(version_failure)
+}
+
+/// When a version is made now. `clock`: where as-of comes from; none: as the store says.
+pub(super) fn moment(
+    store: &dyn Store,
+    config: &Config,
+    clock: Option<Clock>,
+) -> Result<Moment, Failure> {
+    let stored = crate::engine::stored_as_of(store).map_err(super::run::engine_failure)?;
+    let now = match (clock, store.identity().clock) {
+        (Some(Clock::Fixed(instant_ms)), _) => Some(instant_ms),
+        (Some(Clock::Wall), _) | (None, ClockMode::Wall) => Some(crate::clock::wall_ms()),
+        _ => None,
+    };
+    let retire_after_ms = i64::from(config.catalog.retire_after_days) * 86_400_000;
+    Ok(Moment { as_of_ms: now.max(stored), retire_after_ms, running: false })
+}
+
+/// The error of a catalogue that cannot be active, with the right exit code.
+pub(super) fn version_failure(error: VersionError) -> Failure {
+    match error {
+        VersionError::Store(error) => store_failure(error),
+        VersionError::Ruleset(_) => Failure::input(error),
+        VersionError::Damaged { .. } => Failure::failed(error),
+    }
 }
 
 /// Opens (or makes) the configured store for a catalogue.
 pub(super) fn store(
     config: &Config,
-    ruleset: &Ruleset,
+    catalog: &Catalog,
     clock: ClockMode,
 ) -> Result<Arc<dyn Store>, Failure> {
-    let identity = Identity {
-        uid: ruleset.catalog.uid,
-        timezone: ruleset.catalog.zone.name().to_owned(),
-        clock,
-    };
+    let identity = Identity { uid: catalog.uid, timezone: catalog.zone.name().to_owned(), clock };
     match config.store.kind {
         StoreKind::Memory => Ok(Arc::new(MemoryStore::new(identity, config.rejects.kept_max))),
         StoreKind::Fjall => {

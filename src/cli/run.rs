@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar};
@@ -11,12 +12,14 @@ use indicatif::{MultiProgress, ProgressBar};
 use super::desk::Desk;
 use super::{Failure, Outcome, open, progress, summary};
 use crate::catalog::model::{Catalog, Format, From};
-use crate::clock::Stopwatch;
+use crate::clock::{Stopwatch, Zone};
 use crate::config::Config;
 use crate::dimension::CacheOptions;
 use crate::engine::checkpoint::WindowLimits;
 use crate::engine::job::Job;
 use crate::engine::ruleset::Ruleset;
+use crate::engine::swap::{Active, Swaps};
+use crate::engine::watch::{Watch, Watched};
 use crate::engine::{Clock, EngineError, Observed, Options, Prepare};
 use crate::source::file::{FileSpec, ReadLimits};
 use crate::source::input::STDIN;
@@ -42,6 +45,9 @@ pub(super) struct RunArgs {
     /// When the input has ended, move the clock here and recompute those whose tags change by it
     #[arg(long, value_name = "INSTANT")]
     then_as_of: Option<String>,
+    /// Go on when the input has ended: rules may change, time moves tags. SIGTERM ends it
+    #[arg(long)]
+    stay: bool,
     /// Keep nothing on disk (store.kind = memory)
     #[arg(long)]
     memory: bool,
@@ -57,44 +63,42 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     if args.memory {
         config.store.kind = crate::config::StoreKind::Memory;
     }
-    let (ruleset, files) = open::ruleset_and_files(&config.catalog.path)?;
-    let ruleset = Arc::new(ruleset);
-    let zone = &ruleset.catalog.zone;
-    let clock = match &args.as_of {
-        Some(text) => Clock::Fixed(open::instant(text, zone)?),
-        None => match config.clock.mode {
-            ClockMode::Wall => Clock::Wall,
-            ClockMode::Event => Clock::Event,
-            ClockMode::Fixed => {
-                let message = "clock.mode = fixed needs an instant: add --as-of INSTANT";
-                return Err(Failure::Input(message.to_owned()));
-            }
-        },
-    };
+    let loaded = open::ready_catalog(&config.catalog.path)?;
+    let zone = &loaded.catalog.zone;
+    let (clock, mode) = clock(args.as_of.as_deref(), &config, zone)?;
     let then_as_of_ms = args.then_as_of.as_ref().map(|t| open::instant(t, zone)).transpose()?;
-    let mode = match clock {
-        Clock::Wall => ClockMode::Wall,
-        Clock::Fixed(_) => ClockMode::Fixed,
-        Clock::Event => ClockMode::Event,
-    };
-    let sources = sources(&ruleset.catalog, &config, &args.sources)?;
-    let store = open::store(&config, &ruleset, mode)?;
+    let sources = sources(&loaded.catalog, &config, &args.sources)?;
+    let live = args.stay || sources.iter().any(|s| s.path.as_os_str() == STDIN);
+    let store = open::store(&config, &loaded.catalog, mode)?;
+    let (files, texts) = (Arc::new(loaded.files.clone()), loaded.texts.clone());
+    let next = open::version(store.as_ref(), loaded, &config, Some(clock))?;
+    next.save(store.as_ref()).map_err(open::store_failure)?;
+    let ruleset = Arc::new(next.ruleset);
+    let active = Active { ruleset: Arc::clone(&ruleset), files };
+    let swaps = Swaps::default().beginning_with(active.clone());
     let (prepare, unprepared) = dimensions(&store, &ruleset, &config, args.dims);
     let mut options = options(&config, &ruleset, Arc::clone(&store), clock);
     options.sources = sources;
     options.prepare = prepare;
     options.then_as_of_ms = then_as_of_ms;
     options.jobs = VecDeque::from([Job::Due]);
-    let desk = Desk::new(Arc::clone(&ruleset), files, Arc::clone(&store))?;
+    (options.stay, options.live) = (args.stay, live);
+    options.swaps = swaps.clone();
+    let watching = (live && config.catalog.watch)
+        .then(|| watch_catalog(&config, &store, &swaps, texts, clock));
+    let watching = watching.transpose()?;
+    let desk = Desk::new(active, Arc::clone(&store), swaps.clone())?;
     let server = desk.serve(&config);
     let mut bars = Bars::default();
     let report = crate::engine::run(options, &mut |seen| bars.show(seen));
     bars.clear();
+    drop(watching);
     let report = report.map_err(|error| {
         let why = unprepared.lock().unwrap_or_else(PoisonError::into_inner).take();
         why.filter(|_| matches!(error, EngineError::NotPrepared)).unwrap_or(engine_failure(error))
     })?;
     let seconds = watch.elapsed().as_secs_f64();
+    let ruleset = swaps.active().map_or(ruleset, |active| active.ruleset);
     let shadow = summary::shadow(&report, &ruleset, store.as_ref())?;
     summary::show(&report, &ruleset, &shadow, seconds, json);
     if let Some(path) = &args.export {
@@ -106,6 +110,41 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
         std::mem::forget(store);
     }
     Ok(())
+}
+
+/// Where as-of comes from, and what the store is to be.
+fn clock(as_of: Option<&str>, config: &Config, zone: &Zone) -> Result<(Clock, ClockMode), Failure> {
+    match (as_of, config.clock.mode) {
+        (Some(text), _) => Ok((Clock::Fixed(open::instant(text, zone)?), ClockMode::Fixed)),
+        (None, ClockMode::Wall) => Ok((Clock::Wall, ClockMode::Wall)),
+        (None, ClockMode::Event) => Ok((Clock::Event, ClockMode::Event)),
+        (None, ClockMode::Fixed) => {
+            let message = "clock.mode = fixed needs an instant: add --as-of INSTANT";
+            Err(Failure::Input(message.to_owned()))
+        }
+    }
+}
+
+/// Takes changes of the rule directory over while the engine runs.
+fn watch_catalog(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    swaps: &Swaps,
+    running: Vec<(String, String)>,
+    clock: Clock,
+) -> Result<Watch, Failure> {
+    let moment = open::moment(store.as_ref(), config, Some(clock))?;
+    let watched = Watched {
+        dir: config.catalog.path.clone(),
+        every: Duration::from_millis(config.catalog.watch_ms),
+        swaps: swaps.clone(),
+        store: Arc::clone(store),
+        cache: CacheOptions { bytes_max: config.dimensions.cache_bytes_max },
+        retire_after_ms: moment.retire_after_ms,
+        clock,
+        running,
+    };
+    Watch::start(watched).map_err(Failure::failed)
 }
 
 /// Loading of dimension tables beside the reading of sources, and where its failure will be.
@@ -179,6 +218,9 @@ pub(super) fn options(
         then_as_of_ms: None,
         dry: false,
         stay: false,
+        live: false,
+        swaps: Swaps::default(),
+        recompute_users_per_s_max: Some(config.catalog.recompute_users_per_s_max),
         prepare: Prepare::default(),
     }
 }

@@ -185,6 +185,7 @@ fn as_json(report: &Report, seconds: f64) -> serde_json::Value {
         "repeats": report.folds.repeats,
         "changed_repeats": report.folds.changed,
         "users": report.folds.users,
+        "profiles": report.profiles,
         "due_users": report.stats.due_users,
         "dirty_users": report.stats.dirty_users,
         "tags_changed": report.stats.tags_changed,

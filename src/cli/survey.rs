@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{Failure, desk, open};
 use crate::catalog::select::Selection;
-use crate::engine::ruleset::Ruleset;
+use crate::engine::version::for_reading;
 use crate::serve::expect;
 use crate::serve::local::SurveyRequest;
 use crate::serve::read::Reader;
@@ -50,7 +50,8 @@ fn survey<'a>(
 /// A reader by a catalogue that need not be the one the store was written with. Tags without an id
 /// are as good as others here: nothing is written.
 fn reader(store: &Arc<dyn Store>, dir: &Path) -> Result<Reader, Failure> {
-    let catalog = open::catalog(dir)?.catalog;
+    let loaded = open::catalog(dir)?;
+    let catalog = &loaded.catalog;
     let identity = store.identity();
     if identity.uid != catalog.uid || identity.timezone != catalog.zone.name() {
         return Err(Failure::Input(format!(
@@ -60,7 +61,8 @@ fn reader(store: &Arc<dyn Store>, dir: &Path) -> Result<Reader, Failure> {
             identity.timezone
         )));
     }
-    let ruleset = Arc::new(Ruleset::provisional(catalog).map_err(Failure::input)?);
+    let ruleset = for_reading(store.as_ref(), loaded).map_err(open::version_failure)?;
+    let ruleset = Arc::new(ruleset);
     let now: crate::dimension::Now = Arc::new(crate::clock::wall_ms);
     Reader::open(ruleset, Arc::clone(store), now).map_err(desk::read_failure)
 }

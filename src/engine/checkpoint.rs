@@ -9,20 +9,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
+use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 use tokio::sync::oneshot;
 
-use super::job::{Chunk, Job};
+use super::job::{Chunk, Job, Limit};
 use super::route::Router;
 use super::ruleset::Ruleset;
 use super::status::Status;
+use super::swap::{Active, Proposal, Swaps};
 use super::{Clock, EngineError};
 use crate::clock::Stopwatch;
 use crate::dimension::Dimensions;
-use crate::shard::actor::{Close, WindowStored};
-use crate::shard::{WindowClose, WindowStats, split_by_shard};
+use crate::event::quarantine::Quarantine;
+use crate::shard::actor::{Close, Swap, WindowStored};
+use crate::shard::{TagStats, WindowClose, WindowStats, split_by_shard};
 use crate::store::{Bytes, Store, UidKey};
 use crate::write::actor::{Begin, Stored};
+use crate::write::profile::Schemas;
 use crate::write::window::Assembly;
 
 /// When a window closes.
@@ -75,6 +78,14 @@ pub struct CheckpointParts {
     pub dry: bool,
     /// Goes on until it is stopped, though all sources have ended.
     pub stay: bool,
+    /// Sources do not end for a long time: jobs and due users get their windows meanwhile.
+    pub live: bool,
+    /// Where other catalogues come from.
+    pub swaps: Swaps,
+    /// Users that another catalogue makes to be computed again, a second; none: no limit.
+    pub recompute_users_per_s_max: Option<std::num::NonZeroU32>,
+    /// Users to be tried again by other rules.
+    pub quarantine: Arc<Quarantine>,
 }
 
 /// What an engine did, when it has ended.
@@ -103,6 +114,12 @@ pub struct CheckpointActor {
     prepared: bool,
     swept: bool,
     chunk: Option<Chunk>,
+    /// Work that needs no events rests for so long.
+    rest: Option<(Stopwatch, Duration)>,
+    /// A window has closed since due users were looked for.
+    look_for_due: bool,
+    /// Becomes active when the window under way is stored.
+    proposal: Option<Proposal>,
     ended: Ended,
     done: Option<oneshot::Sender<Ended>>,
 }
@@ -122,6 +139,9 @@ impl CheckpointActor {
             prepared: false,
             swept: false,
             chunk: None,
+            rest: None,
+            look_for_due: false,
+            proposal: None,
             ended,
             done: Some(done),
         }
@@ -153,27 +173,59 @@ impl CheckpointActor {
             self.follow_epochs();
             self.prepared = true;
         }
+        if let Some(proposal) = self.parts.swaps.take() {
+            self.begin_swap(&router, proposal);
+            return;
+        }
         if status.sources_open.load(Ordering::Acquire) > 0 {
             let limits = self.parts.limits;
             let time = self.since_close.elapsed().as_millis() >= u128::from(limits.close_ms);
             let full = status.dirty_users() >= limits.users_max || status.wants_window();
             if time || full || router.is_full_of_rejects() {
+                self.look_for_due = true;
                 self.close(&router, None);
+            } else if self.parts.live
+                && !self.is_resting()
+                && let Err(error) = self.next_beside_sources(&router)
+            {
+                status.fail(error);
             }
         } else if !self.swept {
             self.swept = true;
             self.close(&router, None);
-        } else if let Err(error) = self.next_job(&router) {
+        } else if !self.is_resting()
+            && let Err(error) = self.next_job(&router)
+        {
             status.fail(error);
         }
     }
 
-    /// Closes a window for the next chunk of work that needs no events.
-    fn next_job(&mut self, router: &Router) -> Result<(), EngineError> {
-        if self.parts.status.stopping() {
-            self.end();
-            return Ok(());
+    fn is_resting(&self) -> bool {
+        self.rest.as_ref().is_some_and(|(since, pause)| since.elapsed() < *pause)
+    }
+
+    /// Closes a window for work that needs no events, while sources are read: due users first, then
+    /// what another catalogue made necessary. Other jobs wait for the sources' end.
+    fn next_beside_sources(&mut self, router: &Router) -> Result<(), EngineError> {
+        if self.look_for_due && self.parts.clock == Clock::Wall {
+            let (store, as_of_ms) = (Arc::clone(&self.parts.store), self.as_of(None));
+            match Job::Due.next(store.as_ref(), as_of_ms, self.due_users_max())? {
+                Some(chunk) => {
+                    self.parts.jobs.iter_mut().for_each(Job::forget_ahead);
+                    self.close(router, Some(chunk));
+                    return Ok(());
+                }
+                None => self.look_for_due = false,
+            }
         }
+        if self.parts.jobs.front().is_some_and(Job::is_recompute) {
+            self.next_chunk(router)?;
+        }
+        Ok(())
+    }
+
+    /// Closes a window for the next chunk of the first job that has one. False: none has.
+    fn next_chunk(&mut self, router: &Router) -> Result<bool, EngineError> {
         let as_of_ms = self.as_of(None);
         let due_users_max = self.due_users_max();
         while let Some(job) = self.parts.jobs.front_mut() {
@@ -182,12 +234,25 @@ impl CheckpointActor {
                 Some(chunk) => {
                     self.close(router, Some(chunk));
                     let store = self.parts.store.as_ref();
-                    return self.parts.jobs.front_mut().map_or(Ok(()), |job| job.read_ahead(store));
+                    self.parts.jobs.front_mut().map_or(Ok(()), |job| job.read_ahead(store))?;
+                    return Ok(true);
                 }
                 None => {
                     self.parts.jobs.pop_front();
                 }
             }
+        }
+        Ok(false)
+    }
+
+    /// Closes a window for the next chunk of work that needs no events, when sources have ended.
+    fn next_job(&mut self, router: &Router) -> Result<(), EngineError> {
+        if self.parts.status.stopping() {
+            self.end();
+            return Ok(());
+        }
+        if self.next_chunk(router)? {
+            return Ok(());
         }
         if let Some(then_ms) = self.parts.then_as_of_ms.take() {
             self.parts.clock = Clock::Fixed(then_ms);
@@ -327,6 +392,47 @@ impl CheckpointActor {
         }
     }
 
+    /// Holds sources and stores what they have read; when that is done, the proposal is active.
+    fn begin_swap(&mut self, router: &Router, proposal: Proposal) {
+        router.intake().hold();
+        self.close(router, None);
+        if self.under_way {
+            self.proposal = Some(proposal);
+        } else if let Err(error) = self.finish_swap(proposal) {
+            self.parts.status.fail(error);
+        }
+    }
+
+    /// Makes a proposal active. Everybody is stored, and nothing is under way.
+    fn finish_swap(&mut self, proposal: Proposal) -> Result<(), EngineError> {
+        let Some(router) = self.wire.as_ref().map(|w| w.router.clone()) else { return Ok(()) };
+        let Proposal { mut next, files, dimensions } = proposal;
+        let store = Arc::clone(&self.parts.store);
+        next.becomes_active(store.as_ref(), self.ended.as_of_ms)?;
+        next.save(store.as_ref())?;
+        let ruleset = Arc::new(next.ruleset);
+        let swap = Swap { ruleset: Arc::clone(&ruleset), schemas: Arc::new(Schemas::default()) };
+        for shard in router.shards() {
+            if shard.try_send(swap.clone()).is_err() {
+                return Err(EngineError::ActorGone("shard"));
+            }
+        }
+        self.parts.quarantine.clear();
+        let before = std::mem::replace(&mut self.parts.ruleset, Arc::clone(&ruleset));
+        self.parts.dimensions = dimensions;
+        self.ended.stats.tags = moved_stats(&self.ended.stats.tags, &before, &ruleset);
+        router.swap(Arc::clone(&ruleset));
+        let jobs = &mut self.parts.jobs;
+        jobs.retain(|job| !job.is_recompute());
+        jobs.iter_mut().for_each(Job::forget_ahead);
+        let limit = self.parts.recompute_users_per_s_max.map(Limit::new);
+        jobs.push_front(Job::recompute(store.as_ref(), &ruleset, limit)?);
+        let held_ms = self.since_close.elapsed().as_millis();
+        tracing::info!(version = ruleset.version, held_ms, "another catalogue is active");
+        self.parts.swaps.activated(Active { ruleset, files: Arc::new(files) });
+        Ok(())
+    }
+
     fn watch(&self) {
         if self.done.is_none() {
             // All is done, and the shards are being stopped: that they are gone is no failure.
@@ -337,6 +443,13 @@ impl CheckpointActor {
             self.parts.status.fail(EngineError::ActorGone("shard"));
         }
     }
+}
+
+/// What was counted for tags, in the order of another catalogue's.
+fn moved_stats(stats: &[TagStats], before: &Ruleset, now: &Ruleset) -> Vec<TagStats> {
+    let had = |id: &str| before.catalog.tags.iter().position(|t| t.id == id);
+    let moved = |id: &str| had(id).and_then(|at| stats.get(at).copied()).unwrap_or_default();
+    now.catalog.tags.iter().map(|t| moved(&t.id)).collect()
 }
 
 impl Actor for CheckpointActor {
@@ -371,7 +484,7 @@ impl Handler<Wire> for CheckpointActor {
 impl Handler<Stored> for CheckpointActor {
     type Result = ();
 
-    fn handle(&mut self, stored: Stored, ctx: &mut Self::Context) {
+    fn handle(&mut self, stored: Stored, _: &mut Self::Context) {
         self.under_way = false;
         self.tell_shards();
         let lag = self.since_close.elapsed();
@@ -396,16 +509,14 @@ impl Handler<Stored> for CheckpointActor {
             (Some(chunk), Some(job)) => job.pause_after(&chunk),
             _ => Duration::ZERO,
         };
-        if pause.is_zero() {
-            self.look();
+        // Rate limit: the next chunk waits, windows with events do not.
+        self.rest = (!pause.is_zero()).then(|| (Stopwatch::start(), pause));
+        if let Some(proposal) = self.proposal.take()
+            && let Err(error) = self.finish_swap(proposal)
+        {
+            self.parts.status.fail(error);
             return;
         }
-        // Rate limit: the next chunk waits, windows with events do not.
-        self.under_way = true;
-        let wait = tokio::time::sleep(pause).into_actor(self).map(|(), actor, _| {
-            actor.under_way = false;
-            actor.look();
-        });
-        ctx.spawn(wait);
+        self.look();
     }
 }

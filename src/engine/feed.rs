@@ -11,12 +11,13 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::route::Router;
+use super::route::{Routed, Router};
 use super::status::Status;
 use super::{Clock, EngineError};
 use crate::event::Decoder;
 use crate::source::cut::{Block, Cutter};
 use crate::source::file::{FileSpec, Parts, SourceError, decode};
+use crate::source::recipe::Recipe;
 
 /// Threads that decode one source.
 const DECODERS_MAX: usize = 8;
@@ -57,7 +58,7 @@ pub(super) fn start_source(
     router: Router,
     latest: Latest,
 ) -> Result<Vec<JoinHandle<()>>, EngineError> {
-    let Parts { cutter, decoder, spec, names, is_replayable } = source;
+    let Parts { cutter, decoder, recipe, spec, names, is_replayable } = source;
     let open = OpenSource(Arc::clone(router.status()));
     let feed = Arc::new(Feed {
         cut: Mutex::new(Cut { cutter, blocks: 0, ended: false }),
@@ -65,6 +66,7 @@ pub(super) fn start_source(
         turned: Condvar::new(),
         router,
         spec,
+        recipe,
         names,
         is_replayable,
         latest,
@@ -91,6 +93,7 @@ struct Feed {
     turned: Condvar,
     router: Router,
     spec: FileSpec,
+    recipe: Recipe,
     names: Vec<String>,
     is_replayable: bool,
     latest: Latest,
@@ -108,19 +111,32 @@ impl Feed {
     fn run(&self, mut decoder: Decoder) {
         let _dying = Dying(Arc::clone(self.router.status()));
         let mut block = Block::default();
+        let (mut latest, mut swaps) = (self.latest, 0);
         while let Some((number, cut)) = self.cut(&mut block) {
-            let decoded = cut.map(|()| decode(&mut decoder, &block, self.latest.ms()));
+            let mut decoded = cut.map(|()| decode(&mut decoder, &block, latest.ms()));
             if !self.wait_for_turn(number) {
                 return;
             }
-            match decoded {
-                Ok(decoded) => {
-                    let position = block.position().filter(|_| self.is_replayable);
-                    if !self.router.route(&self.names, position, decoded) {
-                        return;
+            let position = block.position().filter(|_| self.is_replayable);
+            loop {
+                let rows = match decoded {
+                    Ok(rows) => rows,
+                    Err(error) => return self.router.status().fail(error.into()),
+                };
+                match self.router.route(&self.names, position, rows, swaps) {
+                    Routed::Done => break,
+                    Routed::Stopping => return,
+                    Routed::Stale => {
+                        let (ruleset, now) = self.router.ruleset();
+                        swaps = now;
+                        latest.max_ahead_ms = ruleset.catalog.max_ahead_ms;
+                        let made = self.recipe.decoder(&ruleset.catalog, &ruleset.layout);
+                        decoded = made.map_err(SourceError::from).map(|made| {
+                            decoder = made;
+                            decode(&mut decoder, &block, latest.ms())
+                        });
                     }
                 }
-                Err(error) => return self.router.status().fail(error.into()),
             }
             self.pass_turn();
         }

@@ -88,6 +88,10 @@ pub struct Intake {
     greatest_ms: Option<i64>,
     days: BTreeMap<Day, u64>,
     moved: bool,
+    /// Catalogues that became active since the start.
+    swaps: u64,
+    /// Nothing may be taken in: a catalogue is about to become active.
+    held: bool,
 }
 
 /// Days beyond all others after which few events look like a mistake.
@@ -100,6 +104,29 @@ impl Intake {
     /// `streams`: names by index. `totals`: what the store says.
     pub fn new(streams: Vec<String>, totals: Totals) -> Self {
         Self { streams, totals, ..Self::default() }
+    }
+
+    /// Catalogues that became active since the start: only batches decoded for the present one may
+    /// be taken in.
+    pub fn swaps(&self) -> u64 {
+        self.swaps
+    }
+
+    /// Whether nothing may be taken in at present.
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Until [`Intake::swapped`] nothing may be taken in.
+    pub fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// Another catalogue is active, with these streams.
+    pub fn swapped(&mut self, streams: Vec<String>) {
+        self.streams = streams;
+        self.swaps += 1;
+        self.held = false;
     }
 
     /// Takes a batch in. Returns the parts for each shard, by stream. `sources`: the names under

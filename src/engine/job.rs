@@ -11,6 +11,8 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use super::EngineError;
+use super::ruleset::Ruleset;
+use super::version::recomputed;
 use crate::store::{Bytes, DueCursor, Store, UidKey};
 
 /// Due packs read at once.
@@ -21,6 +23,9 @@ const SCAN_USERS_MAX: usize = 16_384;
 
 /// Key of a recompute's progress in the store.
 pub const BACKFILL_KEY: &str = "job/backfill";
+
+/// Key of the progress of computing everybody by the rules of another catalogue.
+pub const RECOMPUTE_KEY: &str = "job/recompute";
 
 /// One window's worth of a job.
 #[derive(Debug, Default)]
@@ -111,6 +116,33 @@ impl Limit {
 }
 
 impl Job {
+    /// Everybody, by the rules of a catalogue that has become active; goes on where it was
+    /// interrupted.
+    pub fn recompute(
+        store: &dyn Store,
+        ruleset: &Ruleset,
+        limit: Option<Limit>,
+    ) -> Result<Self, EngineError> {
+        let name = ruleset.catalog.fingerprint;
+        let mut done = super::reload::all_applied(store, ruleset)?;
+        done.push(recomputed(ruleset.version));
+        Ok(Self::All {
+            after: interrupted(store, RECOMPUTE_KEY, name)?,
+            name,
+            limit,
+            ended: false,
+            ahead: None,
+            progress: std::sync::Arc::default(),
+            progress_key: Some(RECOMPUTE_KEY),
+            done,
+        })
+    }
+
+    /// Whether this is what [`Job::recompute`] gives.
+    pub fn is_recompute(&self) -> bool {
+        matches!(self, Self::All { progress_key: Some(key), .. } if *key == RECOMPUTE_KEY)
+    }
+
     /// The next chunk, `None` when the job is done.
     pub fn next(
         &mut self,
@@ -200,9 +232,10 @@ fn progress_bytes(name: u64, after: Option<Vec<u8>>) -> Vec<u8> {
     serde_json::to_vec(&(name, after)).expect("numbers and bytes are JSON")
 }
 
-/// Where an interrupted recompute of everyone goes on; `None` when there is none of this name.
-pub fn interrupted(store: &dyn Store, name: u64) -> Result<Option<UidKey>, EngineError> {
-    let Some(bytes) = store.meta(BACKFILL_KEY)? else { return Ok(None) };
+/// Where an interrupted recompute of everyone goes on, whose progress has this key; `None` when
+/// there is none of this name.
+pub fn interrupted(store: &dyn Store, key: &str, name: u64) -> Result<Option<UidKey>, EngineError> {
+    let Some(bytes) = store.meta(key)? else { return Ok(None) };
     let Ok((stored, Some(after))) = serde_json::from_slice::<(u64, Option<Vec<u8>>)>(&bytes) else {
         return Ok(None);
     };

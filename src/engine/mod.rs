@@ -17,8 +17,11 @@ pub mod route;
 pub mod ruleset;
 mod start;
 pub mod status;
+pub mod swap;
+pub mod version;
+pub mod watch;
 
-pub use start::{Observed, Options, Prepare, Report, SourceProgress, run};
+pub use start::{Observed, Options, Prepare, Report, SourceProgress, run, stored_as_of};
 
 use crate::dimension::SpecError;
 use crate::source::file::SourceError;
@@ -66,6 +69,9 @@ pub enum EngineError {
         /// What the store has.
         stored: String,
     },
+    /// What the store knows of its catalogues cannot be read, or written.
+    #[error(transparent)]
+    Version(#[from] version::VersionError),
     /// What had to be done before the first window failed; who asked for it knows why.
     #[error("what the engine needs could not be prepared")]
     NotPrepared,

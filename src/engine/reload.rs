@@ -76,6 +76,22 @@ pub(super) fn jobs(
     Ok(jobs)
 }
 
+/// Marks that everybody was computed with the current epochs of all tables.
+pub(super) fn all_applied(
+    store: &dyn Store,
+    ruleset: &Ruleset,
+) -> Result<Vec<(String, Vec<u8>)>, EngineError> {
+    let mut applied = Vec::new();
+    for dimension in &ruleset.catalog.dimensions {
+        if let Some(current) = store.dim_current(&dimension.table)? {
+            let epoch = serde_json::to_vec(&Some(current.epoch)).unwrap_or_default();
+            applied.push((applied_key(&dimension.table), epoch));
+        }
+    }
+    applied.dedup();
+    Ok(applied)
+}
+
 /// Known users among the changed keys; `None` when all rows count as changed.
 fn changed_users(
     store: &dyn Store,

@@ -13,6 +13,7 @@ use actix::Addr;
 use super::EngineError;
 use super::credits::Credits;
 use super::intake::Intake;
+use super::ruleset::Ruleset;
 use super::status::Status;
 use crate::event::Decoded;
 use crate::shard::actor::{Rows, ShardActor};
@@ -26,6 +27,18 @@ pub struct Router {
     credits: Credits,
     status: Arc<Status>,
     rejects_waiting_max: usize,
+    ruleset: Arc<Mutex<Arc<Ruleset>>>,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routed {
+    /// It is with the shards.
+    Done,
+    /// Another catalogue is active than the one it was decoded for: it has to be decoded again.
+    Stale,
+    /// The engine is stopping.
+    Stopping,
 }
 
 impl Router {
@@ -36,9 +49,25 @@ impl Router {
         credits: Credits,
         status: Arc<Status>,
         rejects_waiting_max: usize,
+        ruleset: Arc<Ruleset>,
     ) -> Self {
         let intake = Arc::new(Mutex::new(intake));
-        Self { intake, shards, credits, status, rejects_waiting_max }
+        let ruleset = Arc::new(Mutex::new(ruleset));
+        Self { intake, shards, credits, status, rejects_waiting_max, ruleset }
+    }
+
+    /// The active ruleset, and how many became active before it.
+    pub fn ruleset(&self) -> (Arc<Ruleset>, u64) {
+        let intake = self.intake();
+        let ruleset = self.ruleset.lock().unwrap_or_else(PoisonError::into_inner);
+        (Arc::clone(&ruleset), intake.swaps())
+    }
+
+    /// Another ruleset is active: batches decoded for it may come.
+    pub fn swap(&self, ruleset: Arc<Ruleset>) {
+        let mut intake = self.intake();
+        intake.swapped(ruleset.catalog.streams.iter().map(|s| s.name.clone()).collect());
+        *self.ruleset.lock().unwrap_or_else(PoisonError::into_inner) = ruleset;
     }
 
     /// The intake; nothing is routed while the guard lives.
@@ -61,25 +90,40 @@ impl Router {
         self.intake().rejects_waiting() >= self.rejects_waiting_max
     }
 
-    /// Routes a batch; waits while too much is under way. False: the engine is stopping.
-    pub fn route(&self, sources: &[String], position: Option<Position>, decoded: Decoded) -> bool {
+    /// Routes a batch that was decoded for the catalogue that became active after `swaps` others;
+    /// waits while too much is under way.
+    pub fn route(
+        &self,
+        sources: &[String],
+        position: Option<Position>,
+        decoded: Decoded,
+        swaps: u64,
+    ) -> Routed {
         const PATIENCE: Duration = Duration::from_millis(100);
-        let credit = loop {
+        const HELD: Duration = Duration::from_millis(2);
+        let (credit, mut intake) = loop {
             if self.status.stopping() {
-                return false;
+                return Routed::Stopping;
             }
             if self.is_full_of_rejects() {
                 // No condition to wait on: the next cut empties it, within a window's time.
                 std::thread::park_timeout(PATIENCE);
                 continue;
             }
-            if let Some(credit) = self.credits.take(PATIENCE) {
-                break credit;
+            let Some(credit) = self.credits.take(PATIENCE) else { continue };
+            let intake = self.intake();
+            if !intake.is_held() {
+                break (credit, intake);
             }
+            // For as long as a window takes to be stored, now and then.
+            drop((intake, credit));
+            std::thread::park_timeout(HELD);
         };
+        if intake.swaps() != swaps {
+            return Routed::Stale;
+        }
         self.status.rows.fetch_add(decoded.rows, Ordering::Relaxed);
         self.status.rejected_rows.fetch_add(decoded.rejected_rows, Ordering::Relaxed);
-        let mut intake = self.intake();
         for (stream, parts) in intake.absorb(sources, position, decoded) {
             for (shard, part) in self.shards.iter().zip(parts) {
                 if part.hashes.is_empty() {
@@ -90,10 +134,10 @@ impl Router {
                 // The mailbox has room for every credit: it is full only if the shard is gone.
                 if shard.try_send(rows).is_err() {
                     self.status.fail(EngineError::ActorGone("shard"));
-                    return false;
+                    return Routed::Stopping;
                 }
             }
         }
-        true
+        Routed::Done
     }
 }

@@ -11,6 +11,7 @@ use crate::catalog::model::{Catalog, ColumnType, Span};
 use crate::rule::plan::code_bits;
 use crate::rule::{InputField, Plan, PlanError};
 use crate::user::layout::{LayoutError, StateLayout};
+use crate::user::lineage::Lineage;
 use crate::user::snapshot::Schema;
 
 /// Everything the engine needs to know of a catalogue.
@@ -30,6 +31,8 @@ pub struct Ruleset {
     pub feature_types: Vec<DataType>,
     /// For each dimension the index of its first input column.
     pub dimension_inputs: Vec<usize>,
+    /// The number of its version in the store; 0 without a store.
+    pub version: u32,
 }
 
 /// A checked catalogue that still cannot run.
@@ -49,18 +52,22 @@ pub enum RulesetError {
 impl Ruleset {
     /// Compiles a catalogue for reading only: tags that have no id yet get one for the time being.
     pub fn provisional(mut catalog: Catalog) -> Result<Self, RulesetError> {
-        for (at, tag) in catalog.tags.iter_mut().enumerate().filter(|(_, t)| t.id.is_empty()) {
-            tag.id = format!("new {at}");
-        }
+        give_provisional_ids(&mut catalog);
         Self::new(catalog)
     }
 
-    /// Compiles a catalogue. Tags without an id in `ids.lock` are refused.
+    /// Compiles a catalogue for an empty store, or for none. Tags without an id in `ids.lock` are
+    /// refused.
     pub fn new(catalog: Catalog) -> Result<Self, RulesetError> {
+        Self::with(catalog, &Lineage::default())
+    }
+
+    /// Compiles a catalogue for a store that knows some of its partials.
+    pub fn with(catalog: Catalog, lineage: &Lineage) -> Result<Self, RulesetError> {
         if let Some(tag) = catalog.tags.iter().find(|t| t.id.is_empty()) {
             return Err(RulesetError::LockBehind(format!("tag `{}` has no id", tag.name)));
         }
-        let layout = Arc::new(StateLayout::new(&catalog)?);
+        let layout = Arc::new(StateLayout::new(&catalog, lineage)?);
         let coded = |data_type: &DataType| match data_type {
             DataType::Utf8 => {
                 DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
@@ -97,8 +104,16 @@ impl Ruleset {
             layout,
             feature_types,
             dimension_inputs,
+            version: 0,
             catalog: Arc::new(catalog),
         })
+    }
+}
+
+/// Ids for the time being, for tags that have none.
+pub(super) fn give_provisional_ids(catalog: &mut Catalog) {
+    for (at, tag) in catalog.tags.iter_mut().enumerate().filter(|(_, t)| t.id.is_empty()) {
+        tag.id = format!("new {at}");
     }
 }
 

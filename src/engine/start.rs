@@ -14,10 +14,11 @@ use super::checkpoint::{CheckpointActor, CheckpointParts, Ended, WindowLimits, W
 use super::credits::Credits;
 use super::feed::{Latest, decoders, start_source};
 use super::intake::{FoldTotals, Intake, Totals};
-use super::job::Job;
+use super::job::{Job, Limit};
 use super::route::Router;
 use super::ruleset::Ruleset;
 use super::status::Status;
+use super::swap::Swaps;
 use super::{Clock, EngineError};
 use crate::clock::Day;
 use crate::dimension::{CacheOptions, Dimensions};
@@ -77,6 +78,12 @@ pub struct Options {
     pub dry: bool,
     /// Go on when the sources have ended.
     pub stay: bool,
+    /// Sources do not end for a long time: jobs and due users get their windows meanwhile.
+    pub live: bool,
+    /// Where other catalogues come from while this one runs.
+    pub swaps: Swaps,
+    /// Users that another catalogue makes to be computed again, a second; none: no limit.
+    pub recompute_users_per_s_max: Option<NonZeroU32>,
     /// Work that has to be done before the first window closes.
     pub prepare: Prepare,
 }
@@ -188,12 +195,17 @@ pub(super) fn read_meta<T: serde::de::DeserializeOwned + Default>(
         .map_err(|e| EngineError::Meta { key: key.to_owned(), reason: e.to_string() })
 }
 
+/// The last as-of of a store; none before the first event.
+pub fn stored_as_of(store: &dyn Store) -> Result<Option<i64>, EngineError> {
+    read_meta(store, AS_OF_KEY)
+}
+
 /// Runs an engine to its end. `observe` is called several times a second.
 pub fn run(
     mut options: Options,
     observe: &mut dyn FnMut(&Observed<'_>),
 ) -> Result<Report, EngineError> {
-    let stored: Option<i64> = read_meta(options.store.as_ref(), AS_OF_KEY)?;
+    let stored = stored_as_of(options.store.as_ref())?;
     if let (Clock::Fixed(wanted), Some(stored)) = (options.clock, stored)
         && wanted < stored
     {
@@ -212,19 +224,54 @@ pub fn run(
             options.jobs.push_front(job);
         }
     }
+    if !options.dry {
+        recompute_if_new(&mut options)?;
+    }
     let mut restarts = 0;
     loop {
         let jobs = std::mem::take(&mut options.jobs);
         // A job that was under way is not known to be done: its command says so and is run again.
-        let repeatable = jobs.iter().all(|job| matches!(job, Job::Due));
+        let repeatable = jobs.iter().all(|job| matches!(job, Job::Due) || job.is_recompute());
         match attempt(&options, jobs, observe) {
             Err(EngineError::ActorGone(what)) if repeatable && restarts < RESTARTS_MAX => {
                 restarts += 1;
                 tracing::error!(what, restarts, "an actor died; reloading from the store");
+                follow_swaps(&mut options);
+                recompute_if_new(&mut options)?;
                 options.jobs.push_back(Job::Due);
             }
             other => return other,
         }
+    }
+}
+
+/// Everybody is computed by the rules of a catalogue that has become active.
+fn recompute_if_new(options: &mut Options) -> Result<(), EngineError> {
+    let (store, ruleset) = (options.store.as_ref(), &options.ruleset);
+    if ruleset.version == 0 || super::version::is_recomputed(store, ruleset.version)? {
+        return Ok(());
+    }
+    if store.scan_profiles(None, 1)?.is_empty() {
+        let (key, value) = super::version::recomputed(ruleset.version);
+        options.store.put_meta(&key, value)?;
+        return Ok(());
+    }
+    let limit = options.recompute_users_per_s_max.filter(|_| options.live).map(Limit::new);
+    options.jobs.push_front(Job::recompute(store, ruleset, limit)?);
+    Ok(())
+}
+
+/// Another start goes on with the catalogue that has become active meanwhile.
+fn follow_swaps(options: &mut Options) {
+    let Some(active) = options.swaps.active() else { return };
+    let before = std::mem::replace(&mut options.ruleset, active.ruleset);
+    let streams = &options.ruleset.catalog.streams;
+    let now = |at: &usize| {
+        let name = &before.catalog.streams[*at].name;
+        streams.iter().position(|s| s.name == *name)
+    };
+    for source in &mut options.sources {
+        source.streams = source.streams.iter().filter_map(now).collect();
     }
 }
 
@@ -254,6 +301,7 @@ fn attempt(
     let dimensions = Dimensions::open(catalog, Arc::clone(&options.store), now, cache)?;
     let dimensions = Arc::new(dimensions);
     let sources = open_sources(options, &texts, &quarantine)?;
+    options.swaps.set_recipes(sources.iter().map(|(s, _)| s.recipe().clone()).collect());
     let totals: Totals = read_meta(store, TOTALS_KEY)?;
     let folds: FoldTotals = read_meta(store, FOLDS_KEY)?;
     let progress: Vec<SourceProgress> = sources
@@ -330,12 +378,11 @@ fn open_sources(
     let open = |(spec, resume)| {
         let mine = || Arc::clone(texts);
         let source = FileSource::open(spec, catalog, layout, mine(), shards, limits, resume)?;
-        let another = |_| {
-            let decoder = source.another_decoder(catalog, layout, mine(), shards)?;
-            Ok(decoder.with_quarantine(Arc::clone(quarantine)))
-        };
-        let others = (1..decoders).map(another).collect::<Result<_, SourceError>>()?;
-        Ok((source.with_quarantine(Arc::clone(quarantine)), others))
+        let source = source.with_quarantine(Arc::clone(quarantine));
+        let another = |_| source.recipe().decoder(catalog, layout);
+        let others = (1..decoders).map(another).collect::<Result<_, _>>();
+        let others = others.map_err(SourceError::from)?;
+        Ok((source, others))
     };
     specs.into_iter().map(open).collect()
 }
@@ -434,6 +481,10 @@ impl Parts<'_> {
             then_as_of_ms: options.then_as_of_ms,
             dry: options.dry,
             stay: options.stay,
+            live: options.live,
+            swaps: options.swaps.clone(),
+            recompute_users_per_s_max: options.recompute_users_per_s_max,
+            quarantine: Arc::clone(&self.shared.quarantine),
         };
         let checkpoint = CheckpointActor::start_in_arbiter(&checkpoint_arbiter.handle(), |_| {
             CheckpointActor::new(parts, done)
@@ -457,7 +508,8 @@ impl Parts<'_> {
             })
             .collect();
         let rejects_max = options.rejects_waiting_max;
-        let router = Router::new(self.intake, shards, credits, self.status, rejects_max);
+        let ruleset = Arc::clone(&options.ruleset);
+        let router = Router::new(self.intake, shards, credits, self.status, rejects_max, ruleset);
         let wire = Wire { router: router.clone(), writer: writer.recipient() };
         if checkpoint.try_send(wire).is_err() {
             router.status().fail(EngineError::ActorGone("checkpoint"));

@@ -29,7 +29,7 @@ use self::stream::{Refused, StreamDecoder};
 use crate::catalog::model::{Catalog, ColumnType};
 use crate::clock::{DayTable, Zone};
 use crate::rule::safe::NotExecutable;
-use crate::user::layout::{StateLayout, StreamLayout};
+use crate::user::layout::StateLayout;
 use crate::user::texts::Texts;
 
 /// A source that cannot be decoded.
@@ -357,7 +357,7 @@ fn text_use(catalog: &Catalog, layout: &StateLayout, stream: usize, column: usiz
         TextUse::Dictionary
     } else if column == s.uid {
         TextUse::Plain
-    } else if StreamLayout::only_hashed(catalog, stream, &s.columns[column].name) {
+    } else if layout.streams[stream].only_hashed(catalog, &s.columns[column].name) {
         let name = &s.columns[column].name;
         let is_id = s.dedupe.as_ref().is_some_and(|dedupe| dedupe.by == column);
         let values = &layout.streams[stream].values;

@@ -30,6 +30,13 @@ impl Quarantine {
             && self.hashes.read().unwrap_or_else(PoisonError::into_inner).contains(&hash)
     }
 
+    /// Everybody is tried again: other rules have come.
+    pub fn clear(&self) {
+        let mut hashes = self.hashes.write().unwrap_or_else(PoisonError::into_inner);
+        hashes.clear();
+        self.count.store(0, Ordering::Release);
+    }
+
     /// Number of quarantined users.
     pub fn len(&self) -> usize {
         self.count.load(Ordering::Acquire)

@@ -64,6 +64,11 @@ pub enum Request {
         /// The last so many.
         rows_max: usize,
     },
+    /// What the store knows of its catalogues.
+    Catalog {
+        /// Everything of this version; 0: of the active one; none: a list.
+        number: Option<u32>,
+    },
     /// Loaded dimension tables.
     DimsList,
     /// Load a dimension table.

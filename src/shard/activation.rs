@@ -68,7 +68,8 @@ impl Shard {
         user.due_ms = tags.head.due_ms;
         user.version = tags.head.version;
         // One that was quarantined by an earlier process is tried again: a fix may have come.
-        user.unsaved = tags.head.schema != ruleset.schema_id || tags.head.quarantined;
+        // Rows of an older schema are read as they are, as often as needed: no reason to write.
+        user.unsaved = tags.head.quarantined;
         let codes = schema.packed_codes(&tags, ruleset.plan.packing());
         self.users.set_codes(slot, &codes);
         self.users.count(slot);

@@ -11,8 +11,10 @@ use actix::{Actor, Context, Handler, Message, Recipient};
 
 use super::{Shard, ShardWindow, WindowClose};
 use crate::engine::credits::Credit;
+use crate::engine::ruleset::Ruleset;
 use crate::engine::status::Status;
 use crate::event::block::ShardRows;
+use crate::write::profile::Schemas;
 
 /// Events of one stream for this shard. The credit is given back when they are folded.
 #[derive(Message)]
@@ -35,6 +37,16 @@ pub struct Close(pub WindowClose);
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct WindowStored;
+
+/// Go on with another catalogue.
+#[derive(Message, Clone)]
+#[rtype(result = "()")]
+pub struct Swap {
+    /// What is active from now on.
+    pub ruleset: Arc<Ruleset>,
+    /// Schemas of stored profiles, resolved against it.
+    pub schemas: Arc<Schemas>,
+}
 
 /// A shard's part of a window.
 #[derive(Message)]
@@ -90,6 +102,20 @@ impl Handler<Rows> for ShardActor {
             self.status.fail(error.into());
         }
         self.kept.push(rows.credit);
+        self.note();
+    }
+}
+
+impl Handler<Swap> for ShardActor {
+    type Result = ();
+
+    fn handle(&mut self, swap: Swap, _: &mut Self::Context) {
+        let users = self.shard.swap(swap.ruleset, swap.schemas);
+        // Millions of states take longer to be freed than a window may wait.
+        let freeing = std::thread::Builder::new().name("freeing users".to_owned());
+        if let Err(error) = freeing.spawn(move || drop(users)) {
+            tracing::warn!(%error, "users of the old catalogue were freed by their shard");
+        }
         self.note();
     }
 }

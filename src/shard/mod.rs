@@ -233,6 +233,14 @@ impl Shard {
         }
     }
 
+    /// Goes on with another catalogue. Everybody must have been stored: users are read again when
+    /// they are needed. Returns those it had, whose memory may take a while to be freed.
+    pub fn swap(&mut self, ruleset: Arc<Ruleset>, schemas: Arc<Schemas>) -> UserTable {
+        debug_assert!(self.dirty.is_empty(), "a window stored everybody");
+        let shared = Shared { ruleset, schemas, store_had_profiles: true, ..self.shared.clone() };
+        std::mem::replace(self, Self::new(self.index, shared)).users
+    }
+
     /// Its users.
     pub fn users(&self) -> &UserTable {
         &self.users

@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU64;
 use super::cut::{Block, Content, Cutter};
 use super::input::{Input, InputError, STDIN, open};
 use super::position::{Position, source_name};
+use super::recipe::Recipe;
 use crate::catalog::model::{Catalog, Format};
 use crate::event::quarantine::Quarantine;
 use crate::event::{Decoded, Decoder, DecoderError};
@@ -65,7 +66,7 @@ pub struct FileSource {
     cutter: Cutter,
     block: Block,
     decoder: Decoder,
-    header: Option<Header>,
+    recipe: Recipe,
     names: Vec<String>,
     /// Length of the file on disk.
     pub bytes_total: Option<u64>,
@@ -79,19 +80,14 @@ pub struct Parts {
     pub cutter: Cutter,
     /// Decodes them.
     pub decoder: Decoder,
+    /// Makes decoders for other catalogues.
+    pub recipe: Recipe,
     /// What was read.
     pub spec: FileSpec,
     /// The names under which the position is kept, one a stream.
     pub names: Vec<String>,
     /// Whether a restart can go on where this stopped.
     pub is_replayable: bool,
-}
-
-/// A CSV header, and the columns that must be in it.
-#[derive(Debug)]
-struct Header {
-    columns: Vec<String>,
-    required: Vec<String>,
 }
 
 impl FileSource {
@@ -105,7 +101,6 @@ impl FileSource {
         limits: ReadLimits,
         resume: Option<Position>,
     ) -> Result<Self, SourceError> {
-        let mut decoder = Decoder::new(catalog, layout, &spec.streams, &spec.name, texts, shards)?;
         let mut input = open(&spec.path)?;
         let start = Position { incarnation: input.incarnation, offset: 0, lines: 0 };
         let resume = resume.filter(|_| spec.path != Path::new(STDIN));
@@ -125,38 +120,33 @@ impl FileSource {
             }
             Format::Csv => {
                 let (cutter, columns) = open_csv(&spec, input, position, limits, resume.is_some())?;
-                let read = spec.streams.iter().flat_map(|s| &catalog.streams[*s].columns);
-                let required: Vec<String> =
-                    read.filter(|c| c.required).map(|c| c.from.clone()).collect();
-                decoder.header(&columns, &required)?;
-                (cutter, Some(Header { columns, required }))
+                (cutter, Some(columns))
             }
         };
+        let recipe = Recipe {
+            source: spec.name.clone(),
+            streams: spec.streams.iter().map(|s| catalog.streams[*s].name.clone()).collect(),
+            header,
+            texts,
+            shards,
+            quarantine: Arc::default(),
+        };
+        let decoder = recipe.decoder(catalog, layout)?;
         let name = |s: &usize| source_name(&catalog.streams[*s].name, &spec.path);
         let names = spec.streams.iter().map(name).collect();
         let block = Block::default();
-        Ok(Self { spec, cutter, block, decoder, header, names, bytes_total, bytes_read })
+        Ok(Self { spec, cutter, block, decoder, recipe, names, bytes_total, bytes_read })
     }
 
-    /// Another decoder of this source, for another thread.
-    pub fn another_decoder(
-        &self,
-        catalog: &Catalog,
-        layout: &StateLayout,
-        texts: Arc<Texts>,
-        shards: usize,
-    ) -> Result<Decoder, DecoderError> {
-        let FileSpec { streams, name, .. } = &self.spec;
-        let mut decoder = Decoder::new(catalog, layout, streams, name, texts, shards)?;
-        if let Some(header) = &self.header {
-            decoder.header(&header.columns, &header.required)?;
-        }
-        Ok(decoder)
+    /// Makes more decoders of this source.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
     }
 
     /// Refuses events of quarantined users.
     #[must_use]
     pub fn with_quarantine(mut self, quarantine: Arc<Quarantine>) -> Self {
+        self.recipe.quarantine = Arc::clone(&quarantine);
         self.decoder = self.decoder.with_quarantine(quarantine);
         self
     }
@@ -168,9 +158,9 @@ impl FileSource {
 
     /// Takes the source apart.
     pub fn into_parts(self) -> Parts {
-        let Self { spec, cutter, decoder, names, .. } = self;
+        let Self { spec, cutter, decoder, recipe, names, .. } = self;
         let is_replayable = spec.path != Path::new(STDIN);
-        Parts { cutter, decoder, spec, names, is_replayable }
+        Parts { cutter, decoder, recipe, spec, names, is_replayable }
     }
 
     /// Reads and decodes the next batch; `None` at the end. Events later than `latest_ms` are

@@ -69,28 +69,56 @@ const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 pub fn open(path: &Path) -> Result<Input, InputError> {
     let failed = |source| InputError::Read { path: path.to_owned(), source };
     let bytes_read = Arc::new(AtomicU64::new(0));
-    let (raw, head, bytes_total): (Box<dyn Read + Send>, Vec<u8>, Option<u64>) =
-        if path == Path::new(STDIN) {
-            let mut stdin = io::stdin();
-            let head = read_head(&mut stdin, 4).map_err(failed)?;
-            (Box::new(io::Cursor::new(head.clone()).chain(stdin)), head, None)
-        } else {
-            let mut file = File::open(path).map_err(failed)?;
-            let bytes = file.metadata().map_err(failed)?.len();
-            let head = read_head(&mut file, HEAD_BYTES).map_err(failed)?;
-            file.seek(SeekFrom::Start(0)).map_err(failed)?;
-            (Box::new(file), head, Some(bytes))
-        };
-    let counted = Counted { inner: raw, bytes: Arc::clone(&bytes_read) };
-    let reader: Box<dyn Read + Send> = if head.starts_with(&GZIP) {
+    if path == Path::new(STDIN) {
+        let reader = Box::new(Stdin::Unseen(Arc::clone(&bytes_read)));
+        let incarnation = Incarnation::of(&[]);
+        return Ok(Input { reader, incarnation, bytes_total: None, bytes_read });
+    }
+    let mut file = File::open(path).map_err(failed)?;
+    let bytes_total = Some(file.metadata().map_err(failed)?.len());
+    let head = read_head(&mut file, HEAD_BYTES).map_err(failed)?;
+    file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    let counted = Counted { inner: Box::new(file), bytes: Arc::clone(&bytes_read) };
+    let reader = decompressed(&head, counted).map_err(failed)?;
+    Ok(Input { reader, incarnation: Incarnation::of(&head), bytes_total, bytes_read })
+}
+
+fn decompressed(head: &[u8], counted: Counted) -> io::Result<Box<dyn Read + Send>> {
+    Ok(if head.starts_with(&GZIP) {
         let buffered = BufReader::with_capacity(1 << 18, counted);
         Box::new(flate2::bufread::MultiGzDecoder::new(buffered))
     } else if head.starts_with(&ZSTD) {
-        Box::new(zstd::Decoder::new(counted).map_err(failed)?)
+        Box::new(zstd::Decoder::new(counted)?)
     } else {
         Box::new(counted)
-    };
-    Ok(Input { reader, incarnation: Incarnation::of(&head), bytes_total, bytes_read })
+    })
+}
+
+/// Standard input, of which nothing is read before it is wanted: its first row may be long in
+/// coming, and the rest of the engine has work to do.
+enum Stdin {
+    /// Its compression is not known yet.
+    Unseen(Arc<AtomicU64>),
+    /// Being read.
+    Open(Box<dyn Read + Send>),
+}
+
+impl Read for Stdin {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Unseen(bytes) => {
+                let mut stdin = io::stdin();
+                let head = read_head(&mut stdin, 4)?;
+                let inner = Box::new(io::Cursor::new(head.clone()).chain(stdin));
+                let counted = Counted { inner, bytes: Arc::clone(bytes) };
+                let mut reader = decompressed(&head, counted)?;
+                let read = reader.read(buf);
+                *self = Self::Open(reader);
+                read
+            }
+            Self::Open(reader) => reader.read(buf),
+        }
+    }
 }
 
 impl Input {

@@ -8,3 +8,4 @@ pub mod cut;
 pub mod file;
 pub mod input;
 pub mod position;
+pub mod recipe;

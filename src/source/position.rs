@@ -54,7 +54,10 @@ pub fn source_name(stream: &str, path: &std::path::Path) -> String {
     format!("{stream}/{}", path.display())
 }
 
+/// Keys of positions in the store begin with this.
+pub const POSITION_PREFIX: &str = "position/";
+
 /// Key of a source's position in the store.
 pub fn meta_key(source: &str) -> String {
-    format!("position/{source}")
+    format!("{POSITION_PREFIX}{source}")
 }

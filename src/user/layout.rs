@@ -22,7 +22,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::model::{Aggregate, Catalog, ColumnType, Span, TypedExpr};
+use super::lineage::{Lineage, meaning, rows};
+use super::wanted::{Wanted, values, wanted};
+use crate::catalog::model::{Aggregate, Catalog, ColumnType, Span, Stream, TypedExpr};
 use crate::clock::Day;
 
 /// Different ages at which the spans of one stream begin or end.
@@ -58,7 +60,7 @@ pub enum ValueKind {
 }
 
 impl ValueKind {
-    fn of(data_type: &DataType, only_counted: bool) -> Option<Self> {
+    pub(super) fn of(data_type: &DataType, only_counted: bool) -> Option<Self> {
         Some(match data_type {
             DataType::Int64 => Self::Int,
             DataType::UInt64 => Self::U64,
@@ -154,6 +156,22 @@ pub enum PartialKind {
     LastTime,
 }
 
+impl PartialKind {
+    fn of(aggregate: &Aggregate) -> Self {
+        match aggregate {
+            Aggregate::Count => Self::Count,
+            Aggregate::Sum(_) => Self::Sum,
+            Aggregate::Min(_) => Self::Min,
+            Aggregate::Max(_) => Self::Max,
+            Aggregate::First(_) => Self::First,
+            Aggregate::Last(_) => Self::Last,
+            Aggregate::CountDistinct(_) => Self::CountDistinct,
+            Aggregate::FirstTime => Self::FirstTime,
+            Aggregate::LastTime => Self::LastTime,
+        }
+    }
+}
+
 /// A mergeable aggregate of one value under one filter; features that differ only in span share it.
 #[derive(Debug, Clone)]
 pub struct Partial {
@@ -167,8 +185,12 @@ pub struct Partial {
     pub features: Vec<(usize, Span)>,
     /// Whether a feature over everything needs it.
     pub lifetime: bool,
-    /// Hash of what it aggregates; equal across catalogues that mean the same.
+    /// Hash of what it aggregates and since when; equal across catalogues that mean the same.
     pub fingerprint: u64,
+    /// The catalogue version since which it has seen events.
+    pub since: u32,
+    /// [`origin`](super::lineage::origin) of what it serves: of days, of everything, or both.
+    pub origins: Vec<u64>,
 }
 
 /// A value that rows hold.
@@ -193,9 +215,11 @@ pub struct Value {
 pub struct Filter {
     /// The row expression.
     pub expr: TypedExpr,
+    /// The catalogue version since which it is looked at; in rows from before it is false.
+    pub since: u32,
     /// Flag bit that says it is true.
     pub flag: usize,
-    /// Hash of the expression.
+    /// Hash of the expression and of `since`.
     pub fingerprint: u64,
 }
 
@@ -267,15 +291,16 @@ pub fn hash64(bytes: &[u8]) -> u64 {
 }
 
 impl StateLayout {
-    /// Lays out the state that a catalogue's features need.
-    pub fn new(catalog: &Catalog) -> Result<Self, LayoutError> {
+    /// Lays out the state that a catalogue's features need. `lineage`: since when.
+    pub fn new(catalog: &Catalog, lineage: &Lineage) -> Result<Self, LayoutError> {
         if catalog.streams.len() > 255 {
             return Err(LayoutError::Streams(catalog.streams.len()));
         }
         let streams = (0..catalog.streams.len())
-            .map(|at| StreamLayout::new(catalog, at))
+            .map(|at| StreamLayout::new(catalog, at, lineage))
             .collect::<Result<Vec<_>, _>>()?;
-        let longest = catalog.features.iter().filter_map(|f| match f.span {
+        let spans = catalog.features.iter().map(|f| f.span);
+        let longest = spans.chain(lineage.retired.iter().map(|r| r.span)).filter_map(|s| match s {
             Span::Days { days, offset } => Some(days + offset),
             // It begins within a day, and a day may be short.
             Span::Rolling { hops } => Some(hops.div_ceil(HOPS_PER_DAY) + 1),
@@ -290,31 +315,21 @@ impl StateLayout {
 }
 
 impl StreamLayout {
-    fn new(catalog: &Catalog, at: usize) -> Result<Self, LayoutError> {
+    fn new(catalog: &Catalog, at: usize, lineage: &Lineage) -> Result<Self, LayoutError> {
         let stream = &catalog.streams[at];
-        let features = || catalog.features.iter().enumerate().filter(|(_, f)| f.stream == at);
-        let mut exprs: BTreeMap<&str, (&TypedExpr, bool, &str)> = BTreeMap::new();
-        for (_, feature) in features() {
-            if let Some(value) = feature.aggregate.value() {
-                let counted = matches!(feature.aggregate, Aggregate::CountDistinct(_));
-                let entry = exprs.entry(&value.sql).or_insert((value, true, &feature.name));
-                entry.1 &= counted;
-            }
-        }
-        let mut kinds = Vec::with_capacity(exprs.len());
-        for (expr, only_counted, feature) in exprs.into_values() {
-            let kind = ValueKind::of(&expr.data_type, only_counted).ok_or_else(|| {
-                LayoutError::Type { feature: feature.into(), data_type: expr.data_type.clone() }
-            })?;
-            kinds.push((expr.clone(), kind));
-        }
+        let wanted = wanted(catalog, at, lineage);
+        let mut kinds: Vec<(TypedExpr, ValueKind)> =
+            values(&wanted)?.into_values().map(|(expr, kind)| (expr.clone(), kind)).collect();
         kinds.sort_by_key(|(_, kind)| kind.is_half());
-        let mut filters: BTreeMap<&str, &TypedExpr> = BTreeMap::new();
-        for (_, feature) in features() {
-            if let Some(filter) = &feature.filter {
-                filters.insert(&filter.sql, filter);
+        let mut filters: BTreeMap<(&str, u32), TypedExpr> = BTreeMap::new();
+        for want in &wanted {
+            if let Some(flag) = want.flag() {
+                filters.entry(flag).or_insert_with(|| {
+                    want.filter.cloned().unwrap_or_else(|| TypedExpr::always(stream.place))
+                });
             }
         }
+        let filters = filters.into_iter().map(|((_, since), expr)| (expr, since)).collect();
         let mut layout = Self {
             stream: u8::try_from(at).unwrap_or(u8::MAX),
             name: stream.name.clone(),
@@ -326,10 +341,10 @@ impl StreamLayout {
             partials: Vec::new(),
             rolling_hops: 0,
         };
-        layout.place(kinds, filters.into_values().cloned().collect(), stream.dedupe.is_some());
+        layout.place(stream, kinds, filters);
         let (mut days, mut hops) = (BTreeSet::new(), BTreeSet::from([0]));
-        for (_, feature) in features() {
-            match feature.span {
+        for want in wanted.iter().filter(|w| w.feature.is_some()) {
+            match want.span {
                 Span::Days { days: long, offset } => days.extend([offset, offset + long]),
                 Span::Rolling { hops: long } => hops.extend([long]),
                 Span::Lifetime => {}
@@ -339,31 +354,31 @@ impl StreamLayout {
         if borders > BORDERS_MAX {
             return Err(LayoutError::Borders { stream: stream.name.clone(), borders });
         }
-        layout.rolling_hops = hops.last().copied().unwrap_or(0);
-        for (index, feature) in features() {
-            let value = feature.aggregate.value();
-            layout.add_feature(
-                index,
-                &feature.aggregate,
-                value,
-                feature.filter.as_ref(),
-                feature.span,
-            );
+        let rolling =
+            wanted.iter().map(|w| if let Span::Rolling { hops } = w.span { hops } else { 0 });
+        layout.rolling_hops = rolling.max().unwrap_or(0);
+        let rows = rows(stream);
+        for want in &wanted {
+            layout.add(want, &rows);
         }
         Ok(layout)
     }
 
-    fn place(&mut self, values: Vec<(TypedExpr, ValueKind)>, filters: Vec<TypedExpr>, ids: bool) {
+    fn place(
+        &mut self,
+        stream: &Stream,
+        values: Vec<(TypedExpr, ValueKind)>,
+        filters: Vec<(TypedExpr, u32)>,
+    ) {
         let flags = values.len() + filters.len();
         let mut word = 2 + flags.saturating_sub(FLAGS_BESIDE_DAY).div_ceil(64);
-        if ids {
+        if stream.dedupe.is_some() {
             self.id_word = Some(word);
             word += 1;
         }
         let mut upper = false;
         for (null_flag, (expr, kind)) in values.into_iter().enumerate() {
-            let fingerprint =
-                hash64(format!("{}|{:?}|{:?}", expr.sql, expr.data_type, kind).as_bytes());
+            let fingerprint = hash64(format!("{}|{kind:?}", meaning(stream, &expr)).as_bytes());
             self.values.push(Value { expr, kind, word, upper, null_flag, fingerprint });
             if !kind.is_half() || upper {
                 word += 1;
@@ -372,39 +387,27 @@ impl StreamLayout {
         }
         self.width = word + usize::from(upper);
         let first = self.values.len();
-        self.filters = filters
-            .into_iter()
-            .enumerate()
-            .map(|(at, expr)| Filter {
-                flag: first + at,
-                fingerprint: hash64(expr.sql.as_bytes()),
-                expr,
-            })
-            .collect();
+        let filter = |(at, (expr, since)): (usize, (TypedExpr, u32))| Filter {
+            flag: first + at,
+            fingerprint: hash64(format!("{}|{since}", meaning(stream, &expr)).as_bytes()),
+            expr,
+            since,
+        };
+        self.filters = filters.into_iter().enumerate().map(filter).collect();
     }
 
-    fn add_feature(
-        &mut self,
-        index: usize,
-        aggregate: &Aggregate,
-        value: Option<&TypedExpr>,
-        filter: Option<&TypedExpr>,
-        span: Span,
-    ) {
-        let kind = match aggregate {
-            Aggregate::Count => PartialKind::Count,
-            Aggregate::Sum(_) => PartialKind::Sum,
-            Aggregate::Min(_) => PartialKind::Min,
-            Aggregate::Max(_) => PartialKind::Max,
-            Aggregate::First(_) => PartialKind::First,
-            Aggregate::Last(_) => PartialKind::Last,
-            Aggregate::CountDistinct(_) => PartialKind::CountDistinct,
-            Aggregate::FirstTime => PartialKind::FirstTime,
-            Aggregate::LastTime => PartialKind::LastTime,
-        };
-        let value = value.and_then(|v| self.values.iter().position(|have| have.expr.sql == v.sql));
-        let filter =
-            filter.and_then(|f| self.filters.iter().position(|have| have.expr.sql == f.sql));
+    /// `rows`: which rows are events at all.
+    fn add(&mut self, want: &Wanted<'_>, rows: &str) {
+        let kind = PartialKind::of(want.aggregate);
+        let value = want.aggregate.value().and_then(|v| {
+            let all = || self.values.iter().enumerate().filter(|(_, x)| x.expr.sql == v.sql);
+            let as_hash = |(_, x): &(usize, &Value)| x.kind == ValueKind::Hash;
+            let hashed = want.hashed(all().all(|v| as_hash(&v)));
+            all().find(|v| as_hash(v) == hashed).or_else(|| all().next()).map(|(at, _)| at)
+        });
+        let filter = want.flag().and_then(|(sql, since)| {
+            self.filters.iter().position(|have| have.expr.sql == sql && have.since == since)
+        });
         let found = self
             .partials
             .iter()
@@ -412,40 +415,40 @@ impl StreamLayout {
         let at = found.unwrap_or_else(|| {
             let value_print = value.map(|v| self.values[v].fingerprint);
             let filter_print = filter.map(|f| self.filters[f].fingerprint);
-            let what = format!("{}|{kind:?}|{value_print:?}|{filter_print:?}", self.name);
-            let fingerprint = hash64(what.as_bytes());
-            let features = Vec::new();
+            let what = format!("{rows}|{kind:?}|{value_print:?}|{filter_print:?}");
             self.partials.push(Partial {
                 kind,
                 value,
                 filter,
-                features,
+                features: Vec::new(),
                 lifetime: false,
-                fingerprint,
+                fingerprint: hash64(what.as_bytes()),
+                since: want.since,
+                origins: Vec::new(),
             });
             self.partials.len() - 1
         });
-        self.partials[at].features.push((index, span));
-        self.partials[at].lifetime |= span == Span::Lifetime;
+        let partial = &mut self.partials[at];
+        partial.features.extend(want.feature.map(|feature| (feature, want.span)));
+        partial.lifetime |= want.span == Span::Lifetime;
+        if !partial.origins.contains(&want.origin) {
+            partial.origins.push(want.origin);
+        }
     }
 
     /// Whether a text column is used only where its hash does (`count(distinct c)` or the event id).
-    pub fn only_hashed(catalog: &Catalog, stream: usize, column: &str) -> bool {
-        let s = &catalog.streams[stream];
+    pub fn only_hashed(&self, catalog: &Catalog, column: &str) -> bool {
+        let s = &catalog.streams[usize::from(self.stream)];
         let reads = |e: &TypedExpr| e.columns.iter().any(|c| c == column);
         let column_kind = s.columns.iter().find(|c| c.name == column).map(|c| &c.kind);
         if column_kind != Some(&ColumnType::String) || s.columns[s.uid].name == column {
             return false;
         }
+        let hashed = |v: &Value| v.kind == ValueKind::Hash && v.expr.sql == column;
         let elsewhere = s.derive.iter().any(|d| reads(&d.expr))
             || s.filter.as_ref().is_some_and(reads)
-            || catalog.features.iter().filter(|f| f.stream == stream).any(|f| {
-                let value = f.aggregate.value().is_some_and(|v| {
-                    let counted = matches!(f.aggregate, Aggregate::CountDistinct(_));
-                    reads(v) && !(counted && v.sql == column)
-                });
-                value || f.filter.as_ref().is_some_and(reads)
-            });
+            || self.values.iter().any(|v| reads(&v.expr) && !hashed(v))
+            || self.filters.iter().any(|f| reads(&f.expr));
         !elsewhere
     }
 }

@@ -5,9 +5,11 @@
 
 pub mod features;
 pub mod layout;
+pub mod lineage;
 mod program;
 pub mod settled;
 pub mod snapshot;
 pub mod state;
 pub mod stored;
 pub mod texts;
+mod wanted;

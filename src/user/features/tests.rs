@@ -8,6 +8,7 @@ use crate::catalog::load_from;
 use crate::catalog::model::Catalog;
 use crate::clock::Zone;
 use crate::user::layout::{ValueKind, flag_at, pack_day, pack_time};
+use crate::user::lineage::Lineage;
 use crate::user::texts::Texts;
 
 const STREAM: &str = "\
@@ -150,7 +151,7 @@ proptest! {
         bytes_max in proptest::option::of(0_usize..4096),
     ) {
         let catalog = catalog();
-        let layout = Arc::new(StateLayout::new(&catalog).unwrap_or_else(|e| panic!("{e}")));
+        let layout = Arc::new(StateLayout::new(&catalog, &Lineage::default()).unwrap_or_else(|e| panic!("{e}")));
         let types: Vec<DataType> = catalog.features.iter().map(|f| f.data_type.clone()).collect();
         let texts = Texts::default();
         ["d", "a", "c", "b"].iter().for_each(|t| { texts.intern(t); });
