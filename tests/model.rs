@@ -228,6 +228,8 @@ impl<'a> Run<'a> {
                 assert!(!drained, "user {user} is due and was not drained");
                 continue;
             }
+            let closed = self.model.is_closed(user, now);
+            assert_eq!(have.closed, closed, "user {user} closed as of {}", self.as_of_ms);
             for tag in 0..self.spec.tags.len() {
                 let want = self.model.label(user, tag, now);
                 let found = have.labels.get(&format!("tag{tag}"));

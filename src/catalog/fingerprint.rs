@@ -23,6 +23,7 @@ pub(super) fn of(catalog: &Catalog) -> u64 {
         catalog.exact_values_max
     )
     .ok();
+    writeln!(text, "closed {}", filter(&catalog.closed)).ok();
     for s in &catalog.streams {
         writeln!(text, "stream {} {:?} {:?} {} {}", s.name, s.columns, s.dedupe, s.uid, s.time)
             .ok();

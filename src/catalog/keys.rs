@@ -89,6 +89,7 @@ const MAPPINGS: &[Mapping] = &[
             may("max_ahead", Takes::Text, "How far in the future an event may lie, like 1d."),
             may("exact_values_max", Takes::Text, "Distinct values counted exactly, per feature."),
             may("params", Takes::Texts, "`$name` in any expression stands for its value."),
+            may("closed", Takes::Text, "SQL: the account of a user for whom it is true is closed."),
         ],
     },
     Mapping {

@@ -8,15 +8,17 @@ use std::path::{Path, PathBuf};
 use super::build::Build;
 use super::case;
 use super::dimension;
+use super::expression::Typer;
 use super::feature;
 use super::lock::{LOCK_FILE, Lock};
-use super::model::{Catalog, Stream, Tag};
+use super::model::{Catalog, Stream, Tag, TypedExpr};
 use super::place::{Diagnostics, FileId, Files, Place};
 use super::report::Origin;
 use super::settings::Settings;
 use super::stream;
 use super::tag;
 use super::yaml::{self, Node, Value};
+use crate::rule::sql::ScopeKind;
 
 /// A catalogue file larger than this is refused.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -198,6 +200,7 @@ fn compile(
     let mut drafts = Vec::new();
     rules.documents.iter().for_each(|node| tag::read(node, &mut build, &mut drafts));
     let (typed, order) = tag::type_all(&drafts, &mut build);
+    let closed = closed(&mut build);
     let (tags, lock_behind) = put_together(&drafts, typed, &lock, &mut build);
     let all_typed = tags.len() == drafts.len();
 
@@ -215,6 +218,7 @@ fn compile(
         features,
         tags,
         tag_order: order,
+        closed,
         cases: Vec::new(),
         fingerprint: 0,
     };
@@ -224,6 +228,14 @@ fn compile(
     }
     catalog.fingerprint = super::fingerprint::of(&catalog);
     (all_typed.then_some(catalog), reports.finish(), lock, lock_behind)
+}
+
+/// The condition under which an account is closed. It reads tags: they are typed before it.
+fn closed(build: &mut Build<'_>) -> Option<TypedExpr> {
+    let text = build.settings.closed.clone()?;
+    let Build { settings, reach, reports, .. } = build;
+    let typer = Typer { params: &settings.params, zone: &settings.zone, kind: ScopeKind::Tag };
+    reports.plain(|out| typer.condition(&text.sql(), "`closed`", reach, out))
 }
 
 fn read_settings(

@@ -50,6 +50,8 @@ pub struct Catalog {
     pub tags: Vec<Tag>,
     /// Tag indices such that a tag comes after the tags it reads.
     pub tag_order: Vec<usize>,
+    /// The account of a user for whom this is true is closed. Reads what tags read, and tags.
+    pub closed: Option<TypedExpr>,
     /// Cases of all tags, for `tagloom test`.
     pub cases: Vec<Case>,
     /// Hash of everything that defines meaning; changes when any rule changes.

@@ -9,7 +9,7 @@ use super::fields::{Fields, map_of, text_of};
 use super::model::{Param, UidType};
 use super::place::{Diagnostics, Place};
 use super::scalar::{self, Fault};
-use super::yaml::Node;
+use super::yaml::{Node, Text};
 use crate::clock::Zone;
 
 const DAY_MS: i64 = 86_400_000;
@@ -26,6 +26,8 @@ pub(super) struct Settings {
     pub(super) max_ahead_ms: i64,
     pub(super) exact_values_max: u32,
     pub(super) params: BTreeMap<String, Param>,
+    /// The condition, not typed yet: it reads tags.
+    pub(super) closed: Option<Text>,
 }
 
 impl Settings {
@@ -39,6 +41,7 @@ impl Settings {
             max_ahead_ms: DAY_MS,
             exact_values_max: EXACT_VALUES_DEFAULT,
             params: BTreeMap::new(),
+            closed: None,
         }
     }
 
@@ -46,7 +49,6 @@ impl Settings {
     pub(super) fn read(node: &Node, out: &mut Diagnostics) -> Self {
         let mut settings = Self::defaults();
         let Some(mut fields) = Fields::open(node, "catalog.yaml", out) else { return settings };
-        fields.later(&[("closed", "leave it out; a tag can say the same")]);
         if let Some(name) = fields.need_text("name", out) {
             check(scalar::name(&name.text, "the catalogue"), name.place, out);
             settings.name = name.text.clone();
@@ -91,6 +93,7 @@ impl Settings {
         if let Some(node) = fields.take("params") {
             settings.params = params(node, out);
         }
+        settings.closed = fields.text("closed", out).cloned();
         fields.finish(out);
         settings
     }

@@ -143,11 +143,12 @@ impl Desk {
             Request::Survey { as_of, what } => {
                 survey::answer(&self.store, as_of.as_deref(), &what, progress)
             }
-            Request::Export { path, as_of, select } => {
+            Request::Export { path, as_of, select, closed } => {
                 let selection = Selection::parse(&select, catalog).map_err(Failure::input)?;
                 let what = export::What {
                     as_of: instant(&as_of)?.map(|at| (reader, at)),
                     selection: &selection.published(catalog).map_err(Failure::Input)?,
+                    closed,
                 };
                 export::write_with(self.store.as_ref(), ruleset, &path, &what, progress)?;
                 Ok(Value::Null)

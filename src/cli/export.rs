@@ -16,7 +16,7 @@ use crate::catalog::model::{Domain, UidType};
 use crate::catalog::select::{SELECT_HELP, Selection};
 use crate::config::Config;
 use crate::engine::ruleset::Ruleset;
-use crate::serve::local::Request;
+use crate::serve::local::{ClosedAccounts, Request};
 use crate::serve::read::Reader;
 use crate::store::{Store, Uid, UidKey};
 use crate::user::snapshot::decode_tags;
@@ -27,7 +27,8 @@ use crate::write::profile::{Schemas, label_of};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tagloom export --out tags.parquet
-  tagloom export --out tags.csv --as-of now")]
+  tagloom export --out tags.csv --as-of now
+  tagloom export --out open.parquet --closed leave-out")]
 pub(super) struct ExportArgs {
     /// The file to write: .parquet or .csv
     #[arg(long, value_name = "FILE")]
@@ -37,6 +38,9 @@ pub(super) struct ExportArgs {
     as_of: Option<String>,
     #[arg(long, value_name = "WHAT", help = SELECT_HELP)]
     select: Vec<String>,
+    /// What to do with closed accounts (`closed:` in catalog.yaml)
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t)]
+    closed: ClosedAccounts,
 }
 
 /// What is exported.
@@ -45,6 +49,8 @@ pub(super) struct What<'a> {
     pub(super) as_of: Option<(&'a Reader, i64)>,
     /// Which tags.
     pub(super) selection: &'a Selection,
+    /// What becomes of closed accounts.
+    pub(super) closed: ClosedAccounts,
 }
 
 /// Profiles read from the store at once.
@@ -57,6 +63,7 @@ pub(super) fn run(args: ExportArgs, config: &Config, _json: bool) -> Outcome {
         path: desk::absolute(&args.out)?,
         as_of: args.as_of,
         select: args.select,
+        closed: args.closed,
     };
     let done = desk::request(config, request, &mut |done, total| {
         bar.set_length(total);
@@ -70,7 +77,8 @@ pub(super) fn run(args: ExportArgs, config: &Config, _json: bool) -> Outcome {
 pub(super) fn write(store: &dyn Store, ruleset: &Ruleset, path: &Path) -> Outcome {
     let bar = progress::users_bar("export", 0);
     let selection = Selection::all(&ruleset.catalog).published(&ruleset.catalog);
-    let what = What { as_of: None, selection: &selection.map_err(Failure::Input)? };
+    let selection = &selection.map_err(Failure::Input)?;
+    let what = What { as_of: None, selection, closed: ClosedAccounts::default() };
     let done = write_with(store, ruleset, path, &what, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
@@ -101,13 +109,18 @@ pub(super) fn write_with(
         let mut columns = Columns::new(ruleset);
         if let Some((reader, as_of_ms)) = what.as_of {
             for user in reader.read_rows(&rows, as_of_ms).map_err(desk::read_failure)? {
-                columns.push(&user.uid, &user.codes, &user.open, ruleset);
+                if what.closed.lists(user.closed) {
+                    columns.push(&user.uid, &user.codes, &user.open, ruleset);
+                }
             }
             sink.write(columns.finish(what.selection))?;
             continue;
         }
         for (key, bytes) in &rows {
             let tags = decode_tags(bytes).map_err(Failure::failed)?;
+            if !what.closed.lists(tags.head.closed) {
+                continue;
+            }
             let schema = schemas.get(tags.head.schema, ruleset, store).map_err(Failure::failed)?;
             let uid = Uid::from_key(ruleset.catalog.uid, key).map_err(Failure::failed)?;
             columns.push(&uid, &schema.codes(&tags), &schema.open_values(&tags), ruleset);

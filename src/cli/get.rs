@@ -62,6 +62,9 @@ fn show(user: &UserTags, all: bool, json: bool) {
     }
     println!("{table}");
     println!("user {}, as of {}, version {}", user.uid, at(&zone, user.as_of_ms), user.version);
+    if user.closed {
+        println!("the account is closed");
+    }
     match user.due_ms {
         Some(due) => println!("may change by time alone at {}", at(&zone, due)),
         None => println!("does not change by time alone"),
@@ -90,7 +93,7 @@ fn as_json(user: &UserTags) -> serde_json::Value {
     serde_json::json!({
         "uid": user.uid, "as_of_ms": user.as_of_ms, "due_ms": user.due_ms, "version": user.version,
         "stored_as_of_ms": user.stored_as_of_ms, "was_due": user.was_due,
-        "quarantined": user.quarantined, "differs": user.differs, "notes": user.notes,
+        "quarantined": user.quarantined, "closed": user.closed, "differs": user.differs, "notes": user.notes,
         "tags": tags,
     })
 }

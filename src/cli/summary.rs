@@ -63,6 +63,10 @@ pub(super) fn show(
         );
     }
     println!("tags changed     {:>12}", report.stats.tags_changed);
+    if ruleset.closed.is_some() {
+        println!("accounts closed  {:>12}", report.stats.closed_users);
+        println!("  open again     {:>12}", report.stats.reopened_users);
+    }
     let failed: u64 = report.stats.tags.iter().map(|t| t.failed).sum();
     if failed > 0 {
         println!("not computable   {failed:>12} (NULL for those users):");
@@ -189,6 +193,8 @@ fn as_json(report: &Report, seconds: f64) -> serde_json::Value {
         "due_users": report.stats.due_users,
         "dirty_users": report.stats.dirty_users,
         "tags_changed": report.stats.tags_changed,
+        "closed_users": report.stats.closed_users,
+        "reopened_users": report.stats.reopened_users,
         "windows": report.windows,
         "as_of_ms": report.as_of_ms,
         "seconds": seconds,

@@ -62,6 +62,9 @@ pub(super) fn run(args: WhyArgs, config: &Config, json: bool) -> Outcome {
             at(&zone, *at_ms)
         ),
     }
+    if let Some(condition) = &why.closed {
+        println!("the account is closed: {condition}");
+    }
     for note in &why.notes {
         println!("note: {note}");
     }

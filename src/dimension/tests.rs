@@ -104,6 +104,7 @@ fn catalog(strategy: Strategy) -> Catalog {
         features: vec![feature],
         tags: Vec::new(),
         tag_order: Vec::new(),
+        closed: None,
         cases: Vec::new(),
         fingerprint: 0,
     }

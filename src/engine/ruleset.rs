@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 
 use crate::catalog::model::{Catalog, ColumnType, Span};
+use crate::rule::closed::ClosedRule;
 use crate::rule::plan::code_bits;
 use crate::rule::{InputField, Plan, PlanError};
 use crate::user::layout::{LayoutError, StateLayout};
@@ -23,6 +24,8 @@ pub struct Ruleset {
     pub layout: Arc<StateLayout>,
     /// All tags as one plan over features, then dimension columns.
     pub plan: Plan,
+    /// When an account is closed, where the catalogue says so.
+    pub closed: Option<ClosedRule>,
     /// How profiles written with this ruleset are to be read.
     pub schema: Schema,
     /// Its id.
@@ -93,6 +96,7 @@ impl Ruleset {
                 rolling: false,
             }));
         }
+        let closed = ClosedRule::new(&catalog, &inputs)?;
         let plan = Plan::compile(&catalog, &inputs)?;
         let ids = |tags: &[usize]| tags.iter().map(|t| catalog.tags[*t].id.clone()).collect();
         let bits = catalog.tags.iter().filter_map(code_bits).collect();
@@ -101,6 +105,7 @@ impl Ruleset {
             schema_id: schema.id(),
             schema,
             plan,
+            closed,
             layout,
             feature_types,
             dimension_inputs,

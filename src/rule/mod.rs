@@ -3,6 +3,7 @@
 //! In: expressions of the catalogue, then columns of users. Out: codes and values per user and tag.
 //! Invariant: no actors, no stores, no clock.
 
+pub mod closed;
 pub mod days;
 pub mod eval;
 pub mod guard;

@@ -87,6 +87,7 @@ impl Focus {
             features: Vec::new(),
             tags: kept.iter().map(|t| catalog.tags[*t].clone()).collect(),
             tag_order: catalog.tag_order.iter().filter_map(place).collect(),
+            closed: None,
             cases: Vec::new(),
             fingerprint: 0,
         };

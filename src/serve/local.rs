@@ -95,6 +95,9 @@ pub enum Request {
         as_of: Option<String>,
         /// Only these tags; none: all.
         select: Vec<String>,
+        /// What to do with closed accounts.
+        #[serde(default)]
+        closed: ClosedAccounts,
     },
 }
 
@@ -109,6 +112,30 @@ pub enum SurveyRequest {
         /// Only these tags; none: all.
         select: Vec<String>,
     },
+}
+
+/// What becomes of closed accounts where many users are listed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClosedAccounts {
+    /// They are there like all others.
+    #[default]
+    Include,
+    /// Nobody else is.
+    Only,
+    /// They are not.
+    LeaveOut,
+}
+
+impl ClosedAccounts {
+    /// Whether an account is listed.
+    pub fn lists(self, closed: bool) -> bool {
+        match self {
+            Self::Include => true,
+            Self::Only => closed,
+            Self::LeaveOut => !closed,
+        }
+    }
 }
 
 /// What comes back.

@@ -14,6 +14,7 @@ use crate::catalog::model::{Catalog, Strategy, Tag};
 use crate::clock::{earlier, show_instant};
 use crate::dimension::{CacheOptions, Dimensions, Now, SpecError};
 use crate::engine::ruleset::Ruleset;
+use crate::rule::closed::ClosedBatch;
 use crate::rule::{AsOf, Plan, PlanError, TagBatch};
 use crate::shard::compute::add_dimension_columns;
 use crate::store::{Bytes, ClockMode, Epoch, Store, StoreError, Uid, UidError, UidKey};
@@ -101,6 +102,8 @@ pub struct UserTags {
     pub was_due: bool,
     /// The user's state or a rule panics: the values are the stored ones.
     pub quarantined: bool,
+    /// The account is closed: see `closed` in the catalogue.
+    pub closed: bool,
     /// Tags whose stored value is another one.
     pub differs: Vec<String>,
     /// What is stale, missing or estimated.
@@ -131,6 +134,8 @@ pub struct UserRow {
     pub codes: Box<[u8]>,
     /// Values of the open tags, in the plan's order.
     pub open: Vec<Option<OpenValue>>,
+    /// The account is closed.
+    pub closed: bool,
 }
 
 /// A user as stored, state included.
@@ -149,6 +154,8 @@ pub(super) struct Evaluation {
     /// Columns of one row: features, then dimension columns.
     pub(super) inputs: Vec<ArrayRef>,
     pub(super) tags: TagBatch,
+    /// The account is closed.
+    pub(super) closed: bool,
     /// When a feature may change.
     pub(super) feature_due: Due,
     /// When anything may change without an event, epoch ms.
@@ -220,6 +227,7 @@ impl Reader {
             stored_as_of_ms: user.head.as_of_ms,
             was_due: user.head.due_ms.is_some_and(|due| due <= as_of_ms),
             quarantined: evaluation.is_none(),
+            closed: evaluation.as_ref().map_or(user.head.closed, |e| e.closed),
             differs: (0..values.len()).filter(differs).map(names).collect(),
             notes,
             tags: catalog
@@ -285,7 +293,9 @@ impl Reader {
         let pinned = self.dimensions.pin();
         add_dimension_columns(ruleset, &pinned, &uids, &mut inputs, |_, _| {});
         let batch = ruleset.plan.evaluate(&inputs, healthy.len(), as_of);
+        let closed = self.closed(&inputs, healthy.len(), as_of);
         for (row, at) in healthy.into_iter().enumerate() {
+            users[at].closed = self.is_closed(&closed, row);
             users[at].codes = ruleset.plan.packing().unpack(batch.codes_of(row));
             users[at].open = batch.open.iter().map(|array| OpenValue::at(array, row)).collect();
         }
@@ -297,7 +307,7 @@ impl Reader {
         let schema = self.schemas.get(tags.head.schema, &self.ruleset, self.store.as_ref())?;
         let uid = Uid::from_key(self.ruleset.catalog.uid, key)?;
         let (codes, open) = (schema.codes(&tags), schema.open_values(&tags));
-        Ok((UserRow { uid, codes, open }, tags.head))
+        Ok((UserRow { uid, codes, open, closed: tags.head.closed }, tags.head))
     }
 
     /// A user as stored.
@@ -364,8 +374,25 @@ impl Reader {
         let as_of = AsOf { ms: as_of_ms, day: self.ruleset.catalog.zone.day_of(as_of_ms) };
         let (inputs, feature_due, lookups) = self.inputs(user, as_of);
         let tags = self.ruleset.plan.evaluate(&inputs, 1, as_of);
-        let due_ms = self.due_ms(&self.ruleset.plan, as_of, &tags, feature_due);
-        Evaluation { as_of, inputs, tags, feature_due, due_ms, lookups }
+        let closed = self.closed(&inputs, 1, as_of);
+        let may_change = feature_due.min(first_due(closed.tags()));
+        let due_ms = self.due_ms(&self.ruleset.plan, as_of, &tags, may_change);
+        let closed = self.is_closed(&closed, 0);
+        Evaluation { as_of, inputs, tags, closed, feature_due, due_ms, lookups }
+    }
+
+    /// Whose account is closed, and when time alone may change that; nothing where the catalogue does
+    /// not say when an account is closed.
+    fn closed(&self, inputs: &[ArrayRef], rows: usize, as_of: AsOf) -> ClosedBatch {
+        let mut batch = ClosedBatch::default();
+        if let Some(rule) = &self.ruleset.closed {
+            rule.evaluate(inputs, rows, as_of, &mut batch);
+        }
+        batch
+    }
+
+    fn is_closed(&self, batch: &ClosedBatch, row: usize) -> bool {
+        self.ruleset.closed.as_ref().is_some_and(|rule| rule.holds(batch, row))
     }
 
     /// A user's input columns at an instant, when a feature may change, and what the lookups gave.

@@ -55,6 +55,8 @@ pub struct Why {
     pub inputs: Vec<Input>,
     /// When time alone changes it.
     pub next: Next,
+    /// The condition under which the account is closed, where it holds.
+    pub closed: Option<String>,
     /// What is stale, missing or estimated.
     pub notes: Vec<String>,
 }
@@ -173,6 +175,7 @@ impl Reader {
         let mut why = self.blank(&user, at, files);
         why.value.clone_from(&values[at]);
         why.as_of_ms = as_of_ms;
+        why.closed = self.closed_because(evaluation.closed);
         why.inputs = view.inputs(at, 1);
         why.next = self.next_change(&user, &evaluation, &focus, values[at].as_deref());
         why.notes = self.notes(&user, &evaluation);
@@ -199,8 +202,13 @@ impl Reader {
             },
             inputs: Vec::new(),
             next: Next::Never,
+            closed: self.closed_because(user.head.closed),
             notes: Vec::new(),
         }
+    }
+
+    fn closed_because(&self, closed: bool) -> Option<String> {
+        self.ruleset.closed.as_ref().filter(|_| closed).map(|rule| rule.sql().to_owned())
     }
 
     fn quarantined(&self, user: &StoredUser, at: usize, files: &Files) -> Why {

@@ -67,6 +67,7 @@ impl Shard {
         user.open = Some(schema.open_bytes(&tags)).filter(|open| !open.is_empty());
         user.due_ms = tags.head.due_ms;
         user.version = tags.head.version;
+        user.closed = tags.head.closed;
         // One that was quarantined by an earlier process is tried again: a fix may have come.
         // Rows of an older schema are read as they are, as often as needed: no reason to write.
         user.unsaved = tags.head.quarantined;

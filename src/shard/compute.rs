@@ -16,6 +16,7 @@ use crate::catalog::model::DimensionKey;
 use crate::clock::Stopwatch;
 use crate::dimension::{Enriched, KeyColumn, Pinned};
 use crate::engine::ruleset::Ruleset;
+use crate::rule::closed::ClosedBatch;
 use crate::rule::{AsOf, Scratch, TagBatch};
 use crate::store::Uid;
 use crate::user::features::{Due, FeatureBatch};
@@ -41,6 +42,8 @@ pub(super) struct Computed {
     pub(super) due: Vec<Due>,
     /// Rows whose dimension values could not be read, ascending: to be computed again soon.
     pub(super) incomplete: Vec<u32>,
+    /// Where the catalogue says when an account is closed.
+    pub(super) closed: ClosedBatch,
 }
 
 /// Computes users in batches, reusing its memory.
@@ -128,6 +131,14 @@ impl Computer {
         self.fresh.extend(slots.iter().map(|s| u8::from(work.users.get(*s).version == 0)));
         let tags = &mut self.computed.tags;
         plan.evaluate_into(&columns, slots.len(), as_of, &self.fresh, &mut self.scratch, tags);
+        if let Some(rule) = &work.shared.ruleset.closed {
+            let closed = &mut self.computed.closed;
+            rule.evaluate(&columns, slots.len(), as_of, closed);
+            let closed = closed.tags();
+            tags.due_hop = tags.due_hop.min(closed.due_hop);
+            let days = tags.due_days.iter_mut().zip(&closed.due_days);
+            days.for_each(|(due, closed)| *due = (*due).min(*closed));
+        }
         for (tag, rows) in &tags.failed {
             work.stats.tags[*tag].failed += rows;
         }

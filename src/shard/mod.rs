@@ -141,6 +141,10 @@ pub struct WindowStats {
     pub dimension_missing: u64,
     /// Users quarantined in this window.
     pub quarantined: u64,
+    /// Users whose account became closed.
+    pub closed_users: u64,
+    /// Users whose account is open again.
+    pub reopened_users: u64,
     /// Nanoseconds by stage: features, dimensions, tags, packing.
     pub stage_ns: [u64; 4],
 }
@@ -173,6 +177,8 @@ impl WindowStats {
         self.new_users += other.new_users;
         self.activated_users += other.activated_users;
         self.passivated_users += other.passivated_users;
+        self.closed_users += other.closed_users;
+        self.reopened_users += other.reopened_users;
         self.resident_users += other.resident_users;
         self.resident_bytes += other.resident_bytes;
         self.packed_bytes += other.packed_bytes;

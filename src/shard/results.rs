@@ -59,6 +59,7 @@ impl Work<'_> {
                 due_ms = Some(self.window.as_of_ms.saturating_add(RETRY_DIMENSIONS_MS));
             }
             changed |= self.keep_due(*slot, due_ms);
+            changed |= self.keep_closed(*slot, computed, row);
             let user = self.users.get(*slot);
             if changed || user.unsaved || user.version == 0 {
                 self.write_profile(*slot, &texts, kept);
@@ -110,6 +111,19 @@ impl Work<'_> {
         true
     }
 
+    fn keep_closed(&mut self, slot: Slot, computed: &Computed, row: usize) -> bool {
+        let rule = self.shared.ruleset.closed.as_ref();
+        let closed = rule.is_some_and(|rule| rule.holds(&computed.closed, row));
+        let user = self.users.get_mut(slot);
+        if user.closed == closed {
+            return false;
+        }
+        user.closed = closed;
+        self.stats.closed_users += u64::from(closed);
+        self.stats.reopened_users += u64::from(!closed);
+        true
+    }
+
     fn keep_due(&mut self, slot: Slot, due_ms: Option<i64>) -> bool {
         let user = self.users.get_mut(slot);
         // A due entry lives until its instant: one is enough for as long as it does not move.
@@ -157,5 +171,6 @@ fn head(user: &User, window: &WindowClose, shared: &Shared) -> Head {
         due_ms: user.due_ms,
         version: user.version,
         quarantined: user.quarantined,
+        closed: user.closed,
     }
 }

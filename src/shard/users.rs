@@ -38,6 +38,8 @@ pub struct User {
     pub quarantined: bool,
     /// What [`UserTable::used_bytes`] has counted for the memory behind this struct.
     counted_bytes: u32,
+    /// The account was closed when it was last computed.
+    pub closed: bool,
 }
 
 /// Slot of a user in its shard.
@@ -99,6 +101,7 @@ impl UserTable {
             unsaved: false,
             quarantined: false,
             counted_bytes: 0,
+            closed: false,
         };
         let slot = match self.free.pop() {
             Some(slot) => {

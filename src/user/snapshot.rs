@@ -39,6 +39,8 @@ pub struct Head {
     pub version: u64,
     /// The user's state or a rule panicked: events are rejects until a fix.
     pub quarantined: bool,
+    /// The account is closed: audiences leave it out.
+    pub closed: bool,
 }
 
 #[derive(Debug, Serialize)]

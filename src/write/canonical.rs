@@ -55,7 +55,8 @@ pub fn dump(
                 Err(_) => format!("{:02x?}", key.as_bytes()),
             };
             let ill = if tags.head.quarantined { " quarantined" } else { "" };
-            lines.push(format!("{uid}{ill}"));
+            let closed = if tags.head.closed { " closed" } else { "" };
+            lines.push(format!("{uid}{ill}{closed}"));
             let values = schema.open_values(&tags);
             let named = labels(catalog, ruleset, &schema.codes(&tags), &values);
             lines.extend(named.iter().map(|(tag, label)| format!("{uid} tag {tag} = {label:?}")));

@@ -83,6 +83,7 @@ impl Driver {
 pub struct Stored {
     pub labels: Labels,
     pub due_ms: Option<i64>,
+    pub closed: bool,
 }
 
 /// All stored users by uid.
@@ -96,7 +97,7 @@ pub fn stored(store: &dyn Store, ruleset: &Ruleset) -> BTreeMap<String, Stored> 
         let labels = labels(&ruleset.catalog, ruleset, &codes, &open);
         let uid = Uid::from_key(ruleset.catalog.uid, &key).unwrap().to_string();
         assert!(!tags.head.quarantined, "user {uid} is quarantined");
-        users.insert(uid, Stored { labels, due_ms: tags.head.due_ms });
+        users.insert(uid, Stored { labels, due_ms: tags.head.due_ms, closed: tags.head.closed });
     }
     users
 }

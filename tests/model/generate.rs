@@ -31,6 +31,9 @@ const ZONES: [&str; 8] = [
 
 const TEXTS: [&str; 9] = ["a", "ab", "b", "B", "", "ä", "zz", "it's", "c \"q\" \\"];
 
+const ANY_KIND: [Kind; 8] =
+    [Kind::Int, Kind::U64, Kind::Dec, Kind::Float, Kind::Str, Kind::Bool, Kind::Date, Kind::Time];
+
 pub struct Random {
     pub rng: StdRng,
 }
@@ -203,9 +206,27 @@ impl Random {
         all.choose(&mut self.rng).copied()
     }
 
+    /// A condition over features, their ages and tags.
+    fn tag_cond(&mut self, spec: &Spec) -> Cond<Source> {
+        self.cond(2, true, &mut |r| {
+            let of = r.source(spec, &ANY_KIND).expect("there is a feature");
+            (of, spec.kind_of(of))
+        })
+    }
+
+    /// When an account is closed: often a matter of time alone.
+    fn closed(&mut self, spec: &Spec) -> Cond<Source> {
+        let instants = (0..spec.features.len()).filter(|f| spec.features[*f].kind == Kind::Time);
+        let instants: Vec<usize> = instants.collect();
+        if instants.is_empty() || self.one_in(3) {
+            return self.tag_cond(spec);
+        }
+        let days = Val::Int(self.upto(60));
+        Cond::Is(Source::Age(self.pick(&instants)), Test::Cmp(Op::Ge, days))
+    }
+
     fn tag(&mut self, spec: &Spec) -> Option<(Body, Kind)> {
         use Kind::{Bool, Date, Dec, Float, Int, Str, Time, U64};
-        const ANY: [Kind; 8] = [Int, U64, Dec, Float, Str, Bool, Date, Time];
         let yes = self.one_in(2);
         Some(match self.below(8) {
             0 | 1 => {
@@ -239,14 +260,11 @@ impl Random {
                 (Body::Map { of, keys, default: yes }, Str)
             }
             5 | 6 => {
-                let cond = self.cond(2, true, &mut |r| {
-                    let of = r.source(spec, &ANY).expect("there is a feature");
-                    (of, spec.kind_of(of))
-                });
+                let cond = self.tag_cond(spec);
                 if yes { (Body::Flag(cond), Bool) } else { (Body::YesNo(cond), Str) }
             }
             _ => {
-                let of = self.source(spec, &ANY)?;
+                let of = self.source(spec, &ANY_KIND)?;
                 (Body::Plain(of), spec.kind_of(of))
             }
         })
@@ -270,6 +288,7 @@ impl Random {
             features: Vec::new(),
             tags: Vec::new(),
             valid: Vec::new(),
+            closed: None,
         };
         for (at, group) in spec.groups.iter().enumerate() {
             let kind = group.kind();
@@ -280,6 +299,7 @@ impl Random {
                 spec.tags.push(tag);
             }
         }
+        spec.closed = self.one_in(3).then(|| self.closed(&spec));
         let feature = self.below(spec.features.len());
         spec.tags.push((Body::Plain(Source::Feature(feature)), spec.features[feature].kind));
         spec.valid = (0..spec.tags.len()).map(|_| self.validity(spec.zone)).collect();

@@ -289,6 +289,13 @@ impl<'a> Model<'a> {
         }
     }
 
+    /// Whether the account is closed.
+    pub fn is_closed(&self, user: usize, now: At) -> bool {
+        let value = |source: Source| self.source(user, source, now);
+        let closed = self.spec.closed.as_ref();
+        closed.is_some_and(|cond| decide(cond, now.day, &value) == Some(true))
+    }
+
     /// A tag's label as tagloom shows it.
     pub fn label(&self, user: usize, tag: usize, now: At) -> Option<String> {
         Some(match self.tag(user, tag, now)? {

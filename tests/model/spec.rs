@@ -242,6 +242,8 @@ pub struct Spec {
     pub tags: Vec<(Body, Kind)>,
     /// By tag: the first instant with a value, and the first without one again.
     pub valid: Vec<(Option<i64>, Option<i64>)>,
+    /// When an account is closed.
+    pub closed: Option<Cond<Source>>,
 }
 
 impl Group {
@@ -365,11 +367,14 @@ impl Spec {
     /// The catalogue's files.
     pub fn files(&self) -> Files {
         let uid = if self.string_uid { "string" } else { "u64" };
+        let closed = self.closed.as_ref().map_or(String::new(), |cond| {
+            format!("closed: {}\n", quoted(&cond.sql(&|s| self.source_name(s))))
+        });
         let mut files: Files = vec![
             (
                 "catalog.yaml".into(),
                 format!(
-                    "name: generated\nuid: {uid}\ntimezone: {}\nallowed_lateness: {}d\n",
+                    "name: generated\nuid: {uid}\ntimezone: {}\nallowed_lateness: {}d\n{closed}",
                     self.zone, self.lateness_days
                 ),
             ),

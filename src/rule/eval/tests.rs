@@ -97,6 +97,7 @@ fn catalog(sql: &[&str]) -> Catalog {
         features: Vec::new(),
         tag_order: (0..tags.len()).collect(),
         tags,
+        closed: None,
         cases: Vec::new(),
         fingerprint: 0,
     }

@@ -1,0 +1,93 @@
+//! The catalogues in `examples/` are right, their cases hold, and they show what they say.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tagloom::catalog::load;
+use tagloom::engine::cases::CaseRunner;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
+}
+
+/// A command over an example; what it prints is JSON.
+fn tagloom(example: &str, store: &Path, args: &[&str]) -> Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tagloom"));
+    command.args(args).arg("--json").arg("--catalog").arg(folder().join(example));
+    command.arg("--set").arg(format!("store.path={}", store.display()));
+    let done = command.output().unwrap();
+    let shown = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{args:?}: {shown}");
+    serde_json::from_slice(&done.stdout).unwrap_or(Value::Null)
+}
+
+#[test]
+fn every_example_is_right_and_its_cases_hold() {
+    let mut examples = 0;
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.is_dir() {
+            continue;
+        }
+        examples += 1;
+        let name = path.display();
+        let loaded = load(&path).unwrap_or_else(|e| panic!("{e}"));
+        let warnings = tagloom::catalog::render(&loaded.warnings, &loaded.files, false);
+        assert_eq!(warnings, "", "{name}");
+        assert!(loaded.lock_behind.is_empty(), "{name}: `tagloom check --write` is due");
+        assert!(!loaded.catalog.cases.is_empty(), "{name} has no cases");
+        let mut runner = CaseRunner::new(&loaded.catalog).unwrap();
+        for case in &loaded.catalog.cases {
+            let report = runner.run(case).unwrap();
+            assert!(report.holds(), "{name}: {report:#?}");
+        }
+    }
+    assert!(examples > 0, "no example");
+}
+
+#[test]
+fn an_account_is_closed_and_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, input) = (dir.path().join("store"), dir.path().join("account.jsonl"));
+    let all = std::fs::read_to_string(folder().join("closing/data/account.jsonl")).unwrap();
+    // What is known at the end of each month: who is closed, who was closed, who is open again.
+    let months = [
+        ("2026-01", [false, false, false], 0, 0),
+        ("2026-02", [false, false, true], 1, 0),
+        ("2026-03", [false, true, true], 1, 0),
+        ("2026-04", [false, true, false], 0, 1),
+    ];
+    let month_of = |line: &str| {
+        let at = serde_json::from_str::<Value>(line).unwrap()["at"].as_str().unwrap().to_owned();
+        at[..7].to_owned()
+    };
+    for (month, closed, newly, again) in months {
+        let known = all.lines().filter(|line| *month_of(line) <= *month);
+        let lines: String = known.map(|line| format!("{line}\n")).collect();
+        std::fs::write(&input, lines).unwrap();
+        let source = format!("account={}", input.display());
+        let ran = tagloom("closing", &store, &["run", "--source", &source]);
+        assert_eq!((&ran["closed_users"], &ran["reopened_users"]), (&newly.into(), &again.into()));
+        for (user, closed) in ["1", "2", "3"].iter().zip(closed) {
+            let got = tagloom("closing", &store, &["get", user]);
+            assert_eq!(got["closed"], closed, "user {user} in {month}");
+            assert!(got["tags"]["spend_level"].is_string(), "its tags stay");
+        }
+    }
+    let why = tagloom("closing", &store, &["why", "2", "came_back"]);
+    assert_eq!(why["closed"], "account_status = 'closed'");
+    for (which, users) in [("include", "123"), ("only", "2"), ("leave-out", "13")] {
+        let out = dir.path().join(format!("{which}.csv"));
+        let file = out.display().to_string();
+        tagloom("closing", &store, &["export", "--out", &file, "--closed", which]);
+        let text = std::fs::read_to_string(&out).unwrap();
+        assert!(text.starts_with("uid,spend_level,came_back\n"), "{text}");
+        let uids: String = text.lines().skip(1).filter_map(|row| row.chars().next()).collect();
+        assert_eq!(uids, users, "{which}");
+        let later = ["export", "--out", &file, "--closed", which, "--as-of", "2026-06-01T00:00"];
+        tagloom("closing", &store, &later);
+        assert_eq!(std::fs::read_to_string(&out).unwrap().lines().count(), users.len() + 1);
+    }
+}
