@@ -6,6 +6,7 @@
 mod build;
 mod case;
 mod case_time;
+pub mod diff;
 mod dimension;
 mod expression;
 mod feature;
@@ -16,6 +17,7 @@ pub mod lineage;
 mod load;
 mod lock;
 mod matrix;
+pub mod meaning;
 pub mod model;
 pub mod place;
 pub mod pretty;

@@ -58,6 +58,26 @@ pub struct Catalog {
     pub fingerprint: u64,
 }
 
+impl Catalog {
+    /// Its settings, without streams, features, dimensions, tags and cases.
+    pub fn without_definitions(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            zone: self.zone.clone(),
+            params: self.params.clone(),
+            streams: Vec::new(),
+            dimensions: Vec::new(),
+            features: Vec::new(),
+            tags: Vec::new(),
+            tag_order: Vec::new(),
+            closed: None,
+            cases: Vec::new(),
+            fingerprint: 0,
+            ..*self
+        }
+    }
+}
+
 /// A catalogue parameter, as the text in the file and the type it was read as.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Param {

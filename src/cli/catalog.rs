@@ -1,23 +1,22 @@
-//! `tagloom catalog`: the catalogues that a store has seen.
+//! `tagloom catalog`: the catalogues that a store has seen, and what tags cost. A file a subcommand.
 
-use std::collections::BTreeMap;
+mod stats;
+mod versions;
 
 use clap::{Args, Subcommand};
-use serde::{Deserialize, Serialize};
 
-use super::{Failure, Outcome, desk, table};
-use crate::clock::show_instant;
+use super::Outcome;
 use crate::config::Config;
-use crate::engine::version::{Version, VersionError, active, is_recomputed, version, versions};
-use crate::serve::local::Request;
-use crate::store::Store;
+
+pub(super) use self::versions::collect;
 
 /// Arguments of `tagloom catalog`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tagloom catalog           the versions this store has seen, and whether the directory can be used
   tagloom catalog show      the active one: since when each feature counts
-  tagloom catalog show 3    an older one")]
+  tagloom catalog show 3    an older one
+  tagloom catalog stats     what each tag costs, and how many users have which value")]
 pub(super) struct CatalogArgs {
     #[command(subcommand)]
     command: Option<Command>,
@@ -32,169 +31,15 @@ enum Command {
         /// Its number [default: the active one's]
         number: Option<u32>,
     },
-}
-
-/// What a store says of its catalogues.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Listed {
-    active: Option<u32>,
-    /// Everybody was computed by the active one's rules.
-    recomputed: bool,
-    /// Why the files in the directory are not what runs.
-    trouble: Option<String>,
-    versions: Vec<Shown>,
-}
-
-/// One version.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Shown {
-    number: u32,
-    name: String,
-    fingerprint: String,
-    made: Option<String>,
-    features: usize,
-    tags: usize,
-    /// Where sources stood: bytes by source.
-    positions: BTreeMap<String, u64>,
-    partials: Vec<Since>,
-}
-
-/// Since when the features of one partial count.
-#[derive(Debug, Serialize, Deserialize)]
-struct Since {
-    features: Vec<String>,
-    stream: String,
-    since: u32,
-    /// When that version became active; none: they have seen everything.
-    since_at: Option<String>,
-    /// No feature needs it any more since.
-    retired: Option<String>,
+    /// What each tag costs, and how many users have which value
+    Stats(stats::StatsArgs),
 }
 
 /// Runs the command.
-#[expect(clippy::print_stdout, reason = "a command's output")]
-pub(super) fn run(args: &CatalogArgs, config: &Config, json: bool) -> Outcome {
-    let number = match &args.command {
-        None | Some(Command::List) => None,
-        Some(Command::Show { number }) => Some(number.unwrap_or(0)),
-    };
-    let request = Request::Catalog { number };
-    let listed: Listed = desk::request(config, request, &mut |_, _| {})?;
-    if json {
-        println!("{}", serde_json::to_value(&listed).map_err(Failure::failed)?);
-    } else if number.is_some() {
-        listed.versions.iter().for_each(|shown| println!("{}", shown.text()));
-    } else {
-        println!("{}", listed.text());
-    }
-    Ok(())
-}
-
-/// Reads what a store knows. `number`: everything of one version (0: the active one) instead of a
-/// list.
-pub(super) fn collect(
-    store: &dyn Store,
-    number: Option<u32>,
-    trouble: Option<String>,
-) -> Result<Listed, Failure> {
-    let failed = |error: VersionError| Failure::failed(error);
-    let now = active(store).map_err(failed)?;
-    let active = now.as_ref().map(|v| v.number);
-    let all = versions(store).map_err(failed)?;
-    let chosen = match number {
-        None => all.iter().map(|v| Shown { partials: Vec::new(), ..Shown::of(v, &all) }).collect(),
-        Some(0) => now.iter().map(|v| Shown::of(v, &all)).collect(),
-        Some(number) => {
-            let found = version(store, number).map_err(failed)?;
-            let found = found.ok_or_else(|| {
-                let last = active.unwrap_or(0);
-                Failure::Input(format!("there is no version {number}; the last is {last}"))
-            })?;
-            vec![Shown::of(&found, &all)]
-        }
-    };
-    let recomputed = match active {
-        Some(number) => is_recomputed(store, number).map_err(failed)?,
-        None => true,
-    };
-    Ok(Listed { active, recomputed, trouble, versions: chosen })
-}
-
-impl Shown {
-    fn of(version: &Version, all: &[Version]) -> Self {
-        let made = |number: u32| all.iter().find(|v| v.number == number)?.made_ms.map(show_instant);
-        let mut partials: Vec<Since> = version
-            .partials
-            .values()
-            .map(|record| Since {
-                features: record.features.clone(),
-                stream: record.stream.clone(),
-                since: record.known.since,
-                since_at: if record.known.since > 1 { made(record.known.since) } else { None },
-                retired: record.retired.map(|at| at.map_or("the start".to_owned(), show_instant)),
-            })
-            .collect();
-        partials.sort_by(|a, b| (b.since, &a.features).cmp(&(a.since, &b.features)));
-        Self {
-            number: version.number,
-            name: version.name.clone(),
-            fingerprint: format!("{:016x}", version.fingerprint),
-            made: version.made_ms.map(show_instant),
-            features: version.features,
-            tags: version.tags,
-            positions: version.positions.iter().map(|(k, p)| (k.clone(), p.offset)).collect(),
-            partials,
-        }
-    }
-
-    fn text(&self) -> String {
-        let made = self.made.as_deref().unwrap_or("before the first event");
-        let mut text = format!("version {} of `{}`, active since {made}\n", self.number, self.name);
-        let mut rows = table::new(["features", "stream", "count since"]);
-        let mut full = 0;
-        for partial in &self.partials {
-            let since = match (&partial.since_at, &partial.retired) {
-                (_, Some(at)) => format!("version {}; retired at {at}", partial.since),
-                (Some(at), None) => format!("version {}, {at}", partial.since),
-                (None, None) if partial.since > 1 => format!("version {}", partial.since),
-                (None, None) => {
-                    full += partial.features.len();
-                    continue;
-                }
-            };
-            rows.add_row([partial.features.join(", "), partial.stream.clone(), since]);
-        }
-        if rows.row_count() > 0 {
-            text.push_str(&format!("{rows}\n"));
-        }
-        text.push_str(&format!("{full} features have seen every event of this store"));
-        for (source, offset) in &self.positions {
-            text.push_str(&format!("\n{source} stood at byte {offset}"));
-        }
-        text
-    }
-}
-
-impl Listed {
-    fn text(&self) -> String {
-        let mut rows = table::new(["version", "catalogue", "active since", "features", "tags"]);
-        for shown in &self.versions {
-            let mark = if Some(shown.number) == self.active { " (active)" } else { "" };
-            rows.add_row([
-                format!("{}{mark}", shown.number),
-                format!("{} {}", shown.name, shown.fingerprint),
-                shown.made.clone().unwrap_or_else(|| "the start".to_owned()),
-                shown.features.to_string(),
-                shown.tags.to_string(),
-            ]);
-        }
-        let mut text = format!("{rows}");
-        if !self.recomputed {
-            text.push_str("\nusers are being computed by the active rules; not all are yet");
-        }
-        if let Some(trouble) = &self.trouble {
-            text.push_str(&format!("\nthe rule directory cannot be used:\n{trouble}"));
-        }
-        text
+pub(super) fn run(args: CatalogArgs, config: &Config, json: bool) -> Outcome {
+    match args.command {
+        None | Some(Command::List) => versions::run(None, config, json),
+        Some(Command::Show { number }) => versions::run(Some(number.unwrap_or(0)), config, json),
+        Some(Command::Stats(args)) => stats::run(args, config, json),
     }
 }

@@ -8,6 +8,7 @@ mod catalog;
 mod check;
 mod config;
 mod desk;
+mod diff;
 mod dims;
 mod export;
 mod generate;
@@ -87,6 +88,8 @@ enum Command {
     Test(test::TestArgs),
     /// Show the SQL that a tag's rule stands for
     Sql(sql::SqlArgs),
+    /// Compare two rule directories: which tags mean something else, and who would notice
+    Diff(diff::DiffArgs),
     /// Show what a tag stands on, or what stands on a feature, dimension or stream
     Lineage(lineage::LineageArgs),
     /// Show all settings and where they come from
@@ -155,7 +158,6 @@ fn dispatch(cli: Cli) -> Outcome {
     let json = cli.common.json;
     match cli.command {
         Command::Check(args) => check::run(&args, &config, json),
-        Command::Catalog(args) => catalog::run(&args, &config, json),
         Command::Run(args) => run::run(args, &config, json),
         Command::Backfill(args) => backfill::run(&args, &config, json),
         Command::Export(args) => export::run(args, &config, json),
@@ -166,6 +168,8 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Gen(args) => generate::run(&args, json),
         Command::Test(args) => test::run(&args, &config, json),
         Command::Sql(args) => sql::run(&args, &config, json),
+        Command::Diff(args) => diff::run(&args, &config, json),
+        Command::Catalog(args) => catalog::run(args, &config, json),
         Command::Lineage(args) => lineage::run(&args, &config, json),
         Command::Config(config::ConfigArgs {}) => {
             let Common { config: file, set, catalog, .. } = &cli.common;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::survey::values_text;
 use super::{Failure, desk};
 use crate::clock::show_instant;
 use crate::engine::Report;
@@ -125,15 +126,7 @@ fn show_shadow(shadow: &[Shadow]) {
     }
     println!("shadow tags, computed and counted but not published:");
     for Shadow { tag, changes, users } in shadow {
-        let by_users = users.by_users();
-        let mut shown: Vec<String> =
-            by_users.iter().take(VALUES_SHOWN).map(|(v, users)| format!("{v} {users}")).collect();
-        let rest = by_users.iter().skip(VALUES_SHOWN).map(|(_, users)| users).sum::<u64>();
-        if rest + users.more > 0 {
-            shown.push(format!("other values {}", rest + users.more));
-        }
-        shown.push(format!("no value {}", users.without));
-        println!("  {tag:<30} {changes} changes; users: {}", shown.join(", "));
+        println!("  {tag:<30} {changes} changes; users: {}", values_text(users, VALUES_SHOWN));
     }
 }
 

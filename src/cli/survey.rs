@@ -6,16 +6,94 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use clap::Args;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Failure, desk, open};
+use super::{Failure, desk, open, progress};
 use crate::catalog::select::Selection;
+use crate::config::Config;
 use crate::engine::version::for_reading;
-use crate::serve::expect;
-use crate::serve::local::SurveyRequest;
+use crate::serve::local::{Request, SurveyRequest};
 use crate::serve::read::Reader;
-use crate::serve::survey::{Sample, Survey};
+use crate::serve::survey::{Sample, Survey, Surveyed};
+use crate::serve::tally::Tally;
+use crate::serve::{diff, expect, stats};
 use crate::store::Store;
+
+/// Users computed where nothing else is asked for.
+const SAMPLE_USERS: u32 = 10_000;
+
+/// Which users a command looks at.
+#[derive(Debug, Clone, Args)]
+pub(super) struct SampleArgs {
+    /// How many users: a number (always the same ones), or `all` [default: 10000]
+    #[arg(long, value_name = "N", value_parser = parse_sample)]
+    pub(super) sample: Option<Sample>,
+    /// As of this instant: ISO 8601, epoch milliseconds, or `now`
+    #[arg(long, value_name = "INSTANT")]
+    pub(super) as_of: Option<String>,
+}
+
+impl SampleArgs {
+    /// The users meant.
+    pub(super) fn users(&self) -> Sample {
+        self.sample.unwrap_or(Sample::Users(SAMPLE_USERS))
+    }
+}
+
+fn parse_sample(text: &str) -> Result<Sample, String> {
+    match (text, text.parse::<u32>()) {
+        ("all", _) => Ok(Sample::All),
+        (_, Ok(users)) if users > 0 => Ok(Sample::Users(users)),
+        _ => Err("write a number of users, or `all`".to_owned()),
+    }
+}
+
+/// Asks, showing progress.
+pub(super) fn ask<T: DeserializeOwned>(
+    config: &Config,
+    name: &str,
+    as_of: Option<String>,
+    what: SurveyRequest,
+) -> Result<T, Failure> {
+    let bar = progress::users_bar(name, 0);
+    let report = desk::request(config, Request::Survey { as_of, what }, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    report
+}
+
+/// Prints a report for people or for scripts.
+#[expect(clippy::print_stdout, reason = "a command's output")]
+pub(super) fn print<T: Serialize>(report: &T, text: fn(&T) -> String, json: bool) {
+    println!("{}", if json { serde_json::json!(report).to_string() } else { text(report) });
+}
+
+/// `4372 users`, or how many of how many.
+pub(super) fn whom(surveyed: &Surveyed) -> String {
+    let Surveyed { users, stored_users, .. } = surveyed;
+    if users == stored_users {
+        return format!("{users} users");
+    }
+    format!("{users} of {stored_users} users")
+}
+
+/// How many users have which value, at most so many values.
+pub(super) fn values_text(users: &Tally, values_max: usize) -> String {
+    let by_users = users.by_users();
+    let shown = by_users.iter().take(values_max);
+    let mut shown: Vec<String> = shown.map(|(value, users)| format!("{value} {users}")).collect();
+    let more: u64 = by_users.iter().skip(values_max).map(|(_, users)| users).sum();
+    if more + users.more > 0 {
+        shown.push(format!("other values {}", more + users.more));
+    }
+    shown.push(format!("no value {}", users.without));
+    shown.join(", ")
+}
 
 /// Answers one.
 pub(super) fn answer(
@@ -31,6 +109,20 @@ pub(super) fn answer(
             let selection = Selection::parse(select, of).map_err(Failure::input)?;
             let survey = survey(store, &reader, as_of, Sample::All)?;
             let report = expect::check(&reader, &survey, &selection, progress);
+            desk::json(&report.map_err(desk::read_failure)?)
+        }
+        SurveyRequest::Diff { old, new, sample } => {
+            let (old, new) = (reader(store, old)?, reader(store, new)?);
+            let survey = survey(store, &new, as_of, *sample)?;
+            let report = diff::of_users(&old, &new, &survey, progress);
+            desk::json(&report.map_err(desk::read_failure)?)
+        }
+        SurveyRequest::Stats { catalog, select, sample } => {
+            let reader = reader(store, catalog)?;
+            let of = &reader.ruleset().catalog;
+            let selection = Selection::parse(select, of).map_err(Failure::input)?;
+            let survey = survey(store, &reader, as_of, *sample)?;
+            let report = stats::collect(&reader, &survey, &selection, progress);
             desk::json(&report.map_err(desk::read_failure)?)
         }
     }

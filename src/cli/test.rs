@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::sql::at;
-use super::{Failure, Outcome, desk, open, progress};
+use super::{Failure, Outcome, desk, open, survey};
 use crate::catalog::Loaded;
 use crate::catalog::model::{Case, Catalog};
 use crate::catalog::place::Files;
@@ -15,7 +15,7 @@ use crate::catalog::select::{SELECT_HELP, Selection};
 use crate::config::Config;
 use crate::engine::cases::{CaseReport, CaseRunner, Wrong, local_time};
 use crate::serve::expect::{Report, Users};
-use crate::serve::local::{Request, SurveyRequest};
+use crate::serve::local::SurveyRequest;
 
 /// Arguments of `tagloom test`.
 #[derive(Debug, Args)]
@@ -92,14 +92,7 @@ fn promises(args: &TestArgs, config: &Config) -> Result<Report, Failure> {
         catalog: desk::absolute(&config.catalog.path)?,
         select: args.select.clone(),
     };
-    let bar = progress::users_bar("expect", 0);
-    let request = Request::Survey { as_of: args.as_of.clone(), what };
-    let report = desk::request(config, request, &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    });
-    bar.finish_and_clear();
-    report
+    survey::ask(config, "expect", args.as_of.clone(), what)
 }
 
 fn expect_text(report: &Report, loaded: &Loaded) -> String {

@@ -75,21 +75,9 @@ impl Focus {
         kept.sort_unstable();
         let place = |of: &usize| kept.iter().position(|t| t == of);
         let part = Catalog {
-            name: catalog.name.clone(),
-            uid: catalog.uid,
-            zone: catalog.zone.clone(),
-            allowed_lateness_ms: catalog.allowed_lateness_ms,
-            max_ahead_ms: catalog.max_ahead_ms,
-            exact_values_max: catalog.exact_values_max,
-            params: catalog.params.clone(),
-            streams: Vec::new(),
-            dimensions: Vec::new(),
-            features: Vec::new(),
             tags: kept.iter().map(|t| catalog.tags[*t].clone()).collect(),
             tag_order: catalog.tag_order.iter().filter_map(place).collect(),
-            closed: None,
-            cases: Vec::new(),
-            fingerprint: 0,
+            ..catalog.without_definitions()
         };
         let plan = Plan::compile(&part, inputs)?;
         let tag = place(&tag).unwrap_or(0);

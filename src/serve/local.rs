@@ -16,6 +16,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::survey::Sample;
+
 /// Bytes of a request.
 const REQUEST_BYTES_MAX: u64 = 64 << 10;
 
@@ -111,6 +113,24 @@ pub enum SurveyRequest {
         catalog: PathBuf,
         /// Only these tags; none: all.
         select: Vec<String>,
+    },
+    /// Who would have other tags?
+    Diff {
+        /// The rule directory that the store was written with, an absolute path.
+        old: PathBuf,
+        /// The other one.
+        new: PathBuf,
+        /// Which users.
+        sample: Sample,
+    },
+    /// What does each tag cost, and what does it give?
+    Stats {
+        /// A rule directory, an absolute path.
+        catalog: PathBuf,
+        /// Only these tags; none: all.
+        select: Vec<String>,
+        /// Which users.
+        sample: Sample,
     },
 }
 

@@ -14,6 +14,7 @@ use crate::catalog::model::{Catalog, Strategy, Tag};
 use crate::clock::{earlier, show_instant};
 use crate::dimension::{CacheOptions, Dimensions, Now, SpecError};
 use crate::engine::ruleset::Ruleset;
+use crate::engine::version::VersionError;
 use crate::rule::closed::ClosedBatch;
 use crate::rule::{AsOf, Plan, PlanError, TagBatch};
 use crate::shard::compute::add_dimension_columns;
@@ -41,6 +42,9 @@ pub enum ReadError {
     /// A tag cannot be computed alone, though the catalogue as a whole can.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The store's catalogue versions cannot be read.
+    #[error(transparent)]
+    Version(#[from] VersionError),
     /// A stored key is no uid of this store's type.
     #[error(transparent)]
     Key(#[from] UidError),
@@ -146,6 +150,16 @@ pub(super) struct StoredUser {
     pub(super) values: Vec<Option<String>>,
     pub(super) state: UserState,
     pub(super) texts: Texts,
+}
+
+/// Many users' inputs as of an instant.
+pub(super) struct Batch {
+    /// As stored.
+    pub(super) users: Vec<UserRow>,
+    /// Indices of those who are not quarantined.
+    pub(super) healthy: Vec<usize>,
+    /// Columns with a row for each of these.
+    pub(super) inputs: Vec<ArrayRef>,
 }
 
 /// A user's inputs and tags as of an instant.
@@ -269,8 +283,31 @@ impl Reader {
         rows: &[(UidKey, Bytes)],
         as_of_ms: i64,
     ) -> Result<Vec<UserRow>, ReadError> {
+        let Batch { mut users, healthy, inputs } = self.batch(rows, as_of_ms)?;
+        let plan = &self.ruleset.plan;
+        let as_of = self.as_of(as_of_ms);
+        let batch = plan.evaluate(&inputs, healthy.len(), as_of);
+        let closed = self.closed(&inputs, healthy.len(), as_of);
+        for (row, at) in healthy.into_iter().enumerate() {
+            users[at].closed = self.is_closed(&closed, row);
+            users[at].codes = plan.packing().unpack(batch.codes_of(row));
+            users[at].open = batch.open.iter().map(|array| OpenValue::at(array, row)).collect();
+        }
+        Ok(users)
+    }
+
+    fn as_of(&self, ms: i64) -> AsOf {
+        AsOf { ms, day: self.ruleset.catalog.zone.day_of(ms) }
+    }
+
+    /// Users as stored, and the input columns of those who are healthy.
+    pub(super) fn batch(
+        &self,
+        rows: &[(UidKey, Bytes)],
+        as_of_ms: i64,
+    ) -> Result<Batch, ReadError> {
         let ruleset = &self.ruleset;
-        let as_of = AsOf { ms: as_of_ms, day: ruleset.catalog.zone.day_of(as_of_ms) };
+        let as_of = self.as_of(as_of_ms);
         let mut users = Vec::with_capacity(rows.len());
         let mut healthy = Vec::with_capacity(rows.len());
         let texts = Texts::default();
@@ -292,14 +329,7 @@ impl Reader {
         let uids: Vec<&Uid> = healthy.iter().map(|at| &users[*at].uid).collect();
         let pinned = self.dimensions.pin();
         add_dimension_columns(ruleset, &pinned, &uids, &mut inputs, |_, _| {});
-        let batch = ruleset.plan.evaluate(&inputs, healthy.len(), as_of);
-        let closed = self.closed(&inputs, healthy.len(), as_of);
-        for (row, at) in healthy.into_iter().enumerate() {
-            users[at].closed = self.is_closed(&closed, row);
-            users[at].codes = ruleset.plan.packing().unpack(batch.codes_of(row));
-            users[at].open = batch.open.iter().map(|array| OpenValue::at(array, row)).collect();
-        }
-        Ok(users)
+        Ok(Batch { users, healthy, inputs })
     }
 
     fn stored_row(&self, (key, bytes): &(UidKey, Bytes)) -> Result<(UserRow, Head), ReadError> {
@@ -371,7 +401,7 @@ impl Reader {
 
     /// Inputs and tags of a user as of an instant.
     pub(super) fn evaluate(&self, user: &StoredUser, as_of_ms: i64) -> Evaluation {
-        let as_of = AsOf { ms: as_of_ms, day: self.ruleset.catalog.zone.day_of(as_of_ms) };
+        let as_of = self.as_of(as_of_ms);
         let (inputs, feature_due, lookups) = self.inputs(user, as_of);
         let tags = self.ruleset.plan.evaluate(&inputs, 1, as_of);
         let closed = self.closed(&inputs, 1, as_of);

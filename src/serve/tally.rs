@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::read::ReadError;
+use super::read::{ReadError, UserRow};
 use crate::engine::ruleset::Ruleset;
 use crate::store::{Store, UidKey};
 use crate::user::snapshot::decode_tags;
@@ -71,6 +71,11 @@ impl Column {
         let closed = plan.closed_tags().iter().position(|t| *t == tag).map(Ok);
         let place = closed.or(plan.open_tags().iter().position(|t| *t == tag).map(Err))?;
         Some(Self { tag, place })
+    }
+
+    /// A user's value, of a tag that stores its values.
+    pub(super) fn open(self, user: &UserRow) -> Option<&OpenValue> {
+        self.place.err().and_then(|at| user.open.get(at)).and_then(Option::as_ref)
     }
 
     /// Hands a user's label on.
