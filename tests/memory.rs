@@ -1,5 +1,6 @@
 //! Memory stays bounded: users who were not needed lately leave it and come back from the store, a
-//! window closes before its users take too much, and nothing of it shows in what is stored.
+//! window closes before its users take too much, a user with very many events is bounded by itself, and
+//! nothing of it shows in what is stored.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -9,11 +10,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use tagloom::catalog::place::Files;
 use tagloom::engine::ruleset::Ruleset;
 use tagloom::engine::{Clock, Report};
+use tagloom::serve::read::Reader;
 use tagloom::store::fjall::{FjallOptions, FjallStore};
 use tagloom::store::memory::MemoryStore;
-use tagloom::store::{ClockMode, Store};
+use tagloom::store::{ClockMode, Store, Uid, UidKey};
 use tagloom::write::canonical;
 
 const USERS: u64 = 3_000;
@@ -135,4 +138,55 @@ fn a_run_that_goes_on_finds_the_users_that_left() {
     let rest = run(&ruleset, &store, &path, 100_000);
     assert!(rest.stats.activated_users > 0);
     assert!(dump(&ruleset, &store, &rest) == want, "the stores differ");
+}
+
+/// One user's events: two hundred each day, with times and prices of their own.
+fn hot_lines(events: u64) -> String {
+    let mut text = String::new();
+    for id in 0..events {
+        let at_ms = START_MS + id * 432_000;
+        let (price, note) = (id % 50, id % 7);
+        writeln!(
+            text,
+            r#"{{"id":"e{id}","user":7,"at":{at_ms},"price":{price}.25,"note":"n{note}"}}"#
+        )
+        .unwrap();
+    }
+    text
+}
+
+#[test]
+fn a_hot_user_stays_within_its_memory_and_says_since_when_dedupe_holds() {
+    const STATE_BYTES_MAX: usize = 64 << 10;
+    let ruleset = shop();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.jsonl");
+    let mut labels = Vec::new();
+    for state_bytes_max in [usize::MAX, STATE_BYTES_MAX] {
+        let store = in_memory(&ruleset);
+        // A file that grows: the user is changed by each of many windows.
+        for part in 1..=8 {
+            std::fs::write(&path, hot_lines(part * 2_000)).unwrap();
+            let spec = support::json_file(&path, &[0]);
+            let mut options = support::options(&ruleset, &store, Clock::Event, vec![spec]);
+            options.state_bytes_max = state_bytes_max;
+            tagloom::engine::run(options, &mut |_| {}).unwrap();
+            let stored = store.profiles(&[UidKey::from_u64(7)]).unwrap().remove(0).unwrap();
+            // Tiles of days come on top of rows: some 200 bytes each.
+            let bytes_max = STATE_BYTES_MAX + 100 * 200;
+            assert!(state_bytes_max == usize::MAX || stored.len() < bytes_max, "{}", stored.len());
+        }
+        let (rules, now) = (Arc::clone(&ruleset), Arc::new(|| 0));
+        let reader = Reader::open(rules, Arc::clone(&store), now).unwrap();
+        let uid = Uid::U64(7);
+        let read = reader.read(&uid, None).unwrap();
+        let why = reader.why(&uid, "spent_now", None, &Files::default()).unwrap();
+        for notes in [read.notes, why.notes] {
+            let says =
+                notes.iter().any(|note| note.starts_with("repeats are recognised only behind"));
+            assert_eq!(says, state_bytes_max == STATE_BYTES_MAX, "{notes:?}");
+        }
+        labels.push(support::all_labels(&ruleset, store.as_ref()));
+    }
+    assert_eq!(labels[0], labels[1]);
 }

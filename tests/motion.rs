@@ -125,6 +125,8 @@ impl Shop {
 
     fn run(&self) -> (Child, ChildStdin) {
         let mut command = self.command(&["run", "--json", "--source", "buy=-"]);
+        // Room for a few users: they leave memory and come back all the time.
+        command.env("TAGLOOM_MEMORY__RESIDENT_BYTES_MAX", "4000");
         let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
         let stdin = child.stdin.take().unwrap();
         // Whoever asks before would open the store for himself.

@@ -298,6 +298,11 @@ impl CheckpointActor {
         if chunk.is_none() && !intake.has_moved() && self.parts.status.dirty_users() == 0 {
             return;
         }
+        if chunk.is_none() {
+            // Events may change users that were read ahead, and these may leave memory before they
+            // are worked on.
+            self.parts.jobs.iter_mut().for_each(Job::forget_ahead);
+        }
         let cut = intake.cut();
         if let Some(as_of_ms) = self.as_of(cut.greatest_ms) {
             self.ended.as_of_ms = Some(as_of_ms);

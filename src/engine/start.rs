@@ -88,6 +88,15 @@ pub struct Options {
     pub prepare: Prepare,
 }
 
+impl Options {
+    /// Batches between sources and shards: so few that their users do not take much more memory
+    /// than there is. A block of events may bring users of some eight times its size.
+    fn batches_max(&self) -> usize {
+        let room = self.resident_bytes_max / (32 * self.read.block_bytes.max(1));
+        self.batches_under_way_max.min(room.max(2))
+    }
+}
+
 /// What is done while sources are read already: loading dimension tables. No window closes before
 /// it is done; when it fails, the engine does.
 #[derive(Default)]
@@ -460,9 +469,9 @@ impl Parts<'_> {
 
     fn start_actors(self, done: oneshot::Sender<Ended>) -> (Router, Vec<Arbiter>) {
         let options = self.options;
-        let credits = Credits::new(options.batches_under_way_max);
-        let mailbox =
-            options.batches_under_way_max * self.shared.ruleset.catalog.streams.len() + 16;
+        let batches_max = options.batches_max();
+        let credits = Credits::new(batches_max);
+        let mailbox = batches_max * self.shared.ruleset.catalog.streams.len() + 16;
         let mut arbiters = vec![Arbiter::new()];
         let writer_arbiter = arbiters[0].handle();
         let checkpoint_arbiter = Arbiter::new();

@@ -36,6 +36,9 @@ use crate::write::profile::{ProfileError, Schemas};
 /// Rows whose users' memory is asked for before the first of them is folded.
 const AHEAD_ROWS: usize = 64;
 
+/// Of the memory of users: what is left free for users of the batches under way.
+const UNDER_WAY_SHARE: usize = 8;
+
 /// What shards of one engine share.
 #[derive(Clone)]
 pub struct Shared {
@@ -224,7 +227,8 @@ impl Shard {
         let computer = Computer::new(&shared);
         let users = UserTable::new(shared.ruleset.plan.packing().bytes());
         let (dirty, slots) = (Vec::new(), Vec::new());
-        let residency = Residency::new(shared.resident_bytes_max);
+        let room = shared.resident_bytes_max / UNDER_WAY_SHARE;
+        let residency = Residency::new(shared.resident_bytes_max - room);
         Self {
             index,
             users,

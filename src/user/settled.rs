@@ -108,15 +108,26 @@ impl Cell {
                 let text = partial.value.is_some_and(|v| stream.values[v].kind == ValueKind::Text);
                 *have = merge_numbers(partial.kind, text, *have, new, texts);
             }
-            (Self::Set(have), Self::Set(new)) => {
-                have.extend(new);
-                have.sort_unstable();
-                have.dedup();
-            }
+            (Self::Set(have), Self::Set(new)) => unite(have, new),
             // One partial has one kind of cell; a snapshot that mixes them is refused on load.
             (Self::Number(_), Self::Set(_)) | (Self::Set(_), Self::Number(_)) => {}
         }
     }
+}
+
+/// Adds sorted values to sorted values.
+fn unite(have: &mut Vec<u64>, new: Vec<u64>) {
+    // A row that is settled brings one: sorting all for each made a hot user's window take seconds.
+    if let [value] = *new {
+        if let Err(at) = have.binary_search(&value) {
+            have.insert(at, value);
+        }
+        return;
+    }
+    have.extend(new);
+    // A stable sort finds the two runs and merges them.
+    have.sort();
+    have.dedup();
 }
 
 /// Merges two numbers of a partial.
