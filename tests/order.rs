@@ -117,6 +117,7 @@ fn check(ids: bool, ways: &[Way]) {
         // Every feature shows.
         let features = spec.features.iter().enumerate();
         spec.tags.extend(features.map(|(at, f)| (Body::Plain(Source::Feature(at)), f.kind)));
+        spec.valid.resize(spec.tags.len(), (None, None));
         let ruleset = driven::ruleset(spec.files());
         let events = events(&mut random, &spec);
         let (want, _) = store(&ruleset, &spec, &events, Way::default(), &mut random);

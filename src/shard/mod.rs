@@ -278,6 +278,22 @@ impl Shard {
             self.residency.free(guest);
         }
         self.make_room();
+        self.give_back();
+    }
+
+    /// Gives memory back of which much more is free than is needed.
+    fn give_back(&mut self) {
+        while let Some(piece) = self.users.closing() {
+            for slot in piece {
+                if self.residency.leave(slot) {
+                    self.users.remove(slot);
+                }
+            }
+            if !self.users.release() {
+                // Users of a later window are there: they may leave when it is stored.
+                return;
+            }
+        }
     }
 
     /// Lets users leave until the others are within the budget, as far as that can be.

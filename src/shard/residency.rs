@@ -133,10 +133,8 @@ impl Residency {
             self.hand = if at + 1 < self.marks.len() { at + 1 } else { 0 };
             match self.marks[at] {
                 0 => {
-                    self.marks[at] = FREE;
-                    self.left += 1;
-                    self.left_lately[0] += 1;
-                    return Slot::try_from(at).ok();
+                    let slot = Slot::try_from(at).ok()?;
+                    return self.leave(slot).then_some(slot);
                 }
                 WARM => self.marks[at] = 0,
                 _ => {}
@@ -144,6 +142,18 @@ impl Residency {
         }
         self.exhausted = true;
         None
+    }
+
+    /// Lets a user leave whose place is to be given up, if it may: it is free from now on.
+    pub(super) fn leave(&mut self, slot: Slot) -> bool {
+        let mark = &mut self.marks[slot as usize];
+        let may_leave = *mark & !WARM == 0;
+        if may_leave {
+            *mark = FREE;
+            self.left += 1;
+            self.left_lately[0] += 1;
+        }
+        may_leave
     }
 
     /// Whether the window should close: dirty users take their share of the budget, or the users

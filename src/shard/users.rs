@@ -12,6 +12,11 @@ use crate::user::state::UserState;
 /// copied.
 const PIECE_USERS: usize = 1 << 12;
 
+/// Slots that may be free without the last piece being given back: so many pieces of them, and this
+/// share of all slots.
+const SPARE_PIECES: usize = 2;
+const SPARE_SHARE: usize = 8;
+
 /// What a user takes in the index, at most of the time.
 const INDEX_BYTES: usize = 8;
 
@@ -55,6 +60,8 @@ pub struct UserTable {
     /// Slots ever given out, and those that are free again.
     slots: usize,
     free: Vec<Slot>,
+    /// While the last piece is being emptied: its slots that are free already.
+    closing: Option<Vec<Slot>>,
     by_uid: HashTable<Slot>,
     /// Memory behind the structs, as counted last for each user.
     heap_bytes: usize,
@@ -69,8 +76,8 @@ impl UserTable {
     /// An empty table. `code_bytes`: what one user's codes take.
     pub fn new(code_bytes: usize) -> Self {
         let (users, codes, free) = (Vec::new(), Vec::new(), Vec::new());
-        let by_uid = HashTable::new();
-        Self { users, codes, code_bytes, slots: 0, free, by_uid, heap_bytes: 0 }
+        let (by_uid, closing) = (HashTable::new(), None);
+        Self { users, codes, code_bytes, slots: 0, free, closing, by_uid, heap_bytes: 0 }
     }
 
     /// The slot of a numeric uid.
@@ -103,6 +110,10 @@ impl UserTable {
             counted_bytes: 0,
             closed: false,
         };
+        if self.free.is_empty() {
+            // So many new users that the last piece is needed after all.
+            self.free = self.closing.take().unwrap_or_default();
+        }
         let slot = match self.free.pop() {
             Some(slot) => {
                 *self.get_mut(slot) = user;
@@ -143,8 +154,39 @@ impl UserTable {
             self.count(slot);
             let (piece, at) = place(slot);
             self.codes[piece][at * self.code_bytes..(at + 1) * self.code_bytes].fill(0);
-            self.free.push(slot);
+            match &mut self.closing {
+                Some(closing) if piece + 1 == self.users.len() => closing.push(slot),
+                _ => self.free.push(slot),
+            }
         }
+    }
+
+    /// The slots of the last piece, when so many are free elsewhere that it should be emptied. Until
+    /// then nobody moves in there.
+    pub fn closing(&mut self) -> Option<std::ops::Range<Slot>> {
+        let last = self.users.len().checked_sub(1)?;
+        if self.closing.is_none() {
+            if self.free.len() < SPARE_PIECES * PIECE_USERS + self.slots / SPARE_SHARE {
+                return None;
+            }
+            let (there, free) = self.free.iter().partition(|slot| place(**slot).0 == last);
+            self.free = free;
+            self.closing = Some(there);
+        }
+        let first = last * PIECE_USERS;
+        Slot::try_from(first).ok().zip(Slot::try_from(self.slots).ok()).map(|(a, b)| a..b)
+    }
+
+    /// Gives the memory of the last piece back, if nobody lives there any more.
+    pub fn release(&mut self) -> bool {
+        let there = self.users.last().map(Vec::len);
+        if there.is_none() || self.closing.as_ref().map(Vec::len) != there {
+            return false;
+        }
+        self.closing = None;
+        self.slots -= self.users.pop().map_or(0, |piece| piece.len());
+        self.codes.pop();
+        true
     }
 
     /// A user by slot.
@@ -196,7 +238,7 @@ impl UserTable {
 
     /// Number of resident users.
     pub fn len(&self) -> usize {
-        self.slots - self.free.len()
+        self.slots - self.free.len() - self.closing.as_ref().map_or(0, Vec::len)
     }
 
     /// Whether there is none.
@@ -265,4 +307,46 @@ impl User {
 
 fn saturated(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_users_that_left_is_given_back() {
+        let users = 20 * PIECE_USERS as u64;
+        let mut table = UserTable::new(8);
+        let slots: Vec<Slot> = (0..users).map(|u| table.insert(u, Uid::U64(u))).collect();
+        let (full, last) = (table.bytes(), slots.len() - 1);
+        assert_eq!(table.closing(), None, "nothing is free");
+        slots[PIECE_USERS..last].iter().for_each(|slot| table.remove(*slot));
+        while table.closing().is_some() {
+            if !table.release() {
+                assert_eq!(table.len(), PIECE_USERS + 1, "one of the last piece is still there");
+                table.remove(slots[last]);
+            }
+        }
+        assert_eq!(table.len(), PIECE_USERS);
+        assert!(table.bytes() < full / 4, "{} of {full} bytes", table.bytes());
+        let again: Vec<Slot> = (0..users).map(|u| table.insert(!u, Uid::U64(!u))).collect();
+        assert_eq!(table.len(), PIECE_USERS + again.len());
+        assert!(again.iter().all(|slot| slots[..PIECE_USERS].binary_search(slot).is_err()));
+    }
+
+    #[test]
+    fn a_piece_that_is_being_emptied_is_used_when_there_is_no_other_room() {
+        let users = 8 * PIECE_USERS as u64;
+        let mut table = UserTable::new(8);
+        let slots: Vec<Slot> = (0..users).map(|u| table.insert(u, Uid::U64(u))).collect();
+        slots[..slots.len() / 2].iter().for_each(|slot| table.remove(*slot));
+        assert!(table.closing().is_some() && !table.release());
+        table.remove(slots[slots.len() - 2]);
+        let bytes = table.bytes();
+        for u in 0..=users / 2 {
+            table.insert(!u, Uid::U64(!u));
+        }
+        assert_eq!((table.len(), table.bytes()), (slots.len(), bytes), "all places are taken");
+        assert_eq!(table.closing(), None);
+    }
 }
