@@ -151,8 +151,11 @@ fn users_of_a_window_stay_until_it_is_stored_and_come_back_as_they_were() {
     assert!(!shard.is_full() && shard.users().len() < 25, "{} stay", shard.users().len());
     assert!(shard.users().used_bytes() <= 4_000, "{} bytes", shard.users().used_bytes());
 
+    assert!(shard.users().is_counted());
     feed(&mut shard, &mut decoder, 1..50, 61);
+    assert!(shard.users().is_counted());
     let second = close(&mut shard);
+    assert!(shard.users().is_counted());
     assert!(second.stats.activated_users > 25, "{}", second.stats.activated_users);
     assert_eq!(second.stats.new_users, 1, "the others were known");
     let high = |(_, bytes): &&(UidKey, Bytes)| {

@@ -279,6 +279,12 @@ impl UserTable {
         self.slot_bytes() + self.get(slot).counted_bytes as usize
     }
 
+    /// Whether what was counted is what there is.
+    #[cfg(test)]
+    pub(super) fn is_counted(&self) -> bool {
+        self.iter().map(User::heap_bytes).sum::<usize>() == self.heap_bytes
+    }
+
     fn slot_bytes(&self) -> usize {
         size_of::<User>() + self.code_bytes + INDEX_BYTES
     }
