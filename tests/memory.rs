@@ -107,7 +107,7 @@ fn a_tenth_of_the_memory_gives_an_equal_store() {
         let tight = run(&ruleset, &store, &path, budget);
         assert!(dump(&ruleset, &store, &tight) == want, "the stores differ");
         assert_eq!(tight.folds.users, USERS);
-        assert_eq!(tight.folds.repeats, all.folds.repeats);
+        assert_eq!(tight.folds.counts.repeats, all.folds.counts.repeats);
         assert!(tight.stats.passivated_users > USERS, "{}", tight.stats.passivated_users);
         assert!(tight.windows > 2 * all.windows, "{} windows", tight.windows);
         // Batches under way may come on top of the budget.

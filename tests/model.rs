@@ -43,6 +43,8 @@ struct Run<'a> {
     latest_ms: Option<i64>,
     roll_up: bool,
     next_id: u32,
+    /// The rows of each stream that is a table.
+    tables: Vec<Vec<Event>>,
 }
 
 impl<'a> Run<'a> {
@@ -60,6 +62,7 @@ impl<'a> Run<'a> {
             sent: Vec::new(),
             covered: 0,
             next_id: 0,
+            tables: vec![Vec::new(); spec.streams.len()],
             random,
             spec,
             ruleset,
@@ -121,14 +124,23 @@ impl<'a> Run<'a> {
                 }
                 _ => {
                     self.next_id += 1;
-                    events.push(Event {
+                    let event = Event {
                         stream: self.random.below(self.spec.streams.len()),
                         user: self.random.below(5),
                         id: self.next_id,
                         at_ms: self.random.time(self.spec, &self.sent, self.as_of_ms),
                         cells: self.random.cells(),
                         broken: self.random.one_in(30),
-                    });
+                        change: None,
+                        sent_day: day_of(self.as_of_ms, self.ruleset.catalog.zone.tz()),
+                    };
+                    if self.spec.streams[event.stream].table {
+                        let (rows, version) = (&mut self.tables[event.stream], self.next_id);
+                        let change = self.random.change(rows, event, i64::from(version));
+                        events.push(change);
+                        continue;
+                    }
+                    events.push(event);
                     // Ids are per user and stream.
                     if self.random.one_in(4) {
                         let mut twin = events.last().unwrap().clone();
@@ -138,6 +150,10 @@ impl<'a> Run<'a> {
                 }
             }
         }
+        // Changes of a table come in any order; what else there is has none.
+        if self.random.one_in(2) {
+            self.random.shuffle(&mut events);
+        }
         self.send(&events);
         self.sent.extend(events);
     }
@@ -146,7 +162,12 @@ impl<'a> Run<'a> {
     fn id_is_known(&self, event: &Event) -> bool {
         let zone = self.ruleset.catalog.zone.tz();
         let age = day_of(self.as_of_ms, zone) - day_of(event.at_ms, zone);
-        self.spec.streams[event.stream].dedupe && age < self.spec.longest_days()
+        let stream = &self.spec.streams[event.stream];
+        if stream.table {
+            // That a row is gone is known for the horizon, which may be no day at all.
+            return event.sent_day == day_of(self.as_of_ms, zone);
+        }
+        stream.dedupe && age < self.spec.longest_days()
     }
 
     /// Stops without a word and goes on where the store ends, or a little before.

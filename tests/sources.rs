@@ -223,7 +223,11 @@ fn csv_is_read_as_the_standard_says() {
     let store = store_for(&ruleset);
     let report = read(&ruleset, &store, &path, Format::Csv).unwrap();
     assert_eq!((report.rows, report.events, report.rejected_rows), (5, 3, 2));
-    assert_eq!((report.folds.repeats, report.folds.changed), (0, 1), "id a with other content");
+    assert_eq!(
+        (report.folds.counts.repeats, report.folds.counts.changed),
+        (0, 1),
+        "id a with other content"
+    );
     let rejects = rejects(store.as_ref());
     let places: Vec<(u64, Reason)> = rejects.iter().map(|r| (r.line, r.reason)).collect();
     assert_eq!(places.len(), 2);

@@ -17,7 +17,9 @@ use serde_json::{Map, Value as Json};
 
 use super::case_time;
 use super::fields::{Fields, list_of, listed, map_of, suggest};
-use super::model::{Case, Catalog, Column, ColumnType, DimensionKey, Domain, Stream, UidType};
+use super::model::{
+    Case, Catalog, Column, ColumnType, DimensionKey, Domain, OperationKind, Stream, UidType,
+};
 use super::place::{Diagnostics, Place};
 use super::report::Reports;
 use super::scalar;
@@ -177,6 +179,7 @@ impl Reader<'_, '_> {
         for (i, (at, row, place)) in rows.iter_mut().enumerate() {
             let stream = &self.catalog.streams[*at];
             give_id(row, stream, i + 1);
+            give_change(row, stream, i + 1);
             let missing: Vec<&str> = stream
                 .columns
                 .iter()
@@ -356,6 +359,23 @@ fn give_id(row: &mut Row, stream: &Stream, number: usize) {
         _ => return,
     };
     row.entry(column.name.clone()).or_insert(id);
+}
+
+/// Key, version and operation are generated where a row of a table has none: each row is one of its
+/// own, inserted in the order of the case.
+fn give_change(row: &mut Row, stream: &Stream, number: usize) {
+    let Some(changelog) = &stream.changelog else { return };
+    let inserts = changelog.operation.words.iter().find(|w| w.1 == OperationKind::Insert);
+    let first = inserts.or(changelog.operation.words.first()).map(|(word, _)| word.as_str());
+    for (at, column) in stream.columns.iter().enumerate().filter(|(at, _)| changelog.needs(*at)) {
+        let value = match column.kind {
+            _ if at == changelog.operation.column => Json::from(first),
+            ColumnType::String => Json::from(format!("case-{number}")),
+            ColumnType::U64 | ColumnType::Int | ColumnType::Timestamp(_) => Json::from(number),
+            _ => continue,
+        };
+        row.entry(column.name.clone()).or_insert(value);
+    }
 }
 
 fn key_type(catalog: &Catalog, key: &DimensionKey) -> ColumnType {

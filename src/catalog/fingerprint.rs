@@ -27,6 +27,7 @@ pub(super) fn of(catalog: &Catalog) -> u64 {
     for s in &catalog.streams {
         writeln!(text, "stream {} {:?} {:?} {} {}", s.name, s.columns, s.dedupe, s.uid, s.time)
             .ok();
+        writeln!(text, "changelog {:?}", s.changelog).ok();
         for d in &s.derive {
             writeln!(text, "derive {} {}", d.name, sql(&d.expr)).ok();
         }

@@ -110,7 +110,16 @@ const MAPPINGS: &[Mapping] = &[
             needs("uid", Takes::Text, "The column that names the user."),
             needs("time", Takes::Text, "The column with the event time."),
             may("dedupe", Takes::One("`dedupe`"), "How a second sight of an event is known."),
-            may("mode", Takes::Word(&["append"]), "Rows are events."),
+            may(
+                "mode",
+                Takes::Word(&["append", "changelog"]),
+                "Rows are events, or changes of a table's rows.",
+            ),
+            may("primary_key", Takes::TextOrList, "Changelog: what tells the table's rows apart."),
+            may("version", Takes::Text, "Changelog: of a row's versions the greatest counts."),
+            may("operation", Takes::One("`operation`"), "Changelog: what happened to the row."),
+            may("before", Takes::Text, "Changelog: the member that holds the row as it was."),
+            may("rows_max", Takes::Text, "Changelog: rows kept for a user."),
         ],
     },
     Mapping {
@@ -147,6 +156,16 @@ const MAPPINGS: &[Mapping] = &[
         keys: &[
             needs("by", Takes::Text, "The column with the event's id."),
             may("within", Takes::Text, "How long ids are remembered, like 7d."),
+        ],
+    },
+    Mapping {
+        what: "`operation`",
+        doc: "What happened to a row of a table.",
+        keys: &[
+            needs("column", Takes::Text, "The column that says it."),
+            may("insert", Takes::TextOrList, "Its words for a row that was added or read."),
+            may("update", Takes::TextOrList, "Its words for a row that was changed."),
+            may("delete", Takes::TextOrList, "Its words for a row that is gone."),
         ],
     },
     Mapping {

@@ -6,6 +6,7 @@
 mod build;
 mod case;
 mod case_time;
+mod changelog;
 pub mod diff;
 mod dimension;
 mod expression;

@@ -141,6 +141,8 @@ pub struct Stream {
     pub time: usize,
     /// How repeats are recognised, if at all.
     pub dedupe: Option<Dedupe>,
+    /// `mode: changelog`: rows are changes of a table's rows. `None`: each row is an event.
+    pub changelog: Option<Changelog>,
     /// The stream's name in its file.
     pub place: Place,
 }
@@ -161,6 +163,51 @@ pub struct Dedupe {
     pub by: usize,
     /// How long an id is remembered; `None`: the horizon.
     pub within_ms: Option<i64>,
+}
+
+/// `mode: changelog` of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changelog {
+    /// What tells the table's rows apart: indices into `columns`.
+    pub primary_key: Vec<usize>,
+    /// Of a row's versions the greatest counts. Index into `columns`; `None`: the place in the log.
+    pub version: Option<usize>,
+    /// What happened to the row.
+    pub operation: OperationColumn,
+    /// The member of a JSON object that holds the row as it was before; in CSV its columns are named
+    /// with this and a dot in front. `None`: a row never leaves its user.
+    pub before: Option<String>,
+    /// Rows kept for a user, those of deleted rows included.
+    pub rows_max: u32,
+}
+
+impl Changelog {
+    /// Whether nothing can be done with a change that lacks this column.
+    pub fn needs(&self, column: usize) -> bool {
+        self.primary_key.contains(&column)
+            || self.version == Some(column)
+            || self.operation.column == column
+    }
+}
+
+/// The column that says what happened to a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperationColumn {
+    /// Index into `columns`; its type is a string.
+    pub column: usize,
+    /// Its values, and what they mean.
+    pub words: Vec<(String, OperationKind)>,
+}
+
+/// What happened to a row of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperationKind {
+    /// It was added, or read in a snapshot.
+    Insert,
+    /// It was changed.
+    Update,
+    /// It is gone.
+    Delete,
 }
 
 /// One source column.

@@ -3,6 +3,7 @@
 //! In: documents. Out: [`Stream`]s with typed row expressions, and what features of each may read.
 //! Invariant: a stream is given out only when every part of it is right.
 
+use super::changelog::{Mode, Written, read_mode};
 use super::expression::{Reach, Typer, names, words};
 use super::fields::{Fields, bool_of, map_of, suggest, text_of};
 use super::model::{Column, ColumnType, Dedupe, Derived, Format, From, Stream, TypedExpr, UidType};
@@ -33,11 +34,6 @@ pub(super) fn read(
 ) -> (Option<StreamScope>, Option<Stream>) {
     let before = error_count(out);
     let Some(mut fields) = Fields::open(node, "a stream", out) else { return (None, None) };
-    fields.later(&[
-        ("primary_key", "only `mode: append` is read so far"),
-        ("version", "only `mode: append` is read so far"),
-        ("rows_max", "only `mode: append` is read so far"),
-    ]);
     let name = fields.need_text("stream", out);
     if let Some(name) = name {
         check(scalar::name(&name.text, "a stream"), name.place, out);
@@ -62,10 +58,18 @@ pub(super) fn read(
     let uid = uid.and_then(|text| uid_column(text, &columns, &reach, settings.uid, out));
     let time = fields.need_text("time", out);
     let time = time.and_then(|text| time_column(text, &columns, &reach, out));
-    let dedupe = fields.take("dedupe").and_then(|node| read_dedupe(node, &columns, &reach, out));
-    if let Some(mode) = fields.text("mode", out) {
-        read_mode(mode, out);
-    }
+    let dedupe = fields.take("dedupe");
+    let (mode, written) = (read_mode(&mut fields, out), Written::take(&mut fields, out));
+    let found = StreamColumns { all: &columns, reach: &reach };
+    let changelog = match mode {
+        Mode::Changelog(word) => written.read(word, &found, dedupe, out),
+        Mode::Append => {
+            written.refuse(out);
+            None
+        }
+        Mode::Unknown => None,
+    };
+    let dedupe = dedupe.and_then(|node| read_dedupe(node, &found, out));
     fields.finish(out);
 
     let Some(name) = name else { return (None, None) };
@@ -82,6 +86,7 @@ pub(super) fn read(
             uid,
             time,
             dedupe,
+            changelog,
             place: name.place,
         }),
         _ => None,
@@ -91,19 +96,6 @@ pub(super) fn read(
 
 fn error_count(out: &Diagnostics) -> usize {
     out.items.iter().filter(|d| d.severity == super::place::Severity::Error).count()
-}
-
-fn read_mode(mode: &Text, out: &mut Diagnostics) {
-    match mode.text.as_str() {
-        "append" => {}
-        "changelog" => {
-            out.error(mode.place, "`mode: changelog` is not yet supported", "use `mode: append`");
-        }
-        other => {
-            let message = format!("unknown mode `{other}`");
-            out.error(mode.place, message, suggest(other, ["append", "changelog"], "modes"));
-        }
-    }
 }
 
 fn read_from(node: &Node, out: &mut Diagnostics) -> Option<From> {
@@ -263,7 +255,19 @@ fn reads_later(
     later.is_some()
 }
 
-/// Index of a source column. `None` without an error: the column itself is wrong.
+/// Source columns, for keys that name one of them.
+pub(super) struct StreamColumns<'a> {
+    pub(super) all: &'a [Column],
+    reach: &'a Reach,
+}
+
+impl StreamColumns<'_> {
+    /// Index of a source column. `None` without an error: the column itself is wrong.
+    pub(super) fn find(&self, text: &Text, what: &str, out: &mut Diagnostics) -> Option<usize> {
+        find_column(text, what, self.all, self.reach, out)
+    }
+}
+
 fn find_column(
     text: &Text,
     what: &str,
@@ -287,7 +291,8 @@ fn find_column(
     found
 }
 
-fn must_be_required(text: &Text, column: &Column, what: &str, out: &mut Diagnostics) {
+/// Reports a column that may be missing where it must not.
+pub(super) fn must_be_required(text: &Text, column: &Column, what: &str, out: &mut Diagnostics) {
     if !column.required {
         let message = format!("`{what}` cannot be a column that may be missing");
         out.error(text.place, message, format!("drop the `?` of `{}`", column.name));
@@ -345,19 +350,14 @@ fn time_column(
     Some(at)
 }
 
-fn read_dedupe(
-    node: &Node,
-    columns: &[Column],
-    reach: &Reach,
-    out: &mut Diagnostics,
-) -> Option<Dedupe> {
+fn read_dedupe(node: &Node, columns: &StreamColumns<'_>, out: &mut Diagnostics) -> Option<Dedupe> {
     let mut fields = Fields::open(node, "`dedupe`", out)?;
     let by = fields.need_text("by", out);
     let within_ms = duration(&mut fields, "within", out);
     fields.finish(out);
     let by = by?;
-    let at = find_column(by, "by", columns, reach, out)?;
-    let column = columns.get(at)?;
+    let at = columns.find(by, "by", out)?;
+    let column = columns.all.get(at)?;
     if column.kind == ColumnType::Float {
         out.error(by.place, "an id cannot be a float", "make the column `string`, `u64` or `int`");
     }

@@ -41,13 +41,14 @@ pub(super) fn show(
             println!("  {:<14} {:>12} expressions could not be computed (NULL)", "", totals.failed);
         }
     }
-    println!("repeats dropped  {:>12}", report.folds.repeats + report.folds.changed);
-    if report.folds.changed > 0 {
+    println!("repeats dropped  {:>12}", report.folds.counts.repeats + report.folds.counts.changed);
+    if report.folds.counts.changed > 0 {
         println!(
             "  of them        {:>12} had other content under the same id",
-            report.folds.changed
+            report.folds.counts.changed
         );
     }
+    show_changes(report, ruleset);
     println!("profiles stored  {:>12}  ({} a second)", report.profiles, rate(report.profiles));
     println!("  by time alone  {:>12}", report.stats.due_users);
     println!(
@@ -130,6 +131,28 @@ fn show_shadow(shadow: &[Shadow]) {
     }
 }
 
+/// What tables that change did.
+#[expect(clippy::print_stdout, reason = "a command's output")]
+fn show_changes(report: &Report, ruleset: &Ruleset) {
+    if !ruleset.layout.has_changelog {
+        return;
+    }
+    let counts = &report.folds.counts;
+    println!("rows replaced    {:>12}", counts.replaced);
+    println!("rows deleted     {:>12}", counts.deleted);
+    println!("  by moving      {:>12}", moved(report));
+    println!("older versions   {:>12}", counts.older);
+    if counts.partly > 0 {
+        println!("partly           {:>12} users have more rows than rows_max", counts.partly);
+        println!("  left out       {:>12} rows", counts.left_out);
+    }
+}
+
+/// Rows of tables that came from one user to another.
+fn moved(report: &Report) -> u64 {
+    report.totals.streams.values().map(|stream| stream.moved).sum()
+}
+
 fn warnings(report: &Report, ruleset: &Ruleset) {
     if report.rows == 0 && report.windows == 0 {
         eprintln!("nothing new: the sources were read to their end before");
@@ -179,8 +202,14 @@ fn as_json(report: &Report, seconds: f64) -> serde_json::Value {
         "events": report.events,
         "rejected_rows": report.rejected_rows,
         "rejects": rejects,
-        "repeats": report.folds.repeats,
-        "changed_repeats": report.folds.changed,
+        "repeats": report.folds.counts.repeats,
+        "changed_repeats": report.folds.counts.changed,
+        "replaced": report.folds.counts.replaced,
+        "deleted": report.folds.counts.deleted,
+        "moved": moved(report),
+        "older": report.folds.counts.older,
+        "left_out": report.folds.counts.left_out,
+        "partly_users": report.folds.counts.partly,
         "users": report.folds.users,
         "profiles": report.profiles,
         "due_users": report.stats.due_users,

@@ -327,10 +327,16 @@ impl Scene<'_> {
 fn as_given(catalog: &Catalog) -> Catalog {
     let mut catalog = catalog.clone();
     for stream in &mut catalog.streams {
+        if let Some(changelog) = &mut stream.changelog {
+            // A case is about one user, whom no row leaves: it gives rows as they are.
+            changelog.before = None;
+        }
         stream.from = model::From::File { path: String::new(), format: Format::Json };
         for (at, column) in stream.columns.iter_mut().enumerate() {
             column.from = column.name.clone();
-            column.required = at == stream.uid || at == stream.time;
+            let changelog = stream.changelog.as_ref();
+            column.required =
+                at == stream.uid || at == stream.time || changelog.is_some_and(|c| c.needs(at));
             if let ColumnType::Timestamp(format) = &mut column.kind {
                 *format = TimestampFormat::Millis;
             }

@@ -40,6 +40,12 @@ pub struct StreamTotals {
     pub failed: u64,
     /// Rejects by reason.
     pub rejects: BTreeMap<Reason, u64>,
+    /// Rows of a table that left their user.
+    #[serde(default)]
+    pub gone: u64,
+    /// Of them: rows that came to another user.
+    #[serde(default)]
+    pub moved: u64,
 }
 
 /// What became of events, since the store was made.
@@ -48,20 +54,14 @@ pub struct StreamTotals {
 pub struct FoldTotals {
     /// Users that have a profile.
     pub users: u64,
-    /// Events that count.
-    pub new: u64,
-    /// Seen before.
-    pub repeats: u64,
-    /// Seen before with other content.
-    pub changed: u64,
+    /// By what became of them.
+    pub counts: FoldCounts,
 }
 
 impl FoldTotals {
     /// Adds a window's counts.
     pub fn add(&mut self, counts: FoldCounts) {
-        self.new += counts.new;
-        self.repeats += counts.repeats;
-        self.changed += counts.changed;
+        self.counts.add(counts);
     }
 }
 
@@ -164,6 +164,8 @@ impl Intake {
                 stream.events += block.accepted;
                 stream.filtered += block.filtered;
                 stream.failed += block.failed;
+                stream.gone += block.gone;
+                stream.moved += block.moved;
             }
             if block.accepted > 0 {
                 self.greatest_ms = self.greatest_ms.max(Some(block.greatest_ms));

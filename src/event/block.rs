@@ -52,6 +52,10 @@ pub struct EventBlock {
     pub shards: Vec<ShardRows>,
     /// Events.
     pub accepted: u64,
+    /// Rows of a table that left their user.
+    pub gone: u64,
+    /// Of them: rows that came to another user.
+    pub moved: u64,
     /// Rows for which the stream's `where` is not true.
     pub filtered: u64,
     /// Row expressions that could not be computed (and are NULL).
@@ -82,6 +86,8 @@ impl EventBlock {
             stream: layout.stream,
             shards: (0..shards).map(|_| part()).collect(),
             accepted: 0,
+            gone: 0,
+            moved: 0,
             filtered: 0,
             failed: 0,
             greatest_ms: i64::MIN,
@@ -93,6 +99,13 @@ impl EventBlock {
     /// Appends an event of a user with a numeric uid.
     #[inline]
     pub(super) fn push_number(&mut self, uid: u64, row: &[u64]) {
+        self.accepted += 1;
+        self.put_number(uid, row);
+    }
+
+    /// Appends a row of a user with a numeric uid that is no event.
+    #[inline]
+    pub(super) fn put_number(&mut self, uid: u64, row: &[u64]) {
         let part = self.part(uid_hash(uid), row);
         if let Uids::Numbers(uids) = &mut part.uids {
             uids.push(uid);
@@ -102,6 +115,13 @@ impl EventBlock {
     /// Appends an event of a user with a text uid.
     #[inline]
     pub(super) fn push_text(&mut self, uid: &str, row: &[u64]) {
+        self.accepted += 1;
+        self.put_text(uid, row);
+    }
+
+    /// Appends a row of a user with a text uid that is no event.
+    #[inline]
+    pub(super) fn put_text(&mut self, uid: &str, row: &[u64]) {
         let part = self.part(hash64(uid.as_bytes()), row);
         if let Uids::Texts(uids) = &mut part.uids {
             uids.push(uid.into());
@@ -110,7 +130,6 @@ impl EventBlock {
 
     #[inline]
     fn part(&mut self, hash: u64, row: &[u64]) -> &mut ShardRows {
-        self.accepted += 1;
         let shard = shard_of(hash, self.shards.len());
         let part = &mut self.shards[shard];
         part.hashes.push(hash);

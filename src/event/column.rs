@@ -95,6 +95,10 @@ pub(super) struct Column {
     rows: usize,
     /// Rows whose cell could not be read, ascending.
     pub(super) errors: Vec<(u32, Reason)>,
+    /// The member of the source's object that it stands in: the row as it was before a change.
+    pub(super) member: Option<String>,
+    /// Rows that do not mention a column with a member, ascending.
+    pub(super) absent: Vec<u32>,
 }
 
 impl Column {
@@ -113,7 +117,23 @@ impl Column {
             _ => Values::I64(Vec::new()),
         };
         let (from, kind) = (from.to_owned(), kind.clone());
-        Self { from, kind, values, valid: Validity::default(), rows: 0, errors: Vec::new() }
+        let (valid, errors, absent) = (Validity::default(), Vec::new(), Vec::new());
+        Self { from, kind, values, valid, rows: 0, errors, member: None, absent }
+    }
+
+    /// The same in a member of the source's object.
+    #[must_use]
+    pub(super) fn within(mut self, member: Option<&str>) -> Self {
+        self.member = member.map(str::to_owned);
+        self
+    }
+
+    /// Its name in the header of a CSV.
+    pub(super) fn in_header(&self) -> std::borrow::Cow<'_, str> {
+        match &self.member {
+            Some(member) => format!("{member}.{}", self.from).into(),
+            None => self.from.as_str().into(),
+        }
     }
 
     /// Forgets the rows.
@@ -121,6 +141,7 @@ impl Column {
         self.rows = 0;
         self.valid.rows.clear();
         self.errors.clear();
+        self.absent.clear();
         match &mut self.values {
             Values::U64(v) | Values::Hash(v) => v.clear(),
             Values::I64(v) => v.clear(),
@@ -212,6 +233,14 @@ impl Column {
         }
     }
 
+    /// Appends NULL for a row that does not mention the column.
+    pub(super) fn push_absent(&mut self) {
+        if self.member.is_some() {
+            self.absent.push(u32::try_from(self.rows).unwrap_or(u32::MAX));
+        }
+        self.push_null();
+    }
+
     /// Drops rows from `rows` on (a row that turned out to be broken).
     pub(super) fn truncate(&mut self, rows: usize) {
         if self.rows <= rows {
@@ -221,6 +250,9 @@ impl Column {
         self.valid.rows.truncate(rows);
         while self.errors.last().is_some_and(|e| e.0 as usize >= rows) {
             self.errors.pop();
+        }
+        while self.absent.last().is_some_and(|row| *row as usize >= rows) {
+            self.absent.pop();
         }
         match &mut self.values {
             Values::U64(v) | Values::Hash(v) => v.truncate(rows),

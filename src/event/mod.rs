@@ -5,7 +5,9 @@
 //! Invariant: no I/O, no clock; a broken row never stops the rest, and every row is accounted for:
 //! event, filtered out, or reject.
 
+mod before;
 pub mod block;
+mod change;
 mod column;
 mod dictionary;
 mod inputs;
@@ -26,7 +28,7 @@ use self::parse::Cell;
 use self::quarantine::Quarantine;
 use self::reject::{Reason, Reject, shown};
 use self::stream::{Refused, StreamDecoder};
-use crate::catalog::model::{Catalog, ColumnType};
+use crate::catalog::model::{self, Catalog, ColumnType};
 use crate::clock::{DayTable, Zone};
 use crate::rule::safe::NotExecutable;
 use crate::user::layout::StateLayout;
@@ -66,6 +68,8 @@ struct Batch<'a> {
     /// Events later than this are too early.
     latest_ms: Option<i64>,
     quarantine: &'a Quarantine,
+    /// Where each row stands in its source.
+    places: &'a [RowPlace],
 }
 
 /// Where a row of the batch stands.
@@ -120,34 +124,16 @@ impl Decoder {
         texts: Arc<Texts>,
         shards: usize,
     ) -> Result<Self, DecoderError> {
-        let mut columns: Vec<Column> = Vec::new();
-        let mut uses: Vec<TextUse> = Vec::new();
-        let mut mapping = Vec::new();
-        for stream in streams {
-            let s = &catalog.streams[*stream];
-            let mut sources = Vec::new();
-            for (at, c) in s.columns.iter().enumerate() {
-                let text_use = text_use(catalog, layout, *stream, at);
-                let same = (0..columns.len()).find(|i| {
-                    columns[*i].from == c.from && columns[*i].kind == c.kind && uses[*i] == text_use
-                });
-                sources.push(same.unwrap_or_else(|| {
-                    columns.push(Column::new(&c.from, &c.kind, text_use));
-                    uses.push(text_use);
-                    columns.len() - 1
-                }));
-            }
-            mapping.push(sources);
-        }
+        let mut read = SourceColumns::default();
+        let mapping: Vec<Images> =
+            streams.iter().map(|stream| read.add(catalog, layout, *stream)).collect();
+        let columns = read.columns;
         let decoders = streams
             .iter()
             .zip(&mapping)
             .map(|(s, m)| StreamDecoder::new(catalog, &layout.streams[*s], m, &columns))
             .collect::<Result<_, _>>()?;
-        let masks = streams.iter().map(|s| {
-            let masked = catalog.streams[*s].columns.iter().filter(|c| c.mask);
-            masked.map(|c| c.from.clone()).collect()
-        });
+        let masks = streams.iter().map(|s| masks(&catalog.streams[*s]));
         Ok(Self {
             source: source.to_owned(),
             zone: catalog.zone.clone(),
@@ -176,8 +162,10 @@ impl Decoder {
     /// CSV: finds the columns in the header. A missing optional column reads as NULL.
     pub fn header(&mut self, header: &[String], required: &[String]) -> Result<(), DecoderError> {
         for (at, column) in self.columns.iter().enumerate() {
-            self.cells[at] = header.iter().position(|h| *h == column.from);
-            if self.cells[at].is_none() && required.contains(&column.from) {
+            let name = column.in_header();
+            self.cells[at] = header.iter().position(|h| *h == name);
+            let is_required = column.member.is_none() && required.contains(&column.from);
+            if self.cells[at].is_none() && is_required {
                 let near = header.iter().max_by(|a, b| {
                     let score = |h: &str| strsim::jaro_winkler(h, &column.from);
                     score(a).total_cmp(&score(b))
@@ -322,6 +310,7 @@ impl Decoder {
             shards: self.shards,
             latest_ms,
             quarantine: &self.quarantine,
+            places: &self.places,
         };
         // Rows that some stream refused.
         let mut rows_refused: Vec<u32> = Vec::new();
@@ -351,15 +340,79 @@ impl Decoder {
     }
 }
 
+/// The source columns of a stream's declared columns: of the row as it is, and, for tables that
+/// change, of the row as it was (else empty).
+#[derive(Debug)]
+struct Images {
+    after: Vec<usize>,
+    before: Vec<usize>,
+}
+
+/// The columns of a source, each once.
+#[derive(Debug, Default)]
+struct SourceColumns {
+    columns: Vec<Column>,
+    uses: Vec<TextUse>,
+}
+
+impl SourceColumns {
+    /// Adds what a stream reads.
+    fn add(&mut self, catalog: &Catalog, layout: &StateLayout, stream: usize) -> Images {
+        let s = &catalog.streams[stream];
+        let mut image = |member: Option<&str>| {
+            let columns = s.columns.iter().enumerate();
+            columns
+                .map(|(at, c)| self.find_or_add(c, member, text_use(catalog, layout, stream, at)))
+                .collect()
+        };
+        let after = image(None);
+        let before = s.changelog.as_ref().and_then(|changelog| changelog.before.as_deref());
+        let before = before.map_or_else(Vec::new, |member| image(Some(member)));
+        Images { after, before }
+    }
+
+    fn find_or_add(
+        &mut self,
+        column: &model::Column,
+        member: Option<&str>,
+        text_use: TextUse,
+    ) -> usize {
+        let same = self.columns.iter().zip(&self.uses).position(|(have, have_use)| {
+            have.from == column.from
+                && have.kind == column.kind
+                && have.member.as_deref() == member
+                && *have_use == text_use
+        });
+        same.unwrap_or_else(|| {
+            let new = Column::new(&column.from, &column.kind, text_use).within(member);
+            self.columns.push(new);
+            self.uses.push(text_use);
+            self.columns.len() - 1
+        })
+    }
+}
+
+/// Names of masked columns in the source: in a CSV those of before-images have names of their own.
+fn masks(stream: &model::Stream) -> Vec<String> {
+    let before = stream.changelog.as_ref().and_then(|changelog| changelog.before.as_ref());
+    let names = |c: &model::Column| {
+        let within = before.map(|member| format!("{member}.{}", c.from));
+        std::iter::once(c.from.clone()).chain(within)
+    };
+    stream.columns.iter().filter(|c| c.mask).flat_map(names).collect()
+}
+
 fn text_use(catalog: &Catalog, layout: &StateLayout, stream: usize, column: usize) -> TextUse {
     let s = &catalog.streams[stream];
-    if s.columns[column].kind != ColumnType::String {
+    let is_operation = s.changelog.as_ref().is_some_and(|c| c.operation.column == column);
+    if s.columns[column].kind != ColumnType::String || is_operation {
         TextUse::Dictionary
     } else if column == s.uid {
         TextUse::Plain
     } else if layout.streams[stream].only_hashed(catalog, &s.columns[column].name) {
         let name = &s.columns[column].name;
-        let is_id = s.dedupe.as_ref().is_some_and(|dedupe| dedupe.by == column);
+        let is_key = s.changelog.as_ref().is_some_and(|c| c.primary_key.contains(&column));
+        let is_id = is_key || s.dedupe.as_ref().is_some_and(|dedupe| dedupe.by == column);
         let values = &layout.streams[stream].values;
         let is_read = is_id || values.iter().any(|value| value.expr.columns.contains(name));
         if is_read { TextUse::Hash } else { TextUse::Unread }
@@ -381,6 +434,11 @@ fn shown_json(row: &[u8], masks: &[String]) -> String {
         Ok(mut object) => {
             for mask in masks {
                 if let Some(value) = object.get_mut(mask) {
+                    *value = "***".into();
+                }
+                // The row as it was before a change has the same columns.
+                let inside = object.values_mut().filter_map(serde_json::Value::as_object_mut);
+                for value in inside.filter_map(|object| object.get_mut(mask)) {
                     *value = "***".into();
                 }
             }

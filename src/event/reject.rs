@@ -31,6 +31,10 @@ pub enum Reason {
     TooLate,
     /// The user is quarantined.
     Quarantined,
+    /// A word that names no operation of the stream.
+    Operation,
+    /// The row as it was before an update or a deletion is not there, or lacks a column.
+    BeforeMissing,
 }
 
 impl Reason {
@@ -46,6 +50,8 @@ impl Reason {
             Self::TooEarly => "too-early",
             Self::TooLate => "too-late",
             Self::Quarantined => "quarantined",
+            Self::Operation => "operation",
+            Self::BeforeMissing => "before-missing",
         }
     }
 }

@@ -9,13 +9,15 @@ use std::ops::Range;
 use datafusion_expr::Expr;
 
 use super::block::{EventBlock, uid_hash};
+use super::change::{Changes, Image, Table};
 use super::column::{Column, Values};
 use super::inputs::Inputs;
 use super::reject::Reason;
 use super::row_expr::RowExpr;
-use super::{Batch, DecoderError};
+use super::{Batch, DecoderError, Images};
 use crate::catalog::model::{self, Catalog, TypedExpr};
 use crate::clock::DayTable;
+use crate::user::changelog::write_tombstone;
 use crate::user::layout::{StreamLayout, ValueKind, flag_at, hash64, pack_day, pack_time};
 use crate::user::texts::Texts;
 
@@ -43,6 +45,8 @@ pub(super) struct StreamDecoder {
     /// Which rows are events, as far as is known.
     wanted: Vec<bool>,
     staged: Vec<u64>,
+    /// Rows are those of a table that changes.
+    changes: Option<Changes>,
 }
 
 /// A row this stream refused: index in the batch, why, and the column or words.
@@ -54,15 +58,15 @@ pub(super) struct Refused {
 }
 
 impl StreamDecoder {
-    /// `source_columns`: for each declared column the index of its source column.
+    /// `images`: for each declared column the index of its source column.
     pub(super) fn new(
         catalog: &Catalog,
         layout: &StreamLayout,
-        source_columns: &[usize],
+        images: &Images,
         columns: &[Column],
     ) -> Result<Self, DecoderError> {
         let stream = &catalog.streams[usize::from(layout.stream)];
-        let zone = &catalog.zone;
+        let (zone, source_columns) = (&catalog.zone, images.after.as_slice());
         let declared: Vec<(usize, String)> = source_columns
             .iter()
             .zip(&stream.columns)
@@ -80,6 +84,11 @@ impl StreamDecoder {
                 Some(compile(&column_expr(column, catalog, stream), ValueKind::Hash)?)
             }
         };
+        let changes = stream.changelog.as_ref().map(|changelog| {
+            let table = Table { catalog, stream, changelog, layout, columns };
+            Changes::new(table, source_columns, &images.before, &inputs).map_err(failed)
+        });
+        let changes = changes.transpose()?;
         let required = stream
             .columns
             .iter()
@@ -114,6 +123,7 @@ impl StreamDecoder {
             filters,
             wanted: Vec::new(),
             staged: Vec::new(),
+            changes,
         })
     }
 
@@ -128,16 +138,24 @@ impl StreamDecoder {
         self.inputs.clear();
         self.wanted.clear();
         self.wanted.resize(batch.rows, true);
+        let mut failed = match &mut self.changes {
+            Some(changes) => changes.read(batch, texts, &mut self.wanted, refused),
+            None => 0,
+        };
         self.drop_bad_cells(batch, refused);
-        let (filtered, mut failed) = self.apply_filter(batch, texts);
+        let (filtered, failed_filters) = self.apply_filter(batch, texts);
         self.require(batch, refused);
         self.check_time(batch, refused);
         self.check_quarantine(batch, refused);
-        failed += self.prepare(batch, texts);
+        failed += failed_filters + self.prepare(batch, texts);
+        let moved = match &mut self.changes {
+            Some(changes) => changes.settle(batch, &mut self.inputs, texts, &self.wanted),
+            None => 0,
+        };
         let events = self.wanted.iter().filter(|wanted| **wanted).count();
         let is_text = matches!(batch.columns[self.uid].values, Values::Plain(_));
         let mut block = EventBlock::new(&self.layout, batch.shards, events, is_text);
-        (block.filtered, block.failed) = (filtered, failed);
+        (block.filtered, block.failed, block.moved) = (filtered, failed, moved);
         let mut from = 0;
         while from < batch.rows {
             let rows = from..batch.rows.min(from + STAGED_ROWS);
@@ -146,6 +164,7 @@ impl StreamDecoder {
             self.hand_out(batch, rows, days, &mut block);
         }
         block.flush_days();
+        self.hand_out_gone(batch, &mut block);
         block
     }
 
@@ -168,6 +187,9 @@ impl StreamDecoder {
             filtered += u64::from(*wanted && !keep);
             *wanted &= keep;
         });
+        if let Some(changes) = &mut self.changes {
+            changes.apply_filter(filter.view(batch.columns));
+        }
         (filtered, failed)
     }
 
@@ -207,15 +229,14 @@ impl StreamDecoder {
             return;
         }
         for row in 0..batch.rows {
-            let hash = match &batch.columns[self.uid].values {
-                Values::U64(uids) => uid_hash(uids[row]),
-                Values::Plain(uids) => hash64(uids[row].as_bytes()),
-                _ => continue,
-            };
-            if batch.quarantine.holds(hash) {
+            let hash = uid_hash_at(&batch.columns[self.uid], row);
+            if hash.is_some_and(|hash| batch.quarantine.holds(hash)) {
                 let why = "the user's state or a rule panicked";
                 refuse(&mut self.wanted, refused, row, Reason::Quarantined, why);
             }
+        }
+        if let Some(changes) = &mut self.changes {
+            changes.check_quarantine(batch, refused);
         }
     }
 
@@ -241,6 +262,13 @@ impl StreamDecoder {
         if let (Some(id), Some(at)) = (&self.id, self.layout.id_word) {
             let put = |row: &mut [u64], word, _| row[at] = word;
             id.view(batch.columns).each(rows.clone(), staged.chunks_exact_mut(width), put);
+        }
+        if let (Some(changes), Some(at)) = (&self.changes, &self.layout.changelog) {
+            let changes = &changes.rows[rows.clone()];
+            for (row, change) in staged.chunks_exact_mut(width).zip(changes) {
+                row[at.key_word] = change.key(Image::After);
+                row[at.version_word] = change.version;
+            }
         }
         for (expr, value) in self.values.iter().zip(&self.layout.values) {
             let (null_word, null_bit) = flag_at(value.null_flag);
@@ -303,9 +331,26 @@ impl StreamDecoder {
             _ => {}
         }
     }
+
+    /// Tells users that rows have left them.
+    fn hand_out_gone(&mut self, batch: &Batch<'_>, block: &mut EventBlock) {
+        let Some(changes) = &self.changes else { return };
+        self.staged.clear();
+        self.staged.resize(self.layout.width, 0);
+        for (row, change) in changes.rows.iter().enumerate() {
+            let Some(image) = change.leaves else { continue };
+            write_tombstone(&mut self.staged, &self.layout, change.key(image), change.version);
+            block.gone += 1;
+            match &batch.columns[changes.uid(image)].values {
+                Values::U64(uids) => block.put_number(uids[row], &self.staged),
+                Values::Plain(uids) => block.put_text(&uids[row], &self.staged),
+                _ => {}
+            }
+        }
+    }
 }
 
-fn refuse(
+pub(super) fn refuse(
     wanted: &mut [bool],
     refused: &mut Vec<Refused>,
     row: usize,
@@ -315,6 +360,15 @@ fn refuse(
     if std::mem::replace(&mut wanted[row], false) {
         let row = u32::try_from(row).unwrap_or(u32::MAX);
         refused.push(Refused { row, reason, detail: detail.to_owned() });
+    }
+}
+
+/// The hash of a row's uid, if the column holds uids.
+pub(super) fn uid_hash_at(column: &Column, row: usize) -> Option<u64> {
+    match &column.values {
+        Values::U64(uids) => Some(uid_hash(uids[row])),
+        Values::Plain(uids) => Some(hash64(uids[row].as_bytes())),
+        _ => None,
     }
 }
 
@@ -364,7 +418,12 @@ impl TextFilters {
     }
 }
 
-fn column_expr(column: &model::Column, catalog: &Catalog, stream: &model::Stream) -> TypedExpr {
+/// A column as an expression.
+pub(super) fn column_expr(
+    column: &model::Column,
+    catalog: &Catalog,
+    stream: &model::Stream,
+) -> TypedExpr {
     TypedExpr {
         expr: Expr::Column(datafusion_common::Column::from_name(column.name.clone())),
         data_type: column.kind.data_type(&catalog.zone),

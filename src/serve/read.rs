@@ -110,6 +110,8 @@ pub struct UserTags {
     pub closed: bool,
     /// Tags whose stored value is another one.
     pub differs: Vec<String>,
+    /// Streams with so many rows of this user that features see a part of them.
+    pub partly: Vec<String>,
     /// What is stale, missing or estimated.
     pub notes: Vec<String>,
     /// All tags, in catalogue order.
@@ -243,6 +245,7 @@ impl Reader {
             quarantined: evaluation.is_none(),
             closed: evaluation.as_ref().map_or(user.head.closed, |e| e.closed),
             differs: (0..values.len()).filter(differs).map(names).collect(),
+            partly: self.partly(&user).map(|(name, _)| name.to_owned()).collect(),
             notes,
             tags: catalog
                 .tags
@@ -469,6 +472,15 @@ impl Reader {
         earlier(due_ms, plan.next_edge_ms(as_of.ms))
     }
 
+    /// Streams of which not all rows of a user are kept, and how many are.
+    fn partly<'a>(&'a self, user: &'a StoredUser) -> impl Iterator<Item = (&'a str, usize)> {
+        let streams = user.state.partly().map_or(&[][..], |partly| partly.streams());
+        streams.iter().map(|(stream, _)| {
+            let layout = &self.ruleset.layout.streams[usize::from(*stream)];
+            (layout.name.as_str(), layout.changelog.as_ref().map_or(0, |c| c.rows_max))
+        })
+    }
+
     /// What is stale, missing or not exact about this user.
     pub(super) fn notes(&self, user: &StoredUser, evaluation: &Evaluation) -> Vec<String> {
         let mut notes = Vec::new();
@@ -487,6 +499,9 @@ impl Reader {
             let name = &self.ruleset.catalog.tags[*tag].name;
             notes.push(format!("{name}: cannot be computed for this user: no value"));
         }
+        notes.extend(self.partly(user).map(|(name, rows_max)| {
+            format!("stream {name}: partly: features see {rows_max} of more rows (rows_max)")
+        }));
         if let Some(day) = user.state.settled().and_then(|s| s.ids_forgotten_until) {
             let until = OpenValue::Date(day).label();
             notes.push(format!(

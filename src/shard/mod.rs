@@ -17,6 +17,8 @@ pub mod users;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use self::compute::{Computer, Work};
 use self::residency::Residency;
 use self::results::Results;
@@ -64,7 +66,8 @@ pub struct Shared {
 }
 
 /// What became of a block's events.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct FoldCounts {
     /// Counted.
     pub new: u64,
@@ -72,6 +75,16 @@ pub struct FoldCounts {
     pub repeats: u64,
     /// Dropped: seen before with other content.
     pub changed: u64,
+    /// Rows of a table that took the place of an older version.
+    pub replaced: u64,
+    /// Rows of a table that are gone.
+    pub deleted: u64,
+    /// Dropped: a newer version was there.
+    pub older: u64,
+    /// Rows that are not kept: their user has too many.
+    pub left_out: u64,
+    /// Users and streams of which since then only a part of the rows is kept.
+    pub partly: u64,
 }
 
 /// A window to close.
@@ -203,6 +216,29 @@ impl FoldCounts {
         self.new += other.new;
         self.repeats += other.repeats;
         self.changed += other.changed;
+        self.replaced += other.replaced;
+        self.deleted += other.deleted;
+        self.older += other.older;
+        self.left_out += other.left_out;
+        self.partly += other.partly;
+    }
+
+    /// Counts what became of a row.
+    #[inline]
+    fn note(&mut self, folded: Folded) {
+        match folded {
+            Folded::New => self.new += 1,
+            Folded::Repeat => self.repeats += 1,
+            Folded::Changed => self.changed += 1,
+            Folded::Replaced => self.replaced += 1,
+            Folded::Deleted => self.deleted += 1,
+            Folded::Older => self.older += 1,
+            Folded::LeftOut => self.left_out += 1,
+            Folded::Crowded { first } => {
+                self.left_out += 1;
+                self.partly += u64::from(first);
+            }
+        }
     }
 }
 
@@ -338,9 +374,10 @@ impl Shard {
             let slot = self.slots[*at];
             let user = self.users.get_mut(slot);
             let bytes = user.state.rows_bytes();
-            match user.state.fold(row, stream, layout) {
-                Folded::New => {
-                    counts.new += 1;
+            let folded = user.state.fold(row, stream, layout);
+            counts.note(folded);
+            match folded {
+                Folded::New | Folded::Replaced | Folded::Deleted | Folded::Crowded { .. } => {
                     user.unsaved = true;
                     let (grown, was_dirty) = (user.state.rows_bytes() - bytes, user.dirty);
                     if grown > 0 {
@@ -352,8 +389,7 @@ impl Shard {
                         self.mark_dirty(slot);
                     }
                 }
-                Folded::Repeat => counts.repeats += 1,
-                Folded::Changed => counts.changed += 1,
+                Folded::Repeat | Folded::Changed | Folded::Older | Folded::LeftOut => {}
             }
             *at += 1;
         }

@@ -11,6 +11,7 @@
 //! | 1 | day of the event in the lower 24 bits (signed); 40 bits of flags above |
 //! | 2.. | further words of flags, 64 each, where 40 are not enough |
 //! | then | the event id (64-bit hash), for streams that dedupe |
+//! | then | the hash of the table's key, and the version, for streams of changes |
 //! | then | values of 8 bytes |
 //! | then | values of 4 bytes, two a word |
 //!
@@ -22,9 +23,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
 
-use super::lineage::{Lineage, meaning, rows};
+use super::lineage::{Lineage, meaning, rows, table};
 use super::wanted::{Wanted, values, wanted};
-use crate::catalog::model::{Aggregate, Catalog, ColumnType, Span, Stream, TypedExpr};
+use crate::catalog::model::{Aggregate, Catalog, Changelog, ColumnType, Span, Stream, TypedExpr};
 use crate::clock::Day;
 
 /// Different ages at which the spans of one stream begin or end.
@@ -234,6 +235,8 @@ pub struct StreamLayout {
     pub width: usize,
     /// Index of the word with the event id.
     pub id_word: Option<usize>,
+    /// Rows are those of a table that changes.
+    pub changelog: Option<ChangelogLayout>,
     /// Values, 8-byte ones first.
     pub values: Vec<Value>,
     /// Index of the first value that takes half a word.
@@ -246,6 +249,19 @@ pub struct StreamLayout {
     pub rolling_hops: u32,
 }
 
+/// How rows of a table that changes are told apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangelogLayout {
+    /// Index of the word with the hash of the key.
+    pub key_word: usize,
+    /// Index of the word with the version; greater is newer.
+    pub version_word: usize,
+    /// Rows kept for a user.
+    pub rows_max: usize,
+    /// Hash of what makes a key and a version: rows with another one cannot be compared.
+    pub fingerprint: u64,
+}
+
 /// How the whole state is kept, and what the calendar means to it.
 #[derive(Debug, Clone)]
 pub struct StateLayout {
@@ -255,6 +271,8 @@ pub struct StateLayout {
     pub horizon_days: u32,
     /// Number of features.
     pub features: usize,
+    /// Whether a stream's rows are those of a table that changes.
+    pub has_changelog: bool,
 }
 
 /// A catalogue whose state cannot be laid out.
@@ -310,11 +328,29 @@ impl StateLayout {
             + i64::from(catalog.allowed_lateness_ms % 86_400_000 != 0);
         let horizon_days =
             longest.max().unwrap_or(0) + u32::try_from(lateness_days).unwrap_or(u32::MAX / 2);
-        Ok(Self { streams, horizon_days, features: catalog.features.len() })
+        let has_changelog = catalog.streams.iter().any(|s| s.changelog.is_some());
+        Ok(Self { streams, horizon_days, features: catalog.features.len(), has_changelog })
+    }
+}
+
+impl ChangelogLayout {
+    fn new(changelog: &Changelog, stream: &Stream, word: usize) -> Self {
+        Self {
+            key_word: word,
+            version_word: word + 1,
+            rows_max: usize::try_from(changelog.rows_max).unwrap_or(usize::MAX),
+            fingerprint: hash64(table(stream, changelog).as_bytes()),
+        }
     }
 }
 
 impl StreamLayout {
+    /// The word by which a row is found again: that of the event id, or of the table's key.
+    #[inline]
+    pub fn found_by(&self) -> Option<usize> {
+        self.id_word.or(self.changelog.as_ref().map(|c| c.key_word))
+    }
+
     fn new(catalog: &Catalog, at: usize, lineage: &Lineage) -> Result<Self, LayoutError> {
         let stream = &catalog.streams[at];
         let wanted = wanted(catalog, at, lineage);
@@ -335,6 +371,7 @@ impl StreamLayout {
             name: stream.name.clone(),
             width: 0,
             id_word: None,
+            changelog: None,
             values: Vec::new(),
             first_half: kinds.iter().take_while(|(_, kind)| !kind.is_half()).count(),
             filters: Vec::new(),
@@ -375,6 +412,10 @@ impl StreamLayout {
         if stream.dedupe.is_some() {
             self.id_word = Some(word);
             word += 1;
+        }
+        if let Some(changelog) = &stream.changelog {
+            self.changelog = Some(ChangelogLayout::new(changelog, stream, word));
+            word += 2;
         }
         let mut upper = false;
         for (null_flag, (expr, kind)) in values.into_iter().enumerate() {
@@ -483,6 +524,12 @@ pub fn flag_at(flag: usize) -> (usize, u32) {
     let bit = if flag < FLAGS_BESIDE_DAY { flag + 24 } else { (flag - FLAGS_BESIDE_DAY) % 64 };
     let word = if flag < FLAGS_BESIDE_DAY { 1 } else { 2 + (flag - FLAGS_BESIDE_DAY) / 64 };
     (word, u32::try_from(bit).unwrap_or(0))
+}
+
+/// Sets a row's flag.
+pub(super) fn set_flag(row: &mut [u64], flag: usize) {
+    let (word, bit) = flag_at(flag);
+    row[word] |= 1 << bit;
 }
 
 /// Whether a row's flag is set.

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::layout::hash64;
-use crate::catalog::model::{Aggregate, Span, Stream, TypedExpr};
+use crate::catalog::model::{Aggregate, Changelog, Span, Stream, TypedExpr};
 
 /// The first version: what it has, has seen everything.
 pub const FIRST_VERSION: u32 = 1;
@@ -84,7 +84,17 @@ pub fn origin(
 pub(super) fn rows(stream: &Stream) -> String {
     let filter = stream.filter.as_ref().map(|f| meaning(stream, f)).unwrap_or_default();
     let (uid, time) = (&stream.columns[stream.uid], &stream.columns[stream.time]);
-    format!("{}|{filter}|{}:{:?}|{}:{:?}", stream.name, uid.name, uid.kind, time.name, time.kind)
+    let table = stream.changelog.as_ref().map(|changelog| table(stream, changelog));
+    let table = table.map(|table| format!("|{table}")).unwrap_or_default();
+    let time = format!("{}:{:?}", time.name, time.kind);
+    format!("{}|{filter}|{}:{:?}|{time}{table}", stream.name, uid.name, uid.kind)
+}
+
+/// What tells rows and versions of a table apart.
+pub(super) fn table(stream: &Stream, changelog: &Changelog) -> String {
+    let column = |at: &usize| (&stream.columns[*at].name, &stream.columns[*at].kind);
+    let key: Vec<_> = changelog.primary_key.iter().map(column).collect();
+    format!("{key:?}|{:?}", changelog.version.as_ref().map(column))
 }
 
 /// A row expression with everything it is made of: derived columns down to columns of the source.

@@ -3,6 +3,7 @@
 //! In: rows as `layout` describes them. Out: feature columns for a batch of users, snapshots.
 //! Invariant: no clock, no I/O, no async; a result never depends on the order of events.
 
+pub mod changelog;
 pub mod features;
 pub mod layout;
 pub mod lineage;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::changelog::Partly;
 use super::layout::{
     StateLayout, StreamLayout, Value, ValueKind, flag_set, hash64, row_stream, value_word,
 };
@@ -75,6 +76,8 @@ struct StateRecord<'a> {
     rows: &'a [u8],
     tiles: Vec<TileRecord>,
     ids_forgotten_until: Option<Day>,
+    /// Streams of which not all rows are kept: see [`Partly`].
+    partly: Vec<(u8, u64)>,
 }
 
 /// Stream, period, and each partial's cell.
@@ -147,12 +150,25 @@ pub struct StreamSchema {
     pub width: usize,
     /// The word with the event id.
     pub id_word: Option<usize>,
+    /// How rows of a table that changes are told apart.
+    pub changelog: Option<ChangelogSchema>,
     /// Values.
     pub values: Vec<ValueSchema>,
     /// (fingerprint, flag) of each filter.
     pub filters: Vec<(u64, usize)>,
     /// Fingerprint of each partial.
     pub partials: Vec<u64>,
+}
+
+/// How rows of a table that changes are told apart, as part of a [`StreamSchema`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangelogSchema {
+    /// The word with the hash of the key.
+    pub key_word: usize,
+    /// The word with the version.
+    pub version_word: usize,
+    /// Hash of what makes a key and a version.
+    pub fingerprint: u64,
 }
 
 /// A value's part of a [`StreamSchema`].
@@ -189,6 +205,11 @@ impl Schema {
             name: s.name.clone(),
             width: s.width,
             id_word: s.id_word,
+            changelog: s.changelog.as_ref().map(|c| ChangelogSchema {
+                key_word: c.key_word,
+                version_word: c.version_word,
+                fingerprint: c.fingerprint,
+            }),
             values: s.values.iter().map(value).collect(),
             filters: s.filters.iter().map(|f| (f.fingerprint, f.flag)).collect(),
             partials: s.partials.iter().map(|p| p.fingerprint).collect(),
@@ -245,6 +266,7 @@ impl Packer {
                 rows: &self.rows,
                 tiles,
                 ids_forgotten_until: settled.and_then(|s| s.ids_forgotten_until),
+                partly: profile.state.partly().map_or_else(Vec::new, |p| p.streams().to_vec()),
             },
         };
         let mut out = std::mem::take(&mut self.out);
@@ -387,7 +409,12 @@ impl TagsOnly<'_> {
         }
         let settled =
             self.settled(record.tiles, record.ids_forgotten_until, stored, layout, &code)?;
-        Ok(UserState::from_parts(rows, settled, layout))
+        let partly = record.partly.into_iter().filter_map(|(stream, key)| {
+            let to = stored.streams.get(usize::from(stream))?.to?;
+            Some((layout.streams[to].stream, key))
+        });
+        let partly = Partly::of(partly.collect());
+        Ok(UserState::from_parts(rows, settled, layout).with_partly(partly))
     }
 
     fn settled(

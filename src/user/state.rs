@@ -6,6 +6,7 @@
 
 use hashbrown::HashTable;
 
+use super::changelog::Partly;
 use super::layout::{StateLayout, StreamLayout, row_day, row_stream, row_time};
 use super::settled::{Period, Settled};
 use super::texts::TextsView;
@@ -24,18 +25,33 @@ pub enum Folded {
     Repeat,
     /// An event with this id but other content was there; the first sight stays.
     Changed,
+    /// It took the place of an older version.
+    Replaced,
+    /// Its key is gone.
+    Deleted,
+    /// A newer version was there.
+    Older,
+    /// The user has more rows than are kept, and it is not among them.
+    LeftOut,
+    /// The user has more rows than are kept: from now on keys are left out that were kept before.
+    Crowded {
+        /// Until now all rows of the stream were kept.
+        first: bool,
+    },
 }
 
 /// One user's state.
 #[derive(Debug, Clone, Default)]
 pub struct UserState {
-    rows: Vec<u64>,
+    pub(super) rows: Vec<u64>,
     rows_count: u32,
     /// Bits of all event ids: an id of which one is missing is new, and no row need be looked at.
     id_bits: u64,
     /// Offsets of rows with an id, by id.
     index: Option<Box<HashTable<u32>>>,
     settled: Option<Box<Settled>>,
+    /// Streams of which not all rows are kept.
+    pub(super) partly: Option<Box<Partly>>,
 }
 
 impl UserState {
@@ -45,16 +61,32 @@ impl UserState {
         let mut rest = rows.as_slice();
         while let Some(first) = rest.first() {
             let stream = &layout.streams[row_stream(*first)];
-            id_bits |= stream.id_word.map_or(0, |word| id_bits_of(rest[word]));
+            id_bits |= stream.found_by().map_or(0, |word| id_bits_of(rest[word]));
             rows_count += 1;
             rest = &rest[stream.width..];
         }
-        Self { rows, rows_count, id_bits, index: None, settled: settled.map(Box::new) }
+        let settled = settled.map(Box::new);
+        Self { rows, rows_count, id_bits, index: None, settled, partly: None }
+    }
+
+    /// The same, with streams of which not all rows are kept.
+    #[must_use]
+    pub fn with_partly(mut self, partly: Option<Partly>) -> Self {
+        self.partly = partly.map(Box::new);
+        self
+    }
+
+    /// Streams of which not all rows are kept, if there are any.
+    pub fn partly(&self) -> Option<&Partly> {
+        self.partly.as_deref()
     }
 
     /// Adds an event, unless one with its id is there.
     pub fn fold(&mut self, row: &[u64], stream: &StreamLayout, layout: &StateLayout) -> Folded {
         debug_assert_eq!(row.len(), stream.width);
+        if let Some(changelog) = &stream.changelog {
+            return self.fold_change(row, stream, changelog, layout);
+        }
         if let Some(id_word) = stream.id_word {
             let bits = id_bits_of(row[id_word]);
             if self.id_bits & bits == bits
@@ -63,8 +95,14 @@ impl UserState {
                 let same = seen == row;
                 return if same { Folded::Repeat } else { Folded::Changed };
             }
-            self.id_bits |= bits;
         }
+        self.append(row, stream.id_word, layout);
+        Folded::New
+    }
+
+    /// Adds a row behind all others. `id_word`: by which it can be found again.
+    #[inline]
+    pub(super) fn append(&mut self, row: &[u64], id_word: Option<usize>, layout: &StateLayout) {
         let spare = self.rows.capacity() - self.rows.len();
         if spare < row.len() {
             // Doubling would leave a third of all state memory unused.
@@ -73,14 +111,51 @@ impl UserState {
         let offset = self.rows.len();
         self.rows.extend_from_slice(row);
         self.rows_count += 1;
-        if let (Some(index), Some(id_word)) = (self.index.as_mut(), stream.id_word) {
-            let rows = &self.rows;
-            let at = u32::try_from(offset).unwrap_or(u32::MAX);
-            index.insert_unique(row[id_word], at, |o| id_at(rows, *o, layout));
+        if let Some(id_word) = id_word {
+            self.id_bits |= id_bits_of(row[id_word]);
+        }
+        if let (true, Some(id_word)) = (self.index.is_some(), id_word) {
+            self.learn_id(row[id_word], offset, layout);
         } else if self.index.is_none() && self.rows_count as usize > INDEX_FROM_ROWS {
             self.build_index(layout);
         }
-        Folded::New
+    }
+
+    /// From now on the row at an offset is found by this id.
+    pub(super) fn learn_id(&mut self, id: u64, offset: usize, layout: &StateLayout) {
+        self.id_bits |= id_bits_of(id);
+        if let Some(index) = self.index.as_mut() {
+            let rows = &self.rows;
+            let at = u32::try_from(offset).unwrap_or(u32::MAX);
+            index.insert_unique(id, at, |o| id_at(rows, *o, layout));
+        }
+    }
+
+    /// The row at an offset is no longer found by this id.
+    pub(super) fn forget_id(&mut self, id: u64, offset: usize) {
+        let at = u32::try_from(offset).unwrap_or(u32::MAX);
+        if let Some(index) = self.index.as_mut()
+            && let Ok(entry) = index.find_entry(id, |o| *o == at)
+        {
+            entry.remove();
+        }
+    }
+
+    /// Where the row with the same id stands among the words.
+    pub(super) fn offset_of(
+        &self,
+        row: &[u64],
+        id_word: usize,
+        layout: &StateLayout,
+    ) -> Option<usize> {
+        let bits = id_bits_of(row[id_word]);
+        if self.id_bits & bits != bits {
+            return None;
+        }
+        let found = self.find(row, id_word, layout)?;
+        // Both slices are of the same words.
+        let before = found.as_ptr().addr() - self.rows.as_ptr().addr();
+        Some(before / size_of::<u64>())
     }
 
     fn find<'a>(
@@ -107,7 +182,7 @@ impl UserState {
         let mut offset = 0;
         for row in self.rows(layout) {
             let at = u32::try_from(offset).unwrap_or(u32::MAX);
-            if layout.streams[row_stream(row[0])].id_word.is_some() {
+            if layout.streams[row_stream(row[0])].found_by().is_some() {
                 let rows = &self.rows;
                 index.insert_unique(id_at(rows, at, layout), at, |o| id_at(rows, *o, layout));
             }
@@ -144,7 +219,9 @@ impl UserState {
 
     /// Memory behind this state, without the struct itself. Looks at each settled cell.
     pub fn heap_bytes(&self) -> usize {
-        self.rows_bytes() + self.settled.as_ref().map_or(0, |s| s.heap_bytes())
+        let settled = self.settled.as_ref().map_or(0, |s| s.heap_bytes());
+        let partly = self.partly.as_ref().map_or(0, |p| size_of::<Partly>() + p.bytes());
+        self.rows_bytes() + settled + partly
     }
 
     /// The part of it that grows with an event.
@@ -158,11 +235,12 @@ impl UserState {
     /// forgotten. Returns whether anything was rolled up.
     pub fn roll_up(&mut self, as_of: AsOf, layout: &StateLayout, texts: &TextsView<'_>) -> bool {
         let oldest = as_of.day.saturating_sub_unsigned(layout.horizon_days);
+        let expired = layout.has_changelog && self.expire_tombstones(as_of.day, layout);
         let moved = self.settle_rows(layout, texts, |row| {
-            (row_day(row[1]) < oldest).then_some(Period::Lifetime)
+            (row_day(row[1]) < oldest && is_event(row, layout)).then_some(Period::Lifetime)
         });
         let merged = self.settled.as_mut().is_some_and(|s| s.roll_up(as_of, layout, texts));
-        moved || merged
+        moved || merged || expired
     }
 
     /// Makes room: the oldest days become tiles without event ids until the rows take at most
@@ -178,10 +256,15 @@ impl UserState {
         if self.rows.len() * 8 <= bytes_max {
             return false;
         }
-        let mut days: Vec<(Day, usize)> =
-            self.rows(layout).map(|r| (row_day(r[1]), r.len() * 8)).collect();
+        let events = self.rows(layout).filter(|row| is_event(row, layout));
+        let mut days: Vec<(Day, usize)> = events.map(|r| (row_day(r[1]), r.len() * 8)).collect();
+        let bytes: usize = days.iter().map(|(_, bytes)| bytes).sum();
+        // Rows of a table that changes have a bound of their own.
+        if bytes <= bytes_max {
+            return false;
+        }
         days.sort_unstable();
-        let mut over = self.rows.len() * 8 - bytes_max / 2;
+        let mut over = bytes - bytes_max / 2;
         let mut until = Day::MIN;
         for (day, bytes) in days {
             if over == 0 && day > until {
@@ -196,7 +279,7 @@ impl UserState {
             let rolling_hops = i64::from(layout.streams[row_stream(row[0])].rolling_hops);
             let rolling = rolling_hops > 0 && now - hop < rolling_hops;
             let period = if rolling { Period::Hop(day, hop) } else { Period::Day(day) };
-            (day <= until).then_some(period)
+            (day <= until && is_event(row, layout)).then_some(period)
         });
         if let Some(settled) = &mut self.settled {
             settled.ids_forgotten_until(until);
@@ -222,17 +305,16 @@ impl UserState {
                 None => kept.extend_from_slice(row),
             }
         }
-        kept.shrink_to_fit();
-        *self = Self::from_parts(kept, Some(*settled), layout);
+        self.settled = Some(settled);
+        self.replace_rows(kept, layout);
         true
     }
 
-    /// Earliest and latest event time of the rows.
-    pub fn times(&self, layout: &StateLayout) -> Option<(i64, i64)> {
-        self.rows(layout).map(|r| row_time(r[0])).fold(None, |have, t| match have {
-            None => Some((t, t)),
-            Some((a, b)) => Some((a.min(t), b.max(t))),
-        })
+    /// Keeps these rows in place of all.
+    pub(super) fn replace_rows(&mut self, mut rows: Vec<u64>, layout: &StateLayout) {
+        rows.shrink_to_fit();
+        let (settled, partly) = (self.settled.take(), self.partly.take());
+        *self = Self { settled, partly, ..Self::from_parts(rows, None, layout) };
     }
 }
 
@@ -241,7 +323,12 @@ fn id_bits_of(id: u64) -> u64 {
     1 << (id & 63) | 1 << (id >> 6 & 63)
 }
 
+/// Whether a row is an event, and not the row of a table.
+fn is_event(row: &[u64], layout: &StateLayout) -> bool {
+    layout.streams[row_stream(row[0])].changelog.is_none()
+}
+
 fn id_at(rows: &[u64], offset: u32, layout: &StateLayout) -> u64 {
     let row = &rows[offset as usize..];
-    layout.streams[row_stream(row[0])].id_word.map_or(0, |w| row[w])
+    layout.streams[row_stream(row[0])].found_by().map_or(0, |w| row[w])
 }

@@ -4,7 +4,7 @@
 //! the present one of the same fingerprint. Invariant: what is new stays NULL or false; it has seen
 //! no event before it was added.
 
-use super::layout::{StateLayout, ValueKind, flag_at, flag_set};
+use super::layout::{StateLayout, StreamLayout, ValueKind, flag_at, flag_set, set_flag};
 use super::snapshot::{Schema, SnapshotError, StreamSchema, ValueSchema};
 
 /// A stored schema, resolved against the present layout.
@@ -19,6 +19,8 @@ pub struct StoredLayout {
 pub(super) struct StoredStream {
     pub(super) width: usize,
     id_word: Option<usize>,
+    /// Words of key and version of a table's row.
+    changelog: Option<(usize, usize)>,
     /// The present stream of this name.
     pub(super) to: Option<usize>,
     /// (stored value, index of the present value).
@@ -35,7 +37,11 @@ impl StoredLayout {
     pub fn new(schema: &Schema, layout: &StateLayout) -> Self {
         let present = Schema::new(layout, Vec::new(), Vec::new(), Vec::new());
         let stream = |(index, s): (usize, &StreamSchema)| {
-            let to = layout.streams.iter().position(|l| l.name == s.name);
+            // Rows of a table need the same key and version to be compared with later ones.
+            let alike = |l: &StreamLayout| {
+                l.changelog.as_ref().map(|c| c.fingerprint) == s.changelog.map(|c| c.fingerprint)
+            };
+            let to = layout.streams.iter().position(|l| l.name == s.name && alike(l));
             let now = to.map(|t| &layout.streams[t]);
             let values = s.values.iter().map(|v| {
                 let at =
@@ -53,6 +59,7 @@ impl StoredLayout {
             StoredStream {
                 width: s.width,
                 id_word: s.id_word,
+                changelog: s.changelog.map(|c| (c.key_word, c.version_word)),
                 to,
                 values: values.collect(),
                 filters: filters.collect(),
@@ -93,6 +100,10 @@ impl StoredStream {
             if let (Some(from), Some(into)) = (self.id_word, to.id_word) {
                 new[into] = row[from];
             }
+            if let (Some((key, version)), Some(into)) = (self.changelog, &to.changelog) {
+                new[into.key_word] = row[key];
+                new[into.version_word] = row[version];
+            }
             for value in &to.values {
                 set_flag(new, value.null_flag);
             }
@@ -121,11 +132,6 @@ impl StoredStream {
         }
         Ok(())
     }
-}
-
-fn set_flag(row: &mut [u64], flag: usize) {
-    let (word, bit) = flag_at(flag);
-    row[word] |= 1 << bit;
 }
 
 fn clear_flag(row: &mut [u64], flag: usize) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::engine::ruleset::Ruleset;
 use crate::rule::AsOf;
 use crate::store::{Store, Uid, UidKey};
+use crate::user::changelog::is_tombstone;
 use crate::user::layout::{
     StateLayout, StreamLayout, ValueKind, flag_set, low32, row_day, row_stream, row_time,
     value_word,
@@ -76,6 +77,9 @@ fn state_lines(
     for row in state.rows(layout) {
         each(row_line(row, &layout.streams[row_stream(row[0])], texts));
     }
+    for (stream, key) in state.partly().map_or(&[][..], |partly| partly.streams()) {
+        each(format!("{} without keys from {key:016x}", layout.streams[usize::from(*stream)].name));
+    }
     let Some(settled) = state.settled() else { return };
     if let Some(day) = settled.ids_forgotten_until {
         each(format!("ids forgotten until {day}"));
@@ -98,7 +102,14 @@ fn state_lines(
 }
 
 fn row_line(row: &[u64], stream: &StreamLayout, texts: &TextsView<'_>) -> String {
-    let mut line = format!("event {} {} day {}", stream.name, row_time(row[0]), row_day(row[1]));
+    let mut line = String::new();
+    if let Some(at) = &stream.changelog {
+        line = format!("row {:016x} version {:x} ", row[at.key_word], row[at.version_word]);
+        if is_tombstone(row) {
+            return format!("{line}of {} is gone", stream.name);
+        }
+    }
+    line += &format!("event {} {} day {}", stream.name, row_time(row[0]), row_day(row[1]));
     if let Some(id) = stream.id_word {
         line.push_str(&format!(" id {:016x}", row[id]));
     }

@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 
-use crate::meaning::Event;
+use crate::meaning::{Change, Event};
 use crate::spec::{
     Agg, Body, Cond, Cut, Feature, Group, Kind, Op, RowExpr, Source, Span, Spec, Stream, Test, Val,
 };
@@ -277,6 +277,7 @@ impl Random {
         let groups = if self.one_in(8) { 50 } else { self.rng.random_range(2..=10) };
         let stream = |r: &mut Self| Stream {
             dedupe: r.one_in(2),
+            table: r.one_in(3),
             filter: r.one_in(3).then(|| r.row_cond(1)),
         };
         let mut spec = Spec {
@@ -348,7 +349,27 @@ impl Random {
         at_ms
     }
 
-    #[allow(dead_code, reason = "`order` shuffles, `model` does not")]
+    /// The next change of a table: of one of its rows, or a new one. `rows`: as they are now.
+    pub fn change(&mut self, rows: &mut Vec<Event>, mut new: Event, version: i64) -> Event {
+        let op = if rows.is_empty() { 'c' } else { self.pick(&['c', 'u', 'u', 'd']) };
+        let mut before = None;
+        if op != 'c' {
+            let old = rows.swap_remove(self.below(rows.len()));
+            new.id = old.id;
+            if op == 'd' || self.one_in(2) {
+                new.user = old.user;
+            }
+            before = Some(old);
+        }
+        if op != 'd' {
+            rows.push(Event { broken: false, ..new.clone() });
+        } else if let Some(old) = before.take() {
+            new = Event { sent_day: new.sent_day, ..old };
+        }
+        let before = before.map(Box::new);
+        Event { change: Some(Change { op, version, before }), ..new }
+    }
+
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         items.shuffle(&mut self.rng);
     }

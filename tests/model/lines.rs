@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::meaning::Event;
+use crate::meaning::{Change, Event};
 use crate::spec::{RowExpr, Spec, Val, date_text};
 
 fn uid(spec: &Spec, user: usize) -> Value {
@@ -20,8 +20,8 @@ pub fn uid_text(spec: &Spec, user: usize) -> String {
     }
 }
 
-/// An event as a JSON line.
-pub fn line(spec: &Spec, event: &Event) -> String {
+/// The columns of an event. `nulls`: each NULL is written; else some are left out.
+fn columns(spec: &Spec, event: &Event, nulls: bool) -> Map<String, Value> {
     let mut row = Map::new();
     row.insert("id".into(), json!(format!("e{}", event.id)));
     row.insert("who".into(), uid(spec, event.user));
@@ -29,7 +29,7 @@ pub fn line(spec: &Spec, event: &Event) -> String {
     for (cell, expr) in event.cells.iter().zip(RowExpr::ALL) {
         let value = match cell {
             // NULL is written, or left out.
-            None if event.id.is_multiple_of(2) => continue,
+            None if event.id.is_multiple_of(2) && !nulls => continue,
             None => Value::Null,
             Some(Val::Int(v)) => json!(v),
             Some(Val::U64(v)) => json!(v),
@@ -43,14 +43,43 @@ pub fn line(spec: &Spec, event: &Event) -> String {
         };
         row.insert(expr.sql().into(), value);
     }
+    row
+}
+
+/// What a change says besides the row as it is. A deletion has the row as it was in `before`, or as
+/// its own columns.
+fn changed(spec: &Spec, event: &Event, change: &Change) -> Map<String, Value> {
+    let mut row = columns(spec, event, true);
+    let flat = change.version % 2 == 0;
+    if change.op == 'd' && !flat {
+        row = Map::from_iter([("before".into(), Value::Object(row))]);
+    }
+    if let Some(before) = &change.before {
+        row.insert("before".into(), Value::Object(columns(spec, before, true)));
+    } else if flat {
+        row.insert("before".into(), Value::Null);
+    }
+    row.insert("op".into(), json!(change.op));
+    row.insert("v".into(), json!(change.version));
+    row
+}
+
+/// An event as a JSON line.
+pub fn line(spec: &Spec, event: &Event) -> String {
+    let mut row = match &event.change {
+        Some(change) => changed(spec, event, change),
+        None => columns(spec, event, false),
+    };
     if event.broken {
         let wrongs = [("n", json!("5")), ("at", json!(null)), ("b", json!(1))];
         let (key, value) = &wrongs[event.id as usize % wrongs.len()];
         row.insert((*key).into(), value.clone());
     }
     let mut text = Value::Object(row).to_string();
-    if let Some(Val::Dec(v)) = event.cells[1] {
-        let sign = if v < 0 { "-" } else { "" };
+    let before = event.change.as_ref().and_then(|change| change.before.as_deref());
+    for cell in [Some(event), before].into_iter().flatten().map(|event| &event.cells[1]) {
+        let Some(Val::Dec(v)) = cell else { continue };
+        let sign = if *v < 0 { "-" } else { "" };
         let digits = format!("{sign}{}.{:02}", v.abs() / 100, v.abs() % 100);
         text = text.replace(&format!("\"#{v}#\""), &digits);
     }

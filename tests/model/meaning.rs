@@ -2,7 +2,7 @@
 //! events are looked at again for every feature of every user.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::tz::TimeZone;
 
@@ -21,6 +21,20 @@ pub struct Event {
     pub cells: [Option<Val>; 8],
     /// Written so that it is a reject.
     pub broken: bool,
+    /// Of a stream that is a table: what happened to the row whose key is `id`.
+    pub change: Option<Change>,
+    /// The day on which it was sent first.
+    pub sent_day: i64,
+}
+
+/// A change of a table's row.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// `c`, `u` or `d`; of a deletion the event is the row as it was.
+    pub op: char,
+    pub version: i64,
+    /// Of an update.
+    pub before: Option<Box<Event>>,
 }
 
 /// All events so far.
@@ -28,6 +42,15 @@ pub struct Model<'a> {
     spec: &'a Spec,
     zone: TimeZone,
     events: Vec<(Event, i64)>,
+    /// Rows of tables, and those that are gone, by stream, user and key.
+    rows: BTreeMap<(usize, usize, u32), Row>,
+}
+
+/// The greatest version of a row that a user has seen.
+struct Row {
+    version: i64,
+    /// None: it is gone.
+    live: Option<(Event, i64)>,
 }
 
 /// The calendar day of an instant, days since 1970-01-01.
@@ -148,7 +171,12 @@ fn row_value(event: &Event, expr: RowExpr) -> Option<Val> {
 
 impl<'a> Model<'a> {
     pub fn new(spec: &'a Spec) -> Self {
-        Self { spec, zone: TimeZone::get(spec.zone).unwrap(), events: Vec::new() }
+        Self {
+            spec,
+            zone: TimeZone::get(spec.zone).unwrap(),
+            events: Vec::new(),
+            rows: BTreeMap::new(),
+        }
     }
 
     pub fn day_of(&self, at_ms: i64) -> i64 {
@@ -157,13 +185,12 @@ impl<'a> Model<'a> {
 
     /// One row arrives. Rejects, rows that `where` leaves out and second sights have no effect.
     pub fn arrive(&mut self, event: &Event, latest_ms: Option<i64>) {
-        let stream = &self.spec.streams[event.stream];
-        if event.broken || latest_ms.is_some_and(|latest| event.at_ms > latest) {
+        if let Some(change) = &event.change {
+            self.change(event, change, latest_ms);
             return;
         }
-        if let Some(filter) = &stream.filter
-            && decide(filter, 0, &|e| row_value(event, e)) != Some(true)
-        {
+        let stream = &self.spec.streams[event.stream];
+        if !self.is_usable(event, latest_ms) || !self.is_wanted(event) {
             return;
         }
         let same = |(have, _): &(Event, i64)| {
@@ -176,9 +203,49 @@ impl<'a> Model<'a> {
         self.events.push((event.clone(), day));
     }
 
-    /// Users with an event.
+    fn is_usable(&self, event: &Event, latest_ms: Option<i64>) -> bool {
+        !event.broken && latest_ms.is_none_or(|latest| event.at_ms <= latest)
+    }
+
+    /// Whether the stream's `where` is true.
+    fn is_wanted(&self, event: &Event) -> bool {
+        let filter = self.spec.streams[event.stream].filter.as_ref();
+        filter.is_none_or(|filter| decide(filter, 0, &|e| row_value(event, e)) == Some(true))
+    }
+
+    /// A change of a table's row: the row as it was leaves its user, the row as it is comes to its
+    /// own.
+    fn change(&mut self, event: &Event, change: &Change, latest_ms: Option<i64>) {
+        let was = if change.op == 'd' { Some(event) } else { change.before.as_deref() };
+        let is = (change.op != 'd').then_some(event);
+        let is = is.filter(|event| self.is_usable(event, latest_ms) && self.is_wanted(event));
+        if let Some(gone) = was.filter(|event| self.is_wanted(event))
+            && is.is_none_or(|is| is.user != gone.user)
+        {
+            self.put(gone, change.version, false);
+        }
+        if let Some(event) = is {
+            self.put(event, change.version, true);
+        }
+    }
+
+    /// The greatest version counts; of one version a deletion.
+    fn put(&mut self, event: &Event, version: i64, live: bool) {
+        let live = live.then(|| (event.clone(), self.day_of(event.at_ms)));
+        let key = (event.stream, event.user, event.id);
+        match self.rows.get(&key) {
+            Some(have) if have.version > version => {}
+            Some(have) if have.version == version && live.is_some() => {}
+            _ => {
+                self.rows.insert(key, Row { version, live });
+            }
+        }
+    }
+
+    /// Users with an event, or with a row of a table that there is or was.
     pub fn users(&self) -> BTreeSet<usize> {
-        self.events.iter().map(|(e, _)| e.user).collect()
+        let rows = self.rows.keys().map(|(_, user, _)| *user);
+        self.events.iter().map(|(e, _)| e.user).chain(rows).collect()
     }
 
     /// A feature's value.
@@ -195,7 +262,8 @@ impl<'a> Model<'a> {
                 last - i64::from(hops) < hop(at_ms) && hop(at_ms) <= last
             }
         };
-        let chosen = self.events.iter().filter(|(e, day)| {
+        let live = self.rows.values().filter_map(|row| row.live.as_ref());
+        let chosen = self.events.iter().chain(live).filter(|(e, day)| {
             e.user == user && e.stream == group.stream && in_span(e.at_ms, *day)
         });
         let chosen = chosen.map(|(e, _)| e).filter(|event| match &group.filter {

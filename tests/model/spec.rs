@@ -219,6 +219,8 @@ pub enum Body {
 #[derive(Debug, Clone)]
 pub struct Stream {
     pub dedupe: bool,
+    /// Rows are changes of a table's rows.
+    pub table: bool,
     pub filter: Option<Cond<RowExpr>>,
 }
 
@@ -494,7 +496,13 @@ fn stream_yaml(at: usize, stream: &Stream, uid: &str) -> String {
          twice: n * 2 + 1\n  class: \"CASE WHEN s LIKE 'a%' THEN 'a-ish' WHEN s >= 'b' THEN \
          'later' END\"\nuid: who\ntime: at\n"
     );
-    if stream.dedupe {
+    if stream.table {
+        yaml = yaml.replace("columns:\n", "columns:\n  op: string\n  v: int\n");
+        yaml.push_str(
+            "mode: changelog\nprimary_key: id\nversion: v\nbefore: before\noperation: {column: op, \
+             insert: [c, r], update: u, delete: d}\n",
+        );
+    } else if stream.dedupe {
         yaml.push_str("dedupe: {by: id}\n");
     }
     if let Some(filter) = &stream.filter {

@@ -27,6 +27,8 @@ struct Key {
     written: Option<Vec<u8>>,
     /// The columns it feeds, in the order of the catalogue; none for a key that nobody reads.
     columns: Vec<usize>,
+    /// The keys of the object that is its value, where columns stand in there.
+    members: Option<Box<Keys>>,
 }
 
 /// Which columns each key feeds.
@@ -42,19 +44,36 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn new(columns: &[Column]) -> Self {
-        let mut all = Self { keys: Vec::new(), by_name: HashMap::new(), next: vec![0], unread: 0 };
+        let mut all = Self::none();
         for (at, column) in columns.iter().enumerate() {
-            let key = all.find(&column.from).unwrap_or_else(|| all.add(&column.from));
-            all.keys[key].columns.push(at);
+            match &column.member {
+                None => all.feed(&column.from, at),
+                Some(member) => {
+                    let key = all.find(member).unwrap_or_else(|| all.add(member));
+                    let members = &mut all.keys[key].members;
+                    members.get_or_insert_with(|| Box::new(Self::none())).feed(&column.from, at);
+                }
+            }
         }
         all
+    }
+
+    fn none() -> Self {
+        Self { keys: Vec::new(), by_name: HashMap::new(), next: vec![0], unread: 0 }
+    }
+
+    /// A key's value feeds a column.
+    fn feed(&mut self, name: &str, column: usize) {
+        let key = self.find(name).unwrap_or_else(|| self.add(name));
+        self.keys[key].columns.push(column);
     }
 
     fn add(&mut self, name: &str) -> usize {
         let at = self.keys.len();
         let is_plain = |c: char| c != '"' && c != '\\' && !c.is_control();
         let written = name.chars().all(is_plain).then(|| format!("\"{name}\":").into_bytes());
-        self.keys.push(Key { name: name.to_owned(), written, columns: Vec::new() });
+        let (columns, members) = (Vec::new(), None);
+        self.keys.push(Key { name: name.to_owned(), written, columns, members });
         self.by_name.insert(name.to_owned(), at);
         // Until a line says otherwise, keys come as the catalogue has them.
         self.next[at] = at;

@@ -7,7 +7,7 @@
 //! Invariant: a line that is read gives the cells that [`super::strict`] gives; what that one
 //! refuses is never read, and every error is left to it.
 
-use super::Keys;
+use super::{Key, Keys};
 use crate::catalog::model::ColumnType;
 use crate::clock::Zone;
 use crate::event::column::{Column, Values, timestamp_is_text};
@@ -24,12 +24,34 @@ pub(super) fn read_line(
     zone: &Zone,
 ) -> Option<usize> {
     let rows = columns.first().map_or(0, Column::len);
-    let mut at = scan::behind_blanks(block, start);
+    let at = scan::behind_blanks(block, start);
+    let mut filled = 0;
+    let at = read_object(block, at, columns, keys, (rows, &mut filled), zone)?;
+    let at = scan::behind_blanks(block, at);
+    if !matches!(block.get(at), None | Some(b'\n')) {
+        return None;
+    }
+    if filled < columns.len() {
+        columns.iter_mut().filter(|c| c.len() == rows).for_each(Column::push_absent);
+    }
+    Some(at)
+}
+
+/// Reads the object at `at`; gives where it ends. `rows`: how many were read before; the number
+/// beside it grows by the columns that are filled.
+#[inline]
+fn read_object(
+    block: &[u8],
+    mut at: usize,
+    columns: &mut [Column],
+    keys: &mut Keys,
+    (rows, filled): (usize, &mut usize),
+    zone: &Zone,
+) -> Option<usize> {
     if block.get(at) != Some(&b'{') {
         return None;
     }
     let mut after = 0;
-    let mut filled = 0;
     loop {
         at = scan::behind_blanks(block, at + 1);
         let (key, behind) = match keys.expected(block, at, after) {
@@ -41,9 +63,15 @@ pub(super) fn read_line(
             Some(key) => {
                 keys.next[after] = key;
                 after = key + 1;
-                let targets = keys.keys[key].columns.as_slice();
-                filled += targets.len();
-                at = read_value(block, at, targets, columns, rows, zone)?;
+                let Key { columns: targets, members, .. } = &mut keys.keys[key];
+                *filled += targets.len();
+                at = match members {
+                    Some(_) if !targets.is_empty() => return None,
+                    Some(members) => {
+                        read_member(block, at, columns, members, (rows, filled), zone)?
+                    }
+                    None => read_value(block, at, targets, columns, rows, zone)?,
+                };
             }
             None => at = behind_unread(block, at)?,
         }
@@ -54,14 +82,23 @@ pub(super) fn read_line(
             _ => return None,
         }
     }
-    at = scan::behind_blanks(block, at + 1);
-    if !matches!(block.get(at), None | Some(b'\n')) {
-        return None;
+    Some(at + 1)
+}
+
+/// Reads an object within the line's, or that there is none.
+#[cold]
+fn read_member(
+    block: &[u8],
+    at: usize,
+    columns: &mut [Column],
+    keys: &mut Keys,
+    filled: (usize, &mut usize),
+    zone: &Zone,
+) -> Option<usize> {
+    if block.get(at) == Some(&b'n') {
+        return scan::behind_word(block, at, b"null");
     }
-    if filled < columns.len() {
-        columns.iter_mut().filter(|c| c.len() == rows).for_each(Column::push_null);
-    }
-    Some(at)
+    read_object(block, at, columns, keys, filled, zone)
 }
 
 /// A key that was not expected here, and where its value begins.

@@ -10,7 +10,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Keys;
+use super::{Key, Keys};
 use crate::catalog::model::ColumnType;
 use crate::clock::Zone;
 use crate::event::column::Column;
@@ -35,7 +35,7 @@ pub(in crate::event) fn read_line(
     }
     for column in columns.iter_mut() {
         if column.len() == rows {
-            column.push_null();
+            column.push_absent();
         }
     }
     Ok(())
@@ -66,8 +66,13 @@ impl<'de> Visitor<'de> for RowVisitor<'_> {
             };
             keys.next[after] = key;
             after = key + 1;
-            let targets = &keys.keys[key].columns;
-            if targets.is_empty() {
+            let Key { columns: targets, members, .. } = &mut keys.keys[key];
+            if let Some(members) = members {
+                let raw: &RawValue = map.next_value()?;
+                read_raw(raw, targets, columns, (rows, zone)).map_err(serde::de::Error::custom)?;
+                read_member(raw, members, columns, (rows, zone))
+                    .map_err(serde::de::Error::custom)?;
+            } else if targets.is_empty() {
                 map.next_value::<IgnoredAny>()?;
             } else if let [one] = targets.as_slice() {
                 let column = &mut columns[*one];
@@ -75,18 +80,43 @@ impl<'de> Visitor<'de> for RowVisitor<'_> {
                 map.next_value_seed(CellSeed { column, zone })?;
             } else {
                 let raw: &RawValue = map.next_value()?;
-                for target in targets {
-                    let column = &mut columns[*target];
-                    column.truncate(rows);
-                    let mut json = serde_json::Deserializer::from_str(raw.get());
-                    CellSeed { column, zone }
-                        .deserialize(&mut json)
-                        .map_err(serde::de::Error::custom)?;
-                }
+                read_raw(raw, targets, columns, (rows, zone)).map_err(serde::de::Error::custom)?;
             }
         }
         Ok(())
     }
+}
+
+/// Reads one value into several columns.
+fn read_raw(
+    raw: &RawValue,
+    targets: &[usize],
+    columns: &mut [Column],
+    (rows, zone): (usize, &Zone),
+) -> Result<(), serde_json::Error> {
+    for target in targets {
+        let column = &mut columns[*target];
+        column.truncate(rows);
+        let mut json = serde_json::Deserializer::from_str(raw.get());
+        CellSeed { column, zone }.deserialize(&mut json)?;
+    }
+    Ok(())
+}
+
+/// Reads an object within the line's. Anything else is as if it were not there.
+fn read_member(
+    raw: &RawValue,
+    keys: &mut Keys,
+    columns: &mut [Column],
+    (rows, zone): (usize, &Zone),
+) -> Result<(), serde_json::Error> {
+    let inside = keys.keys.iter().flat_map(|key| &key.columns);
+    inside.for_each(|at| columns[*at].truncate(rows));
+    if !raw.get().starts_with('{') {
+        return Ok(());
+    }
+    let mut json = serde_json::Deserializer::from_str(raw.get());
+    (&mut json).deserialize_map(RowVisitor { columns, keys, zone, rows })
 }
 
 /// Gives the index of a key, `None` for one that nobody reads.

@@ -32,6 +32,9 @@ fn columns() -> Vec<Column> {
         of("both", ColumnType::Float),
         text("both", TextUse::Dictionary),
         text("naïve", TextUse::Dictionary),
+        of("uid", ColumnType::U64).within(Some("before")),
+        of("count", ColumnType::Int).within(Some("before")),
+        text("kind", TextUse::Dictionary).within(Some("before")),
     ]
 }
 
@@ -53,6 +56,7 @@ const NAMES: &[&str] = &[
     "user",
     "both",
     "naïve",
+    "before",
     "more",
     "other key",
     "",
@@ -71,7 +75,7 @@ fn cells(column: &Column) -> Vec<String> {
         Values::Unread => String::new(),
     };
     let row = |at| format!("{} {}", column.valid.holds(at), shown(at));
-    (0..column.len()).map(row).chain([format!("{:?}", column.errors)]).collect()
+    (0..column.len()).map(row).chain([format!("{:?} {:?}", column.errors, column.absent)]).collect()
 }
 
 fn all_cells(columns: &[Column]) -> Vec<Vec<String>> {
@@ -162,6 +166,10 @@ const ODD: &[&str] = &[
     "{}",
     "[]",
     "{\"a\":[1,{}]}",
+    "{\"uid\":7}",
+    "{ \"count\" : -2,\"kind\":\"k12\", \"uid\":null }",
+    "{\"kind\":\"é\",\"more\":[1],\"kind\":\"b\"}",
+    "{\"uid\":-1,\"kind\":5}",
     "[[[[[[]]]]]]",
     "\"",
     "",

@@ -20,6 +20,7 @@ use arrow::datatypes::DataType;
 
 use self::column::Column;
 use self::lanes::Lanes;
+use super::changelog::{NEVER_DAY, is_tombstone};
 use super::layout::{PartialKind, StateLayout, row_day, row_stream, row_time};
 use super::program::{Programs, StreamProgram, compile};
 use super::settled::{Cell, Period};
@@ -134,7 +135,9 @@ impl FeatureBatch {
     fn push_rolling(&mut self, state: &UserState, now: Hop, due: &mut Hop, texts: &TextsView<'_>) {
         let Programs { all, rolling, .. } = &self.programs;
         for row in state.rows(&self.layout) {
-            let Some(at) = rolling[row_stream(row[0])] else { continue };
+            let Some(at) = rolling[row_stream(row[0])].filter(|_| !is_tombstone(row)) else {
+                continue;
+            };
             if let Some(bucket) = rolling_bucket(&all[at], hop_of(row_time(row[0])), now, due) {
                 self.lanes.add_row(&all[at], at, row, bucket);
             }
@@ -175,7 +178,9 @@ impl FeatureBatch {
 /// The bucket of a day, noting when it will change; `None` while the day has not begun.
 fn bucket_of(program: &StreamProgram, day: Day, as_of: Day, due: &mut Day) -> Option<u8> {
     let Ok(age) = usize::try_from(as_of.saturating_sub(day)) else {
-        *due = (*due).min(day);
+        if day != NEVER_DAY {
+            *due = (*due).min(day);
+        }
         return None;
     };
     if let Some(border) = program.next_border.get(age) {
