@@ -1,12 +1,19 @@
 //! The catalogues in `examples/` are right, their cases hold, and they show what they say.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod support;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use serde_json::Value;
 use tagloom::catalog::load;
 use tagloom::engine::cases::CaseRunner;
+use tagloom::engine::direct::Direct;
+use tagloom::event::Decoder;
+use tagloom::store::memory::MemoryStore;
+use tagloom::store::{ClockMode, Store};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
@@ -89,5 +96,53 @@ fn an_account_is_closed_and_comes_back() {
         let later = ["export", "--out", &file, "--closed", which, "--as-of", "2026-06-01T00:00"];
         tagloom("closing", &store, &later);
         assert_eq!(std::fs::read_to_string(&out).unwrap().lines().count(), users.len() + 1);
+    }
+}
+
+/// All orders of a few things.
+fn orders(things: usize) -> Vec<Vec<usize>> {
+    if things == 0 {
+        return vec![Vec::new()];
+    }
+    let mut all = Vec::new();
+    for shorter in orders(things - 1) {
+        for at in 0..things {
+            let mut longer = shorter.clone();
+            longer.insert(at, things - 1);
+            all.push(longer);
+        }
+    }
+    all
+}
+
+#[test]
+fn a_table_that_changes_gives_the_same_tags_in_any_order() {
+    let path = folder().join("changelog");
+    let loaded = load(&path).unwrap_or_else(|e| panic!("{e}"));
+    let files = support::yaml_files(&path);
+    let files: Vec<(&str, &str)> = files.iter().map(|(p, t)| (p.as_str(), t.as_str())).collect();
+    let ruleset = support::ruleset(&files);
+    let text = std::fs::read_to_string(path.join("data/orders.jsonl")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let catalog = &loaded.catalog;
+    let as_of_ms = catalog.zone.day_start_ms(20_600);
+    for order in orders(lines.len()) {
+        let identity = support::identity(&ruleset, ClockMode::Fixed);
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(identity, 10));
+        let mut engine =
+            Direct::open(Arc::clone(&ruleset), Arc::clone(&store), 2, Arc::new(|| 0)).unwrap();
+        let texts = engine.texts();
+        let mut decoder = Decoder::new(catalog, &ruleset.layout, &[0], "o", texts, 2).unwrap();
+        // All of them, the first half again.
+        for at in order.iter().chain(&order[..3]) {
+            let decoded = decoder.lines(format!("{}\n", lines[*at]).as_bytes(), 1, 0, None);
+            assert_eq!(decoded.rejects, []);
+            engine.feed("orders", None, decoded).unwrap();
+            engine.close(as_of_ms, false).unwrap();
+        }
+        let labels = support::all_labels(&ruleset, store.as_ref());
+        let of = |uid: u64, tag: &str| labels[&uid].get(tag).map_or("", String::as_str);
+        assert_eq!((of(1, "order_count"), of(1, "largest_order")), ("1", "60.00"), "{order:?}");
+        assert_eq!((of(2, "order_count"), of(2, "largest_order")), ("1", "80.00"), "{order:?}");
     }
 }

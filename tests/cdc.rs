@@ -1,0 +1,346 @@
+//! A table under change data capture: 100,000 inserts, updates, deletions and rows that change their
+//! key or their customer, shuffled and repeated, against what DuckDB computed from the final table
+//! alone (`cdc/expected.sql`).
+#![expect(unreachable_pub, dead_code, clippy::unwrap_used, reason = "a test")]
+
+mod driven;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use driven::{Driver, Labels};
+use tagloom::engine::ruleset::Ruleset;
+use tagloom::store::Store;
+use tagloom::store::fjall::{FjallOptions, FjallStore};
+use tagloom::write::canonical;
+
+const CHANGES: usize = 100_000;
+const CUSTOMERS: u64 = 1_500;
+/// 2026-06-30 12:00 in London.
+const AS_OF_MS: i64 = 1_782_817_200_000;
+const HOUR_MS: u64 = 3_600_000;
+
+const CATALOG: &[(&str, &str)] = &[
+    ("catalog.yaml", "name: cdc\nuid: u64\ntimezone: Europe/London\n"),
+    (
+        "streams/orders.yaml",
+        "stream: orders
+from: {file: orders.jsonl}
+columns:
+  op: string
+  seq: int
+  shop: string
+  number: u64
+  customer: u64
+  at: timestamp(ms)
+  amount: decimal(12,2)
+  category: string?
+  paid: bool
+  status: string
+where: status <> 'draft'
+uid: customer
+time: at
+mode: changelog
+primary_key: [shop, number]
+version: seq
+operation: {column: op, insert: [c, r], update: u, delete: d}
+before: before
+",
+    ),
+    (
+        "features/all.yaml",
+        "feature: orders_{span}
+stream: orders
+value: count()
+matrix: {span: [7d, 90d, lifetime]}
+window: '{span}'
+---
+feature: spend_{span}
+stream: orders
+value: sum(amount)
+matrix: {span: [30d, lifetime]}
+window: '{span}'
+---
+feature: spend_30d_before
+stream: orders
+value: sum(amount)
+where: paid
+window: 30d
+offset: 30d
+---
+feature: least
+stream: orders
+value: min(amount)
+window: lifetime
+---
+feature: most_90d
+stream: orders
+value: max(amount)
+window: 90d
+---
+feature: categories
+stream: orders
+value: count(distinct category)
+window: lifetime
+---
+feature: first_category
+stream: orders
+value: first(category)
+window: lifetime
+---
+feature: last_category
+stream: orders
+value: last(category)
+window: lifetime
+---
+feature: last_paid
+stream: orders
+value: last_time()
+where: paid AND amount >= 20
+window: lifetime
+",
+    ),
+    (
+        "rules/all.yaml",
+        "tag: t_{of}
+matrix: {of: [orders_7d, orders_90d, orders_lifetime, spend_30d, spend_lifetime, spend_30d_before,
+  least, most_90d, categories, first_category, last_category]}
+expr: '{of}'
+---
+tag: t_last_paid
+expr: CAST(last_paid AS date)
+",
+    ),
+];
+
+/// A row of the table.
+#[derive(Debug, Clone)]
+struct Order {
+    shop: u64,
+    number: u64,
+    customer: u64,
+    at_ms: u64,
+    cents: u64,
+    category: u64,
+    paid: bool,
+    draft: bool,
+}
+
+/// SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>): the same numbers whatever crates there are.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+
+    fn index(&mut self, n: usize) -> usize {
+        usize::try_from(self.below(n as u64)).unwrap()
+    }
+
+    fn order(&mut self, number: u64) -> Order {
+        Order {
+            shop: self.below(3),
+            number,
+            customer: 1 + self.below(CUSTOMERS),
+            at_ms: AS_OF_MS.unsigned_abs() - self.below(200 * 24) * HOUR_MS,
+            cents: 1 + self.below(20_000),
+            category: self.below(6),
+            paid: self.below(3) > 0,
+            draft: self.below(10) == 0,
+        }
+    }
+
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        for at in (1..items.len()).rev() {
+            items.swap(at, self.index(at + 1));
+        }
+    }
+}
+
+impl Order {
+    fn category(&self) -> Option<&'static str> {
+        [None, Some("shoes"), Some("hats"), Some("手机"), Some("Zelte"), Some("bags")]
+            [usize::try_from(self.category).unwrap()]
+    }
+
+    fn json(&self) -> String {
+        let category = serde_json::to_string(&self.category()).unwrap();
+        format!(
+            r#""shop":"s{}","number":{},"customer":{},"at":{},"amount":{}.{:02},"category":{category},"paid":{},"status":"{}""#,
+            self.shop,
+            self.number,
+            self.customer,
+            self.at_ms,
+            self.cents / 100,
+            self.cents % 100,
+            self.paid,
+            if self.draft { "draft" } else { "placed" },
+        )
+    }
+}
+
+/// The log, one JSON object a change, and the table as it is in the end.
+fn history() -> (Vec<String>, Vec<Order>) {
+    let mut numbers = Numbers(2026);
+    let (mut log, mut table): (Vec<String>, Vec<Order>) = (Vec::new(), Vec::new());
+    for seq in 1..=CHANGES as u64 {
+        let fresh = numbers.order(seq);
+        let what = if table.len() < 100 { 0 } else { numbers.below(100) };
+        if what < 45 {
+            let op = if numbers.below(20) == 0 { 'r' } else { 'c' };
+            log.push(format!("{{\"op\":\"{op}\",\"seq\":{seq},{}}}\n", fresh.json()));
+            table.push(fresh);
+            continue;
+        }
+        let at = numbers.index(table.len());
+        let old = table[at].clone();
+        if what < 60 {
+            table.swap_remove(at);
+            log.push(match numbers.below(2) {
+                0 => format!("{{\"op\":\"d\",\"seq\":{seq},{}}}\n", old.json()),
+                _ => format!("{{\"op\":\"d\",\"seq\":{seq},\"before\":{{{}}}}}\n", old.json()),
+            });
+            continue;
+        }
+        let mut new = old.clone();
+        match numbers.below(10) {
+            0 | 1 => new.customer = fresh.customer,
+            // The key itself changes, now and then with the customer.
+            2 => new.number = fresh.number,
+            3 => (new.number, new.customer) = (fresh.number, fresh.customer),
+            4 => new.draft = !old.draft,
+            5 => new.at_ms = fresh.at_ms,
+            6 => new.category = fresh.category,
+            _ => (new.cents, new.paid) = (fresh.cents, fresh.paid),
+        }
+        let (after, before) = (new.json(), old.json());
+        log.push(format!("{{\"op\":\"u\",\"seq\":{seq},{after},\"before\":{{{before}}}}}\n"));
+        table[at] = new;
+    }
+    (log, table)
+}
+
+fn ruleset() -> Arc<Ruleset> {
+    let files = CATALOG.iter().map(|(p, t)| ((*p).to_owned(), (*t).to_owned()));
+    driven::ruleset(files.collect())
+}
+
+/// What DuckDB says of each customer with an order.
+fn expected() -> BTreeMap<String, Labels> {
+    let file = std::fs::File::open("tests/cdc/expected.csv.gz").unwrap();
+    let mut rows = csv::Reader::from_reader(flate2::read::GzDecoder::new(file));
+    let header: Vec<String> = rows.headers().unwrap().iter().map(str::to_owned).collect();
+    let labels = |row: &csv::StringRecord| {
+        let cells = header.iter().zip(row).skip(1).filter(|(_, cell)| !cell.is_empty());
+        cells.map(|(tag, cell)| (tag.clone(), cell.to_owned())).collect()
+    };
+    rows.records().map(|row| row.unwrap()).map(|r| (r[0].to_owned(), labels(&r))).collect()
+}
+
+/// Feeds the log in small windows; one in `restart_in` windows the engine stops and goes on.
+fn feed(
+    ruleset: &Arc<Ruleset>,
+    store: &Arc<dyn Store>,
+    lines: &[String],
+    numbers: &mut Numbers,
+    bytes_max: usize,
+) {
+    let shards = 1 + numbers.index(4);
+    let mut driver = Driver::open(ruleset, store, shards, bytes_max);
+    let (mut at, mut covered) = (0, 0);
+    while at < lines.len() {
+        let to = lines.len().min(at + 1 + numbers.index(4_000));
+        assert_eq!(driver.feed(0, &lines[at..to].concat(), None), 0, "rows refused");
+        at = to;
+        if numbers.below(3) == 0 {
+            driver.engine.close(AS_OF_MS, false).unwrap();
+            covered = at;
+        }
+        if numbers.below(12) == 0 {
+            drop(driver);
+            driver = Driver::open(ruleset, store, shards, bytes_max);
+            // The source may go back further than the store needs.
+            at = covered - numbers.index(covered.min(2_000) + 1);
+        }
+    }
+    driver.engine.close(AS_OF_MS, false).unwrap();
+    driver.engine.drain(AS_OF_MS).unwrap();
+}
+
+fn check(ruleset: &Ruleset, store: &dyn Store) {
+    let expected = expected();
+    let stored = driven::stored(store, ruleset);
+    let nobody: Labels = [
+        ("t_orders_7d", "0"),
+        ("t_orders_90d", "0"),
+        ("t_orders_lifetime", "0"),
+        ("t_spend_30d", "0.00"),
+        ("t_spend_lifetime", "0.00"),
+        ("t_spend_30d_before", "0.00"),
+        ("t_categories", "0"),
+    ]
+    .map(|(tag, value)| (tag.to_owned(), value.to_owned()))
+    .into();
+    for (uid, want) in &expected {
+        assert_eq!(&stored[uid].labels, want, "customer {uid} (left: tagloom, right: DuckDB)");
+    }
+    for (uid, have) in stored.iter().filter(|(uid, _)| !expected.contains_key(*uid)) {
+        assert_eq!(have.labels, nobody, "customer {uid} has no order");
+    }
+    assert!(expected.len() > 1_000, "{} customers", expected.len());
+}
+
+#[test]
+fn every_customer_is_what_duckdb_says_of_the_final_table() {
+    let ruleset = ruleset();
+    let (log, _) = history();
+    let mut first: Option<Vec<String>> = None;
+    for seed in 0..4 {
+        let mut numbers = Numbers(seed);
+        let mut lines = log.clone();
+        if seed > 0 {
+            lines.extend(log.iter().filter(|_| numbers.below(5) == 0).cloned());
+            numbers.shuffle(&mut lines);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (identity, options) = (driven::identity(&ruleset), FjallOptions::default());
+        let store = FjallStore::open(&dir.path().join("store"), &identity, &options).unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
+        // Half of them with so little memory that customers leave it after each window.
+        let bytes_max = if seed % 2 == 0 { usize::MAX } else { 100_000 };
+        feed(&ruleset, &store, &lines, &mut numbers, bytes_max);
+        check(&ruleset, store.as_ref());
+        let dump = canonical::dump(store.as_ref(), &ruleset, AS_OF_MS).unwrap();
+        let first = first.get_or_insert_with(|| dump.clone());
+        let differs = first.iter().zip(&dump).find(|(a, b)| a != b);
+        assert_eq!(differs, None, "shuffle {seed}");
+        assert_eq!(first.len(), dump.len(), "shuffle {seed}");
+    }
+}
+
+#[test]
+#[ignore = "writes the table that cdc/expected.sql reads"]
+fn write_the_final_table() {
+    let (log, table) = history();
+    assert_eq!(log.len(), CHANGES);
+    let mut csv = String::from("shop,number,customer,at_ms,amount,category,paid,status\n");
+    for row in table {
+        let (amount, cents) = (row.cents / 100, row.cents % 100);
+        let category = row.category().unwrap_or("");
+        let status = if row.draft { "draft" } else { "placed" };
+        writeln!(
+            csv,
+            "s{},{},{},{},{amount}.{cents:02},{category},{},{status}",
+            row.shop, row.number, row.customer, row.at_ms, row.paid
+        )
+        .unwrap();
+    }
+    std::fs::create_dir_all("target").unwrap();
+    std::fs::write("target/cdc_table.csv", csv).unwrap();
+}
