@@ -108,6 +108,9 @@ fn a_tag_ends_by_itself_and_says_so() {
         "of 2 tags something is expected over all users",
     ];
     shop.check(&["check"], 0, &lines);
+    let stats =
+        ["next_level *", "next_level: shadow: ", "spring: deprecated: use level; has no value"];
+    shop.check(&["catalog", "stats"], 0, &stats);
     let tags = shop.json(&["check"])["tags"].clone();
     let spring = tags.as_array().unwrap().iter().find(|t| t["name"] == "spring").unwrap();
     assert_eq!(spring["terms"]["valid_until_ms"], 1_775_001_600_000_i64);

@@ -320,15 +320,15 @@ const DOCUMENTS: [(&str, &str); 4] = [
     ("stream", "a stream"),
 ];
 
-/// Stops a build with debug assertions when a reader asked for other keys than are described.
+/// Stops when a reader asked for other keys than are described.
 pub(super) fn agree(what: &str, asked: &[&'static str]) {
     let described = MAPPINGS.iter().find(|m| m.what == what).map_or(&[][..], |m| m.keys);
     for key in asked {
         let known = described.iter().any(|k| k.name == *key);
-        debug_assert!(known, "describe `{key}` of {what} in catalog/keys.rs");
+        assert!(known, "describe `{key}` of {what} in catalog/keys.rs");
     }
     for key in described {
-        debug_assert!(asked.contains(&key.name), "`{}` of {what} is not read", key.name);
+        assert!(asked.contains(&key.name), "`{}` of {what} is not read", key.name);
     }
 }
 

@@ -52,6 +52,8 @@ pub struct TagStats {
     pub bytes_per_user: f64,
     /// It is computed and not published.
     pub shadow: bool,
+    /// What is said of it: deprecated, limited in time, shadow.
+    pub terms: Vec<String>,
     /// How many users have which value.
     pub users: Tally,
 }
@@ -98,6 +100,7 @@ pub fn collect(
             kernel: !slow.contains(at),
             bytes_per_user: bits.unwrap_or_else(|| per(bytes, surveyed.users)),
             shadow: tag.terms.shadow,
+            terms: tag.terms.text(&catalog.zone),
             users,
         }
     });

@@ -80,9 +80,11 @@ fn text(report: &Report) -> String {
             most(tag, all),
         ]);
     }
+    let said = report.tags.iter().filter(|tag| !tag.terms.is_empty());
+    let said: String = said.map(|tag| format!("\n{}: {}", tag.tag, tag.terms.join("; "))).collect();
     let sum = |of: fn(&TagStats) -> f64| report.tags.iter().map(of).sum::<f64>();
     format!(
-        "{table}\n{} tags over {}, as of {}: {:.0} ns and {:.2} bytes a user (times measured over \
+        "{table}{said}\n{} tags over {}, as of {}: {:.0} ns and {:.2} bytes a user (times measured over \
          {} users)",
         report.tags.len(),
         whom(&report.surveyed),
