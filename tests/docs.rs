@@ -2,13 +2,17 @@
 //!
 //! What follows `yaml` at the start of an example says how it is used: `file=PATH` is (a part of)
 //! a file of a catalogue, `add=PATH` goes on where that file ends, `value` is the value of a tag,
-//! `settings` are keys of a `catalog.yaml`. An example without any of these is a mistake.
+//! `settings` are keys of a `catalog.yaml`. An example without any of these is a mistake. What the
+//! guide `docs/question-to-tag.md` adds to the example catalogue compiles, too.
 #![expect(clippy::unwrap_used, reason = "a test stops where what it stands on does not hold")]
+
+mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use tagloom::catalog::load_from;
+use tagloom::catalog::model::Catalog;
 use tagloom::engine::cases::CaseRunner;
 
 /// What the examples read and the page does not define.
@@ -121,10 +125,33 @@ fn the_examples_of_the_reference_compile_and_their_cases_hold() {
     let loaded = load(files);
     let warnings = tagloom::catalog::render(&loaded.warnings, &loaded.files, false);
     assert_eq!(warnings, "", "an example should not be warned of");
-    let mut runner = CaseRunner::new(&loaded.catalog).unwrap();
     assert!(!loaded.catalog.cases.is_empty());
-    for case in &loaded.catalog.cases {
+    cases_hold(&loaded.catalog, |_| true);
+}
+
+fn cases_hold(catalog: &Catalog, of: impl Fn(&str) -> bool) {
+    let mut runner = CaseRunner::new(catalog).unwrap();
+    for case in catalog.cases.iter().filter(|c| of(&catalog.tags[c.tag].name)) {
         let report = runner.run(case).unwrap();
         assert!(report.holds(), "{report:#?}");
     }
+}
+
+#[test]
+fn what_the_guide_adds_to_the_example_catalogue_compiles_and_its_cases_hold() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files: BTreeMap<String, String> =
+        support::yaml_files(&root.join("tags")).into_iter().collect();
+    let guide = std::fs::read_to_string(root.join("docs/question-to-tag.md")).unwrap();
+    let blocks = examples(&guide);
+    let mut add = |path: &str, block: &str| files.get_mut(path).unwrap().push_str(block);
+    add("features/orders.yaml", &blocks[0].1);
+    add("rules/winback.yaml", &blocks[1].1);
+    cases_hold(&load(files.clone()).catalog, |tag| tag == "regular_slowing");
+    // The second thoughts.
+    let rules = files.get_mut("rules/winback.yaml").unwrap();
+    let after = rules.lines().rfind(|line| line.trim_start().starts_with("after:")).unwrap();
+    let changed = rules.replace(after, blocks[2].1.trim_end());
+    *rules = changed.replace("orders_90d_until_45d_ago < 3", "orders_90d_until_45d_ago < 2");
+    cases_hold(&load(files).catalog, |tag| tag == "regular_slowing");
 }
