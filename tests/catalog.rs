@@ -203,7 +203,7 @@ fn streams_features_and_dimensions_are_resolved() {
     assert_eq!(feature("spend_before").span, Span::Days { days: 30, offset: 30 });
     assert!(matches!(feature("buys").aggregate, Aggregate::Count));
     assert!(feature("buys").filter.is_some());
-    assert!(matches!(feature("skus").aggregate, Aggregate::CountDistinct(_)));
+    assert!(matches!(feature("skus").aggregate, Aggregate::CountDistinct(..)));
     assert_eq!(feature("spend_7d").doc, "Spent in 7d.");
 
     let [product, shelf] = catalog.dimensions.as_slice() else { panic!("two dimensions") };

@@ -45,6 +45,8 @@ struct Run<'a> {
     next_id: u32,
     /// The rows of each stream that is a table.
     tables: Vec<Vec<Event>>,
+    /// Few users have many values each.
+    users: usize,
 }
 
 impl<'a> Run<'a> {
@@ -55,7 +57,9 @@ impl<'a> Run<'a> {
         let as_of_ms = EPOCH_MS + random.upto(150 * DAY_MS);
         let latest_ms = random.one_in(2).then(|| as_of_ms + random.upto(30 * DAY_MS));
         let roll_up = random.one_in(2);
+        let users = random.pick(&[1, 1, 5, 5]);
         let mut run = Self {
+            users,
             store: None,
             driver: None,
             model: Model::new(spec),
@@ -126,7 +130,7 @@ impl<'a> Run<'a> {
                     self.next_id += 1;
                     let event = Event {
                         stream: self.random.below(self.spec.streams.len()),
-                        user: self.random.below(5),
+                        user: self.random.below(self.users),
                         id: self.next_id,
                         at_ms: self.random.time(self.spec, &self.sent, self.as_of_ms),
                         cells: self.random.cells(),

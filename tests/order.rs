@@ -116,7 +116,7 @@ fn store(
 /// Every way gives the store that one window over the events as they are gives. `ids`: all streams
 /// dedupe. `tables`: all streams are tables that change.
 fn check(ids: bool, tables: bool, ways: &[Way]) {
-    let mut passivated = 0;
+    let (mut passivated, mut compared) = (0, 0);
     for seed in 1..=SEEDS {
         let mut random = Random::new(seed);
         let mut spec = random.spec();
@@ -128,7 +128,7 @@ fn check(ids: bool, tables: bool, ways: &[Way]) {
         let ruleset = driven::ruleset(spec.files());
         let events = events(&mut random, &spec);
         let (want, _) = store(&ruleset, &spec, &events, Way::default(), &mut random);
-        assert!(want.iter().any(|l| l.contains("event ")), "seed {seed}: nothing to compare");
+        compared += u64::from(want.iter().any(|l| l.contains("event ")));
         for way in ways {
             let (found, left) = store(&ruleset, &spec, &events, *way, &mut random);
             passivated += left;
@@ -138,6 +138,8 @@ fn check(ids: bool, tables: bool, ways: &[Way]) {
         }
     }
     assert_eq!(passivated > 0, ways.iter().any(|way| way.tight), "{passivated} left memory");
+    // A stream's `where` may leave nothing, now and then.
+    assert!(compared * 10 >= SEEDS * 9, "only {compared} seeds have events");
 }
 
 #[test]

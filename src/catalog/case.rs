@@ -16,6 +16,7 @@ use jiff::Zoned;
 use serde_json::{Map, Value as Json};
 
 use super::case_time;
+use super::expression::words;
 use super::fields::{Fields, list_of, listed, map_of, suggest};
 use super::model::{
     Case, Catalog, Column, ColumnType, DimensionKey, Domain, OperationKind, Stream, UidType,
@@ -99,6 +100,13 @@ impl Reader<'_, '_> {
                 self.out.error(name.place, format!("unknown tag `{full}`"), remedy);
                 continue;
             };
+            if let (Value::List(items), Domain::Open(DataType::List(of))) =
+                (&value.value, &tags[tag].domain)
+            {
+                let list = self.list(items, of.data_type(), &full, value.place);
+                expect.extend(list.map(|list| (tag, Some(list))));
+                continue;
+            }
             let Value::Text(text) = &value.value else {
                 let message = format!("the value of `{full}` must be a text");
                 self.out.error(value.place, message, "write a label, true, false or null");
@@ -116,6 +124,31 @@ impl Reader<'_, '_> {
         expect
     }
 
+    /// A list's label: its values as JSON.
+    fn list(&mut self, items: &[Node], of: &DataType, tag: &str, place: Place) -> Option<String> {
+        let quoted = !matches!(of, DataType::Boolean) && !of.is_numeric();
+        let mut values = Vec::new();
+        for item in items {
+            let Value::Text(text) = &item.value else {
+                let message = format!("the values of `{tag}` must be texts");
+                self.out.error(place, message, "write a list of values, like [a, b]");
+                return None;
+            };
+            let value = self.put(text);
+            if text.is_null() {
+                values.push("null".to_owned());
+            } else if !fits(of, &value) {
+                let message = format!("`{tag}` never has the value `{value}`");
+                let remedy = format!("it lists values of which each is {}", words(of));
+                self.out.error(text.place, message, remedy);
+                return None;
+            } else {
+                values.push(if quoted { Json::String(value).to_string() } else { value });
+            }
+        }
+        Some(format!("[{}]", values.join(",")))
+    }
+
     /// Whether a tag can have this value.
     fn possible(&mut self, tag: usize, wanted: &str, place: Place) -> bool {
         let Some(tag) = self.catalog.tags.get(tag) else { return false };
@@ -127,17 +160,13 @@ impl Reader<'_, '_> {
                 suggest(wanted, labels.iter().map(String::as_str), "its values")
             }
             Domain::Open(t) => {
-                let fits = match t {
-                    t if t.is_integer() => wanted.parse::<i128>().is_ok(),
-                    DataType::Float64 => wanted.parse::<f64>().is_ok(),
-                    DataType::Decimal128(..) => scalar::decimal(wanted).is_some(),
-                    DataType::Date32 => wanted.parse::<jiff::civil::Date>().is_ok(),
-                    _ => true,
-                };
-                if fits {
+                if fits(t, wanted) {
                     return true;
                 }
-                format!("it gives {}", super::expression::words(t))
+                match t {
+                    DataType::List(_) => "it gives a list: write `[a, b]`".to_owned(),
+                    t => format!("it gives {}", words(t)),
+                }
             }
         };
         let message = format!("`{}` never has the value `{wanted}`", tag.name);
@@ -400,6 +429,18 @@ fn key_type(catalog: &Catalog, key: &DimensionKey) -> ColumnType {
 
 /// Source columns, by stream, that the tags depend on: through tags, dimension keys, features,
 /// filters and derived columns.
+/// Whether a text is a value of a type.
+fn fits(data_type: &DataType, wanted: &str) -> bool {
+    match data_type {
+        t if t.is_integer() => wanted.parse::<i128>().is_ok(),
+        DataType::Float64 => wanted.parse::<f64>().is_ok(),
+        DataType::Decimal128(..) => scalar::decimal(wanted).is_some(),
+        DataType::Date32 => wanted.parse::<jiff::civil::Date>().is_ok(),
+        DataType::List(_) => false,
+        _ => true,
+    }
+}
+
 fn needed_columns<'a>(catalog: &'a Catalog, tags: &BTreeSet<usize>) -> BTreeSet<(usize, &'a str)> {
     let mut names: Vec<&str> = Vec::new();
     for tag in tags.iter().filter_map(|t| catalog.tags.get(*t)) {
@@ -415,8 +456,13 @@ fn needed_columns<'a>(catalog: &'a Catalog, tags: &BTreeSet<usize>) -> BTreeSet<
             names.extend(tag.expr.columns.iter().map(String::as_str));
         } else if let Some(feature) = catalog.features.iter().find(|f| f.name == name) {
             let stream = &catalog.streams[feature.stream];
-            let parts =
-                [feature.aggregate.value(), feature.filter.as_ref(), stream.filter.as_ref()];
+            let aggregate = &feature.aggregate;
+            let parts = [
+                aggregate.value(),
+                aggregate.weight(),
+                feature.filter.as_ref(),
+                stream.filter.as_ref(),
+            ];
             let read = parts.into_iter().flatten().flat_map(|e| &e.columns);
             columns.extend(read.map(|c| (feature.stream, c.as_str())));
         } else if let Some(dimension) =

@@ -214,6 +214,7 @@ pub fn words(data_type: &DataType) -> String {
         }
         T::Float16 | T::Float32 | T::Float64 => "a float".into(),
         t if t.is_integer() => "a whole number".into(),
+        T::List(_) => "a list".into(),
         T::Null => "NULL".into(),
         T::Interval(_) | T::Duration(_) => "a length of time".into(),
         other => format!("a value of type {other}"),

@@ -3,21 +3,19 @@
 //! In: documents, the streams. Out: [`Feature`]s, matrix expanded, with typed values and filters.
 //! Invariant: each name is claimed in the namespace shared by features, dimension columns and tags.
 
-use arrow::datatypes::DataType;
-
+use super::aggregate::aggregate;
 use super::build::Build;
-use super::expression::{Typer, words};
+use super::expression::Typer;
 use super::fields::{Fields, suggest};
 use super::matrix::{Binding, Matrix};
-use super::model::{Aggregate, Feature, Span};
+use super::model::{Feature, Span};
 use super::place::{Diagnostics, Place};
 use super::report::Origin;
 use super::scalar;
 use super::settings::check;
-use super::sql_text::SqlText;
-use super::stream::{StreamScope, fits_a_row};
+use super::stream::StreamScope;
 use super::yaml::{Node, Text};
-use crate::rule::sql::{AggregateCall, ScopeKind, aggregate_call};
+use crate::rule::sql::ScopeKind;
 
 /// The keys of one document.
 struct Written<'a> {
@@ -103,7 +101,8 @@ fn typed(
     let stream = stream?;
     let settings = &build.settings;
     let typer = Typer { params: &settings.params, zone: &settings.zone, kind: ScopeKind::Row };
-    let aggregate = value.and_then(|value| aggregate(&value, &typer, stream, out));
+    let aggregate =
+        value.and_then(|value| aggregate(&value, &typer, stream, settings.exact_values_max, out));
     let filtered = match &filter {
         Some(text) => typer.condition(text, "`where`", &stream.reach, out).map(Some),
         None => Some(None),
@@ -148,92 +147,4 @@ fn find_stream<'b>(
         out.error(text.place, format!("unknown stream `{name}`"), remedy);
     }
     found
-}
-
-const AGGREGATES: [&str; 8] =
-    ["count", "sum", "min", "max", "first", "last", "first_time", "last_time"];
-
-fn aggregate(
-    text: &SqlText,
-    typer: &Typer<'_>,
-    stream: &StreamScope,
-    out: &mut Diagnostics,
-) -> Option<Aggregate> {
-    let call = aggregate_call(text, out)?;
-    let name = call.name.to_ascii_lowercase();
-    if matches!(name.as_str(), "mode" | "top_k" | "recent") {
-        let message = format!("`{name}` is not yet supported");
-        out.error(call.place, message, format!("use one of {}", AGGREGATES.join(", ")));
-        return None;
-    }
-    if !AGGREGATES.contains(&name.as_str()) {
-        let remedy = match name.as_str() {
-            "avg" | "mean" => "make features of sum(e) and count(), and divide in a tag".to_owned(),
-            "count_distinct" => "write `count(distinct e)`".to_owned(),
-            _ => suggest(&name, AGGREGATES, "aggregates"),
-        };
-        out.error(call.place, format!("unknown aggregate `{name}`"), remedy);
-        return None;
-    }
-    if call.distinct && name != "count" {
-        let message = format!("`{name}` does not take `distinct`");
-        out.error(call.place, message, "only `count(distinct e)` does");
-        return None;
-    }
-    if !arguments_fit(&call, &name, out) {
-        return None;
-    }
-    let Some(argument) = call.args.first() else {
-        return match name.as_str() {
-            "count" => Some(Aggregate::Count),
-            "first_time" => Some(Aggregate::FirstTime),
-            _ => Some(Aggregate::LastTime),
-        };
-    };
-    let value = typer.any(argument, &stream.reach, out)?;
-    if !fits_a_row(&value, argument.sql(), argument.whole(), out) {
-        return None;
-    }
-    match (name.as_str(), &value.data_type) {
-        ("count", _) => Some(Aggregate::CountDistinct(value)),
-        ("min", _) => Some(Aggregate::Min(value)),
-        ("max", _) => Some(Aggregate::Max(value)),
-        ("first", _) => Some(Aggregate::First(value)),
-        ("last", _) => Some(Aggregate::Last(value)),
-        (_, DataType::Int64 | DataType::UInt64 | DataType::Decimal128(..)) => {
-            Some(Aggregate::Sum(value))
-        }
-        (_, DataType::Float64) => {
-            let remedy = format!(
-                "a float's sum depends on the order of events: write sum(CAST({} AS decimal(18,2)))",
-                argument.sql()
-            );
-            out.error(argument.whole(), "sum over a float", remedy);
-            None
-        }
-        (_, other) => {
-            let message = format!("sum needs a number, this is {}", words(other));
-            out.error(argument.whole(), message, "CAST it to int or decimal(18,2)");
-            None
-        }
-    }
-}
-
-fn arguments_fit(call: &AggregateCall, name: &str, out: &mut Diagnostics) -> bool {
-    let wanted =
-        usize::from(call.distinct || !matches!(name, "count" | "first_time" | "last_time"));
-    if call.args.len() == wanted {
-        return true;
-    }
-    let remedy = match (name, wanted) {
-        ("count", 0) => {
-            "write `count()` and `where: e IS NOT NULL`, or `count(distinct e)`".to_owned()
-        }
-        (_, 0) => format!("write `{name}()`"),
-        _ if call.distinct => "write `count(distinct e)`".to_owned(),
-        _ => format!("write `{name}(e)`"),
-    };
-    let message = format!("`{name}` takes {} here", ["no argument", "one argument"][wanted]);
-    out.error(call.place, message, remedy);
-    false
 }

@@ -38,8 +38,8 @@ pub(super) fn of(catalog: &Catalog) -> u64 {
     }
     for f in &catalog.features {
         let value = f.aggregate.value().map(&sql).unwrap_or_default();
-        let (name, filter) = (f.aggregate.name(), filter(&f.filter));
-        writeln!(text, "feature {} {} {name} {value} {filter} {:?}", f.name, f.stream, f.span).ok();
+        let (call, filter) = (f.aggregate.call(), filter(&f.filter));
+        writeln!(text, "feature {} {} {call} {value} {filter} {:?}", f.name, f.stream, f.span).ok();
     }
     for t in &catalog.tags {
         writeln!(text, "tag {} {} {} {:?}", t.name, t.id, sql(&t.expr), t.domain).ok();

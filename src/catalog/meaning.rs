@@ -7,14 +7,11 @@
 
 use std::collections::HashMap;
 
-use arrow::datatypes::DataType;
 use datafusion_common::Column;
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_expr::Expr;
 
-use super::model::{
-    Aggregate, Catalog, ColumnType, DimensionKey, Domain, Feature, Span, Stream, TypedExpr,
-};
+use super::model::{Catalog, ColumnType, DimensionKey, Domain, Feature, Stream, TypedExpr};
 use crate::user::layout::hash64;
 
 /// The meanings of a catalogue.
@@ -44,8 +41,12 @@ impl Meaning {
         let mut names: HashMap<&str, u64> = HashMap::new();
         for feature in &catalog.features {
             let of_row = |e: Option<&TypedExpr>| e.map(|e| expression(e, &rows[feature.stream]));
-            let row = (of_row(feature.aggregate.value()), of_row(feature.filter.as_ref()));
-            let means = hash(&(streams[feature.stream], row, aggregate(feature, catalog)));
+            let row = (
+                of_row(feature.aggregate.value()),
+                of_row(feature.aggregate.weight()),
+                of_row(feature.filter.as_ref()),
+            );
+            let means = hash(&(streams[feature.stream], row, aggregate(feature)));
             meaning.features.push(means);
             names.insert(&feature.name, means);
         }
@@ -125,10 +126,10 @@ fn expression(expr: &TypedExpr, names: &HashMap<&str, u64>) -> u64 {
 }
 
 /// What is computed of the rows, and over which time.
-fn aggregate(feature: &Feature, catalog: &Catalog) -> (&'static str, Span, u32, DataType) {
-    let counted = matches!(feature.aggregate, Aggregate::CountDistinct(_));
-    let exact = if counted { catalog.exact_values_max } else { 0 };
-    (feature.aggregate.name(), feature.span, exact, feature.data_type.clone())
+fn aggregate(feature: &Feature) -> impl std::fmt::Debug {
+    let aggregate = &feature.aggregate;
+    let limits = (aggregate.listed(), aggregate.values_max());
+    (aggregate.name(), feature.span, limits, feature.data_type.clone())
 }
 
 /// Of the text that shows a value: stable as long as the value's types are.

@@ -3,6 +3,7 @@
 //! In: a directory of YAML files and `ids.lock`. Out: a [`model::Catalog`], or every error with its
 //! place and remedy. Invariant: no I/O but reading files.
 
+mod aggregate;
 mod build;
 mod case;
 mod case_time;

@@ -13,6 +13,10 @@ use super::place::Place;
 use super::terms::Terms;
 use crate::clock::Zone;
 
+mod feature;
+
+pub use self::feature::{Aggregate, Feature, Span};
+
 /// How users are named. One type per store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -318,142 +322,6 @@ pub struct Derived {
     pub name: String,
     /// Its value.
     pub expr: TypedExpr,
-}
-
-/// The time a feature looks at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Span {
-    /// This many calendar days, which end `offset` days before the as-of day.
-    Days {
-        /// At least 1.
-        days: u32,
-        /// Whole days back.
-        offset: u32,
-    },
-    /// The as-of hop and those before it, this many in all.
-    Rolling {
-        /// At least 1.
-        hops: u32,
-    },
-    /// Everything.
-    Lifetime,
-}
-
-impl Span {
-    /// An age that only a lifetime reaches.
-    pub const PAST: i64 = i64::MAX;
-
-    /// Whether an event counts that lies this many days and hops before the as-of instant. Below 0
-    /// its day or hop has not begun.
-    pub fn contains(self, age_days: i64, age_hops: i64) -> bool {
-        match self {
-            Self::Days { days, offset } => {
-                (i64::from(offset)..i64::from(offset) + i64::from(days)).contains(&age_days)
-            }
-            Self::Rolling { hops } => (0..i64::from(hops)).contains(&age_hops),
-            Self::Lifetime => age_days >= 0,
-        }
-    }
-}
-
-/// A span as the rule language writes it: `30d`, `6h`, `lifetime`.
-impl std::fmt::Display for Span {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Days { days, offset: 0 } => write!(f, "{days}d"),
-            Self::Days { days, offset } => write!(f, "{days}d, {offset}d back"),
-            Self::Rolling { hops } if hops % 12 == 0 => write!(f, "{}h", hops / 12),
-            Self::Rolling { hops } => write!(f, "{}m", hops * 5),
-            Self::Lifetime => f.write_str("lifetime"),
-        }
-    }
-}
-
-/// What is aggregated.
-#[derive(Debug, Clone)]
-pub enum Aggregate {
-    /// `count()`
-    Count,
-    /// `sum(e)`: e is an integer or a decimal.
-    Sum(TypedExpr),
-    /// `min(e)`
-    Min(TypedExpr),
-    /// `max(e)`
-    Max(TypedExpr),
-    /// `first(e)`: the value with the least (event time, value).
-    First(TypedExpr),
-    /// `last(e)`: the value with the greatest (event time, value).
-    Last(TypedExpr),
-    /// `count(distinct e)`
-    CountDistinct(TypedExpr),
-    /// `first_time()`
-    FirstTime,
-    /// `last_time()`
-    LastTime,
-}
-
-impl Aggregate {
-    /// The value expression, for those that have one.
-    pub fn value(&self) -> Option<&TypedExpr> {
-        match self {
-            Self::Count | Self::FirstTime | Self::LastTime => None,
-            Self::Sum(e)
-            | Self::Min(e)
-            | Self::Max(e)
-            | Self::First(e)
-            | Self::Last(e)
-            | Self::CountDistinct(e) => Some(e),
-        }
-    }
-
-    /// The name used in the rule language.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Count => "count",
-            Self::Sum(_) => "sum",
-            Self::Min(_) => "min",
-            Self::Max(_) => "max",
-            Self::First(_) => "first",
-            Self::Last(_) => "last",
-            Self::CountDistinct(_) => "count_distinct",
-            Self::FirstTime => "first_time",
-            Self::LastTime => "last_time",
-        }
-    }
-
-    /// The Arrow type of the feature's column. `sum` of a decimal(p,s) is decimal(38,s).
-    pub fn data_type(&self, zone: &Zone) -> DataType {
-        match self {
-            Self::Count | Self::CountDistinct(_) => DataType::Int64,
-            Self::Sum(e) => match e.data_type {
-                DataType::Decimal128(_, scale) => DataType::Decimal128(38, scale),
-                _ => DataType::Int64,
-            },
-            Self::Min(e) | Self::Max(e) | Self::First(e) | Self::Last(e) => e.data_type.clone(),
-            Self::FirstTime | Self::LastTime => timestamp_type(zone),
-        }
-    }
-}
-
-/// A named aggregate over a span: one column of the wide state.
-#[derive(Debug, Clone)]
-pub struct Feature {
-    /// Unique among features, dimension columns and tags.
-    pub name: String,
-    /// For people.
-    pub doc: String,
-    /// Index into `Catalog::streams`.
-    pub stream: usize,
-    /// What is aggregated.
-    pub aggregate: Aggregate,
-    /// Only events for which this is true.
-    pub filter: Option<TypedExpr>,
-    /// The days looked at.
-    pub span: Span,
-    /// `aggregate.data_type(zone)`.
-    pub data_type: DataType,
-    /// Where its name stands.
-    pub place: Place,
 }
 
 /// What a dimension is looked up by.

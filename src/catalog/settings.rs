@@ -14,6 +14,8 @@ use crate::clock::Zone;
 
 const DAY_MS: i64 = 86_400_000;
 const EXACT_VALUES_DEFAULT: u32 = 16_384;
+/// An estimate from fewer values says nothing.
+const EXACT_VALUES_MIN: u32 = 8;
 const EXACT_VALUES_MAX: u32 = 1_048_576;
 
 /// The keys of `catalog.yaml`.
@@ -82,11 +84,13 @@ impl Settings {
         }
         if let Some(max) = fields.text("exact_values_max", out) {
             match max.text.parse::<u32>() {
-                Ok(n) if (1..=EXACT_VALUES_MAX).contains(&n) => settings.exact_values_max = n,
+                Ok(n) if (EXACT_VALUES_MIN..=EXACT_VALUES_MAX).contains(&n) => {
+                    settings.exact_values_max = n
+                }
                 _ => out.error(
                     max.place,
                     format!("exact_values_max cannot be `{}`", max.text),
-                    format!("write a whole number from 1 to {EXACT_VALUES_MAX}"),
+                    format!("write a whole number from {EXACT_VALUES_MIN} to {EXACT_VALUES_MAX}"),
                 ),
             }
         }

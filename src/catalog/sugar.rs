@@ -240,6 +240,7 @@ fn number(of: &SqlText, data_type: &DataType, out: &mut Diagnostics) -> Option<S
     let remedy = match data_type {
         DataType::Timestamp(..) => "use `recency` for how long ago something was".to_owned(),
         DataType::Utf8 => format!("use `map` for text, or CAST({} AS int)", of.sql()),
+        DataType::List(_) => format!("`array_length({})` is how many it has", of.sql()),
         _ => "give a number".to_owned(),
     };
     out.error(of.whole(), format!("this must be a number, it is {}", words(data_type)), remedy);
@@ -341,7 +342,11 @@ fn key_literal(
         t if t.is_integer() => text.parse::<i64>().ok().map(|n| n.to_string()),
         other => {
             let message = format!("a map cannot be of {}", words(other));
-            out.error(of.whole(), message, "use `bands`, or CAST it to int or text");
+            let remedy = match other {
+                DataType::List(_) => format!("use its first value, {}[1]", of.sql()),
+                _ => "use `bands`, or CAST it to int or text".to_owned(),
+            };
+            out.error(of.whole(), message, remedy);
             return None;
         }
     };

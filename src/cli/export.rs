@@ -4,7 +4,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanBuilder, RecordBatch, StringBuilder, UInt64Builder};
+use arrow::array::{
+    Array, ArrayRef, BooleanBuilder, RecordBatch, StringArray, StringBuilder, UInt64Builder,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use clap::Args;
 use parquet::arrow::ArrowWriter;
@@ -246,7 +248,7 @@ impl Sink {
         let path = path.to_owned();
         if kind == "csv" {
             let writer = arrow::csv::WriterBuilder::new().with_header(true).build(file);
-            return Ok(Self::Csv(Box::new(writer), schema, path));
+            return Ok(Self::Csv(Box::new(writer), with_lists_as_text(&schema), path));
         }
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
         let writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties))
@@ -262,6 +264,7 @@ impl Sink {
                 writer.write(&batch).map_err(|e| failed(path, &e))
             }
             Self::Csv(writer, schema, path) => {
+                let columns = columns.iter().map(list_as_text).collect();
                 let batch =
                     RecordBatch::try_new(Arc::clone(schema), columns).map_err(Failure::failed)?;
                 writer.write(&batch).map_err(|e| failed(path, &e))
@@ -276,6 +279,25 @@ impl Sink {
             }
             Self::Csv(..) => Ok(()),
         }
+    }
+}
+
+/// CSV has no lists: they are JSON texts.
+fn with_lists_as_text(schema: &SchemaRef) -> SchemaRef {
+    let field = |field: &Arc<Field>| match field.data_type() {
+        DataType::List(_) => Arc::new(Field::new(field.name(), DataType::Utf8, true)),
+        _ => Arc::clone(field),
+    };
+    Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>()))
+}
+
+fn list_as_text(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::List(_) => {
+            let text = |row| OpenValue::at(column, row).map(|list| list.label());
+            Arc::new((0..column.len()).map(text).collect::<StringArray>())
+        }
+        _ => Arc::clone(column),
     }
 }
 

@@ -77,11 +77,7 @@ fn input(name: &str, catalog: &Catalog) -> Input {
 
 /// A feature in one line, as its file says it.
 pub(super) fn definition(feature: &Feature, catalog: &Catalog) -> String {
-    let value = feature.aggregate.value().map(|e| one_line(&e.sql)).unwrap_or_default();
-    let call = match feature.aggregate.name() {
-        "count_distinct" => format!("count(distinct {value})"),
-        name => format!("{name}({value})"),
-    };
+    let call = one_line(&feature.aggregate.call());
     let filter = feature.filter.as_ref().map(|f| format!(" where {}", one_line(&f.sql)));
     let span = feature.span;
     let stream = &catalog.streams[feature.stream].name;

@@ -9,7 +9,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
+use arrow::datatypes::DataType;
 use jiff::Timestamp;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
 
 use super::EngineError;
@@ -391,6 +393,12 @@ fn same(domain: &Domain, expected: &Option<String>, got: &Option<String>, zone: 
         return true;
     }
     let Domain::Open(data_type) = domain else { return false };
+    if let DataType::List(item) = data_type {
+        let of = Domain::Open(item.data_type().clone());
+        let (Some(expected), Some(got)) = (items(expected), items(got)) else { return false };
+        let same = |(a, b): (&Option<String>, &Option<String>)| same(&of, a, b, zone);
+        return expected.len() == got.len() && expected.iter().zip(&got).all(same);
+    }
     let plain = |text: &str| {
         let (text, sign) = text.strip_prefix('-').map_or((text, ""), |rest| (rest, "-"));
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -406,6 +414,17 @@ fn same(domain: &Domain, expected: &Option<String>, got: &Option<String>, zone: 
         return value(expected).is_some_and(|e| value(got) == Some(e));
     }
     data_type.is_numeric() && plain(expected) == plain(got)
+}
+
+/// The labels of a list's values.
+fn items(list: &str) -> Option<Vec<Option<String>>> {
+    let items: Vec<Box<RawValue>> = serde_json::from_str(list).ok()?;
+    let label = |raw: &RawValue| match serde_json::from_str::<Option<String>>(raw.get()) {
+        Ok(text) => text,
+        // A number keeps all its digits.
+        Err(_) => Some(raw.get().to_owned()),
+    };
+    Some(items.iter().map(|raw| label(raw)).collect())
 }
 
 /// A value as people read it: instants in the business timezone.

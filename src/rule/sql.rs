@@ -313,6 +313,14 @@ impl<'a> Compiler<'a> {
             }
             DataType::Timestamp(..) => self.timestamp.clone(),
             DataType::Decimal32(p, s) | DataType::Decimal64(p, s) => DataType::Decimal128(*p, *s),
+            DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+                match item.data_type() {
+                    DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => {
+                        return plan("a list of lists cannot be kept; flatten() it".to_owned());
+                    }
+                    item => DataType::new_list(self.kept_type(item)?, true),
+                }
+            }
             DataType::Null => return plan("this is always NULL".to_owned()),
             DataType::Decimal256(..) => {
                 return plan("this decimal needs more than 38 digits; CAST its parts".to_owned());

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::model::{Catalog, Strategy, Tag};
+use crate::catalog::model::{Aggregate, Catalog, Strategy, Tag};
 use crate::clock::{earlier, show_instant};
 use crate::dimension::{CacheOptions, Dimensions, Now, SpecError};
 use crate::engine::ruleset::Ruleset;
@@ -19,7 +19,8 @@ use crate::rule::closed::ClosedBatch;
 use crate::rule::{AsOf, Plan, PlanError, TagBatch};
 use crate::shard::compute::add_dimension_columns;
 use crate::store::{Bytes, ClockMode, Epoch, Store, StoreError, Uid, UidError, UidKey};
-use crate::user::features::{Due, FeatureBatch};
+use crate::user::features::{Due, FeatureBatch, estimated};
+use crate::user::sample::relative_error;
 use crate::user::snapshot::{Head, decode_tags};
 use crate::user::state::UserState;
 use crate::user::texts::Texts;
@@ -502,6 +503,22 @@ impl Reader {
         notes.extend(self.partly(user).map(|(name, rows_max)| {
             format!("stream {name}: partly: features see {rows_max} of more rows (rows_max)")
         }));
+        let (layout, texts) = (&self.ruleset.layout, user.texts.view());
+        for (feature, kept) in estimated(&user.state, layout, evaluation.as_of, &texts) {
+            let feature = &self.ruleset.catalog.features[feature];
+            let name = &feature.name;
+            notes.push(match feature.aggregate {
+                Aggregate::CountDistinct(..) => format!(
+                    "{name}: estimated: more than {kept} distinct values; relative standard error \
+                     {:.1} %",
+                    100.0 * relative_error(kept)
+                ),
+                _ => format!(
+                    "{name}: estimated: more than {kept} distinct values, of which a sample of \
+                     {kept} is ranked; a value outside of it may weigh more"
+                ),
+            });
+        }
         if let Some(day) = user.state.settled().and_then(|s| s.ids_forgotten_until) {
             let until = OpenValue::Date(day).label();
             notes.push(format!(

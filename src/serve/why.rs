@@ -291,9 +291,10 @@ impl View<'_> {
             let shown = if hidden { value.map(|_| MASKED.to_owned()) } else { value };
             let mut input = of("feature", shown, definition(stream, feature));
             input.events = self.events(at, hidden);
-            if !hidden {
+            // A list has no neighbours to be searched.
+            if !hidden && feature.aggregate.listed().is_none() {
                 let counts =
-                    matches!(feature.aggregate, Aggregate::Count | Aggregate::CountDistinct(_));
+                    matches!(feature.aggregate, Aggregate::Count | Aggregate::CountDistinct(..));
                 let past = matches!(feature.aggregate, Aggregate::FirstTime | Aggregate::LastTime);
                 input.flips = self.flips(at, counts.then_some(0), past);
                 if counts || matches!(feature.aggregate, Aggregate::Sum(_)) {
@@ -399,11 +400,13 @@ impl View<'_> {
             span.contains(i64::from(as_of.day) - i64::from(row_day(row[1])), age_hops)
         };
         let value = partial.value.map(|v| &stream.values[v]);
+        let weight = partial.weight.map(|w| &stream.values[w]);
         let counts = |row: &[u64]| {
             row_stream(row[0]) == usize::from(stream.stream)
                 && within(row)
                 && partial.filter.is_none_or(|f| flag_set(row, stream.filters[f].flag))
                 && value.is_none_or(|v| !flag_set(row, v.null_flag))
+                && weight.is_none_or(|w| !flag_set(row, w.null_flag))
         };
         let mut rows: Vec<&[u64]> =
             self.user.state.rows(&ruleset.layout).filter(|row| counts(row)).collect();
@@ -433,11 +436,7 @@ impl View<'_> {
 
 /// `sum(amount) of consume where family = 'gift' in the last 30 days`.
 fn definition(stream: &Stream, feature: &Feature) -> String {
-    let value = feature.aggregate.value().map_or("", |v| v.sql.as_str());
-    let call = match &feature.aggregate {
-        Aggregate::CountDistinct(_) => format!("count(distinct {value})"),
-        other => format!("{}({value})", other.name()),
-    };
+    let call = feature.aggregate.call();
     let filter = feature.filter.as_ref().map(|f| format!(" where {}", f.sql)).unwrap_or_default();
     let span = match feature.span {
         Span::Lifetime => "ever".to_owned(),
@@ -452,7 +451,9 @@ fn definition(stream: &Stream, feature: &Feature) -> String {
 /// Whether a feature is made from a masked column, be it through derived ones.
 fn is_masked(stream: &Stream, feature: &Feature) -> bool {
     let reads = |expr: &TypedExpr| expr.columns.iter().any(|c| is_masked_column(stream, c));
-    feature.aggregate.value().is_some_and(reads) || feature.filter.as_ref().is_some_and(reads)
+    let aggregate = &feature.aggregate;
+    let parts = [aggregate.value(), aggregate.weight(), feature.filter.as_ref()];
+    parts.into_iter().flatten().any(reads)
 }
 
 fn is_masked_column(stream: &Stream, name: &str) -> bool {

@@ -155,6 +155,10 @@ pub enum PartialKind {
     FirstTime,
     /// Greatest event time.
     LastTime,
+    /// Each distinct value's weight.
+    Tally,
+    /// This many values with the greatest (event time, value).
+    Recent(u8),
 }
 
 impl PartialKind {
@@ -166,9 +170,11 @@ impl PartialKind {
             Aggregate::Max(_) => Self::Max,
             Aggregate::First(_) => Self::First,
             Aggregate::Last(_) => Self::Last,
-            Aggregate::CountDistinct(_) => Self::CountDistinct,
+            Aggregate::CountDistinct(..) => Self::CountDistinct,
             Aggregate::FirstTime => Self::FirstTime,
             Aggregate::LastTime => Self::LastTime,
+            Aggregate::Mode { .. } | Aggregate::TopK { .. } => Self::Tally,
+            Aggregate::Recent { n, .. } => Self::Recent(*n),
         }
     }
 }
@@ -180,8 +186,12 @@ pub struct Partial {
     pub kind: PartialKind,
     /// Index into [`StreamLayout::values`].
     pub value: Option<usize>,
+    /// Index into [`StreamLayout::values`] of what an event weighs.
+    pub weight: Option<usize>,
     /// Index into [`StreamLayout::filters`].
     pub filter: Option<usize>,
+    /// Distinct values that are kept; of more, a sample: see [`crate::user::sample`].
+    pub values_max: usize,
     /// (feature index in the catalogue, its span).
     pub features: Vec<(usize, Span)>,
     /// Whether a feature over everything needs it.
@@ -269,8 +279,8 @@ pub struct StateLayout {
     pub streams: Vec<StreamLayout>,
     /// Tiles older than this many days are rolled up.
     pub horizon_days: u32,
-    /// Number of features.
-    pub features: usize,
+    /// By feature: how many values its list has at most; `None`: it is no list.
+    pub listed: Vec<Option<u8>>,
     /// Whether a stream's rows are those of a table that changes.
     pub has_changelog: bool,
 }
@@ -329,7 +339,8 @@ impl StateLayout {
         let horizon_days =
             longest.max().unwrap_or(0) + u32::try_from(lateness_days).unwrap_or(u32::MAX / 2);
         let has_changelog = catalog.streams.iter().any(|s| s.changelog.is_some());
-        Ok(Self { streams, horizon_days, features: catalog.features.len(), has_changelog })
+        let listed = catalog.features.iter().map(|f| f.aggregate.listed()).collect();
+        Ok(Self { streams, horizon_days, listed, has_changelog })
     }
 }
 
@@ -446,21 +457,29 @@ impl StreamLayout {
             let hashed = want.hashed(all().all(|v| as_hash(&v)));
             all().find(|v| as_hash(v) == hashed).or_else(|| all().next()).map(|(at, _)| at)
         });
+        let weight = want.aggregate.weight();
+        let weight = weight.and_then(|w| self.values.iter().position(|v| v.expr.sql == w.sql));
+        let values_max = want.aggregate.values_max();
         let filter = want.flag().and_then(|(sql, since)| {
             self.filters.iter().position(|have| have.expr.sql == sql && have.since == since)
         });
-        let found = self
-            .partials
-            .iter()
-            .position(|p| p.kind == kind && p.value == value && p.filter == filter);
-        let at = found.unwrap_or_else(|| {
-            let value_print = value.map(|v| self.values[v].fingerprint);
+        let same = |p: &Partial| {
+            p.kind == kind && p.value == value && p.weight == weight && p.filter == filter
+        };
+        let at = self.partials.iter().position(same).unwrap_or_else(|| {
+            let print = |v: Option<usize>| v.map(|v| self.values[v].fingerprint);
+            let (value_print, weight_print) = (print(value), print(weight));
             let filter_print = filter.map(|f| self.filters[f].fingerprint);
-            let what = format!("{rows}|{kind:?}|{value_print:?}|{filter_print:?}");
+            let mut what = format!("{rows}|{kind:?}|{value_print:?}|{filter_print:?}");
+            if weight.is_some() || values_max.is_some() {
+                what.push_str(&format!("|{weight_print:?}|{values_max:?}"));
+            }
             self.partials.push(Partial {
                 kind,
                 value,
+                weight,
                 filter,
+                values_max: values_max.map_or(0, |max| usize::try_from(max).unwrap_or(usize::MAX)),
                 features: Vec::new(),
                 lifetime: false,
                 fingerprint: hash64(what.as_bytes()),

@@ -76,7 +76,15 @@ pub fn origin(
     let value = aggregate.value().map(|v| meaning(stream, v)).unwrap_or_default();
     let filter = filter.map(|f| meaning(stream, f)).unwrap_or_default();
     let ever = span == Span::Lifetime;
-    let text = format!("{}|{}|{value}|{filter}|{ever}", rows(stream), aggregate.name());
+    let mut text = format!("{}|{}|{value}|{filter}|{ever}", rows(stream), aggregate.name());
+    let weight = aggregate.weight().map(|w| meaning(stream, w)).unwrap_or_default();
+    let values_max = aggregate.values_max();
+    if values_max.is_some() {
+        text.push_str(&format!("|{weight}|{values_max:?}"));
+    }
+    if let Aggregate::Recent { n, .. } = aggregate {
+        text.push_str(&format!("|{n}"));
+    }
     hash64(text.as_bytes())
 }
 

@@ -8,6 +8,8 @@ pub mod features;
 pub mod layout;
 pub mod lineage;
 mod program;
+pub mod ranked;
+pub mod sample;
 pub mod settled;
 pub mod snapshot;
 pub mod state;

@@ -30,6 +30,8 @@ pub(super) enum Op {
     LastTime,
     /// Index of the set.
     Distinct(usize),
+    /// Values that are ranked by weight or by time, user by user; index of the tiles' entries.
+    Ranked(usize),
 }
 
 /// One partial's step for one row.
@@ -41,6 +43,8 @@ pub(super) struct Step {
     /// First and last values: how far behind the cell of the time that of the key is.
     pub(super) key_cells: usize,
     pub(super) value: Access,
+    /// What an event weighs, and whether that is unsigned; no weight: 1.
+    pub(super) weight: Option<(Access, bool)>,
 }
 
 /// Where a step's value stands in the row.
@@ -75,6 +79,8 @@ pub(super) struct PartialProgram {
     /// First cell and number of cells; first and last values have as many again for their keys.
     pub(super) first_cell: usize,
     pub(super) cells: usize,
+    /// Distinct values that are kept.
+    pub(super) values_max: usize,
     /// Distinct values whose spans all end today: a value counts in its youngest bucket only, and
     /// cells add up. Otherwise there is a cell for each output.
     pub(super) nested: bool,
@@ -127,6 +133,7 @@ impl Unit {
 pub(super) struct Sizes {
     pub(super) cells: usize,
     pub(super) sets: usize,
+    pub(super) ranked: usize,
 }
 
 /// Ages at which a partial's features begin and end, ascending.
@@ -221,20 +228,24 @@ impl StreamProgram {
         let nested = outputs.iter().all(|o| o.buckets.start == 0);
         let cells = if partial.kind == PartialKind::CountDistinct && !nested {
             outputs.len()
+        } else if matches!(partial.kind, PartialKind::Tally | PartialKind::Recent(_)) {
+            0
         } else {
             own.ranges()
         };
         let (first_cell, table) = (sizes.cells, self.cell_of.len());
         self.cell_of.extend(stream.ages.iter().map(|age| {
-            let range = own.range_of(*age).map(|r| r.min(cells - 1) + first_cell);
+            let range = own.range_of(*age).map(|r| r.min(cells.saturating_sub(1)) + first_cell);
             range.and_then(|c| u32::try_from(c).ok()).unwrap_or(NO_CELL)
         }));
         let is_pair = matches!(partial.kind, PartialKind::First | PartialKind::Last);
         sizes.cells += if is_pair { 2 * cells } else { cells };
         let value = partial.value.map(|v| &layout.values[v]);
-        let op = op_of(partial.kind, value, &mut sizes.sets);
+        let op = op_of(partial.kind, value, sizes);
         let access = value.map(access_of).unwrap_or_default();
-        let step = Step { op, table, key_cells: cells, value: access };
+        let weight = partial.weight.map(|w| &layout.values[w]);
+        let weight = weight.map(|w| (access_of(w), w.kind == ValueKind::U64));
+        let step = Step { op, table, key_cells: cells, value: access, weight };
         match op {
             _ if outputs.is_empty() => {}
             Op::Sum { unsigned } => add_new(&mut self.summed, (access, unsigned)),
@@ -242,9 +253,18 @@ impl StreamProgram {
             _ => {}
         }
         let (kind, value, filter) = (partial.kind, value.map(|v| v.kind), partial.filter);
-        let partial =
-            PartialProgram { step, filter, kind, value, first_cell, cells, nested, outputs };
-        self.partials.push(partial);
+        let values_max = partial.values_max;
+        self.partials.push(PartialProgram {
+            step,
+            filter,
+            kind,
+            value,
+            first_cell,
+            cells,
+            values_max,
+            nested,
+            outputs,
+        });
     }
 }
 
@@ -254,7 +274,7 @@ fn add_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
     }
 }
 
-fn op_of(kind: PartialKind, value: Option<&Value>, sets: &mut usize) -> Op {
+fn op_of(kind: PartialKind, value: Option<&Value>, sizes: &mut Sizes) -> Op {
     let value_kind = value.map_or(ValueKind::Int, |v| v.kind);
     match kind {
         PartialKind::Count => Op::Count,
@@ -266,8 +286,12 @@ fn op_of(kind: PartialKind, value: Option<&Value>, sets: &mut usize) -> Op {
         PartialKind::FirstTime => Op::FirstTime,
         PartialKind::LastTime => Op::LastTime,
         PartialKind::CountDistinct => {
-            *sets += 1;
-            Op::Distinct(*sets - 1)
+            sizes.sets += 1;
+            Op::Distinct(sizes.sets - 1)
+        }
+        PartialKind::Tally | PartialKind::Recent(_) => {
+            sizes.ranked += 1;
+            Op::Ranked(sizes.ranked - 1)
         }
     }
 }

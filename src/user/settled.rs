@@ -7,9 +7,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::layout::{
-    Partial, PartialKind, StateLayout, StreamLayout, ValueKind, flag_set, low32, row_time,
+    Partial, PartialKind, StateLayout, StreamLayout, Value, ValueKind, flag_set, low32, row_time,
     value_word,
 };
+use super::ranked::newest_first;
+use super::sample::{self, hash_of};
 use super::texts::TextsView;
 use crate::clock::{Day, Hop, hop_of};
 use crate::rule::AsOf;
@@ -21,6 +23,10 @@ pub enum Cell {
     Number(i128),
     /// Distinct values, sorted.
     Set(Vec<u64>),
+    /// Distinct values with their weights, sorted.
+    Tally(Vec<(u64, i128)>),
+    /// Event times and values, newest first.
+    Recent(Vec<(i64, u64)>),
 }
 
 /// The time that a tile is about. The order is that of tiles within a stream.
@@ -69,7 +75,7 @@ impl Cell {
     /// What one row gives a partial; `None` where the filter is not true or the value is NULL.
     ///
     /// Count: 1. Sum: the value. Min, max: the order key. First, last: time in the upper, order key
-    /// in the lower 64 bits. First and last time: the time.
+    /// in the lower 64 bits. First and last time: the time. Others: the value as rows hold it.
     pub fn of(row: &[u64], stream: &StreamLayout, partial: &Partial) -> Option<Self> {
         if partial.filter.is_some_and(|f| !flag_set(row, stream.filters[f].flag)) {
             return None;
@@ -81,16 +87,18 @@ impl Cell {
                 _ => time,
             }));
         };
-        if flag_set(row, value.null_flag) {
+        let weight = partial.weight.map(|w| &stream.values[w]);
+        if flag_set(row, value.null_flag) || weight.is_some_and(|w| flag_set(row, w.null_flag)) {
             return None;
         }
         let word = value_word(row, value);
         let key = i128::from(value.kind.order_key(word));
         Some(match partial.kind {
-            PartialKind::Sum if value.kind == ValueKind::U64 => Self::Number(i128::from(word)),
-            PartialKind::Sum => Self::Number(i128::from(word.cast_signed())),
+            PartialKind::Sum => Self::Number(number(row, value)),
             PartialKind::First | PartialKind::Last => Self::Number(time << 64 | key),
             PartialKind::CountDistinct => Self::Set(vec![word]),
+            PartialKind::Tally => Self::Tally(vec![(word, weight.map_or(1, |w| number(row, w)))]),
+            PartialKind::Recent(_) => Self::Recent(vec![(row_time(row[0]), word)]),
             _ => Self::Number(key),
         })
     }
@@ -103,31 +111,89 @@ impl Cell {
         stream: &StreamLayout,
         texts: &TextsView<'_>,
     ) {
-        match (self, other) {
+        match (&mut *self, other) {
             (Self::Number(have), Self::Number(new)) => {
                 let text = partial.value.is_some_and(|v| stream.values[v].kind == ValueKind::Text);
                 *have = merge_numbers(partial.kind, text, *have, new, texts);
             }
-            (Self::Set(have), Self::Set(new)) => unite(have, new),
-            // One partial has one kind of cell; a snapshot that mixes them is refused on load.
-            (Self::Number(_), Self::Set(_)) | (Self::Set(_), Self::Number(_)) => {}
+            (Self::Set(have), Self::Set(new)) => {
+                union(have, new, |word| *word, |_, _| {});
+                self.trim(2 * partial.values_max, partial, stream, texts);
+            }
+            (Self::Tally(have), Self::Tally(new)) => {
+                union(have, new, |(word, _)| *word, |have, new| have.1 += new.1);
+                self.trim(2 * partial.values_max, partial, stream, texts);
+            }
+            (Self::Recent(have), Self::Recent(new)) => {
+                let kind = kind_of(partial, stream);
+                have.extend(new);
+                have.sort_by(|a, b| newest_first(kind, *a, *b, texts));
+                if let PartialKind::Recent(n) = partial.kind {
+                    have.truncate(usize::from(n));
+                }
+            }
+            // One partial has one kind of cell.
+            (Self::Number(_) | Self::Set(_) | Self::Tally(_) | Self::Recent(_), _) => {}
+        }
+    }
+
+    /// Where there are more than `over` distinct values, leaves a sample: see [`crate::user::sample`].
+    pub fn trim(
+        &mut self,
+        over: usize,
+        partial: &Partial,
+        stream: &StreamLayout,
+        texts: &TextsView<'_>,
+    ) {
+        let kind = kind_of(partial, stream);
+        let keep = partial.values_max + 1;
+        match self {
+            Self::Set(words) if words.len() > over.max(keep) => {
+                sample::trim(words, keep, |word| hash_of(kind, *word, texts));
+                words.sort_unstable();
+            }
+            Self::Tally(totals) if totals.len() > over.max(keep) => {
+                sample::trim(totals, keep, |(word, _)| hash_of(kind, *word, texts));
+                totals.sort_unstable_by_key(|(word, _)| *word);
+            }
+            _ => {}
         }
     }
 }
 
-/// Adds sorted values to sorted values.
-fn unite(have: &mut Vec<u64>, new: Vec<u64>) {
+/// What a partial's values are.
+fn kind_of(partial: &Partial, stream: &StreamLayout) -> ValueKind {
+    partial.value.map_or(ValueKind::Int, |v| stream.values[v].kind)
+}
+
+/// A row's value of a number.
+fn number(row: &[u64], value: &Value) -> i128 {
+    let word = value_word(row, value);
+    if value.kind == ValueKind::U64 { i128::from(word) } else { i128::from(word.cast_signed()) }
+}
+
+/// Merges entries into others, both sorted by `key` without repeats.
+fn union<T>(have: &mut Vec<T>, mut new: Vec<T>, key: impl Fn(&T) -> u64, add: impl Fn(&mut T, &T)) {
     // A row that is settled brings one: sorting all for each made a hot user's window take seconds.
-    if let [value] = *new {
-        if let Err(at) = have.binary_search(&value) {
-            have.insert(at, value);
+    if new.len() == 1
+        && let Some(entry) = new.pop()
+    {
+        match have.binary_search_by_key(&key(&entry), &key) {
+            Ok(at) => add(&mut have[at], &entry),
+            Err(at) => have.insert(at, entry),
         }
         return;
     }
     have.extend(new);
     // A stable sort finds the two runs and merges them.
-    have.sort();
-    have.dedup();
+    have.sort_by_key(&key);
+    have.dedup_by(|later, first| {
+        let same = key(later) == key(first);
+        if same {
+            add(first, later);
+        }
+        same
+    });
 }
 
 /// Merges two numbers of a partial.
@@ -242,7 +308,18 @@ impl Settled {
                 }
             }
         }
+        self.trim(layout, texts);
         true
+    }
+
+    /// Leaves samples where tiles have too many distinct values. To be called after additions.
+    pub fn trim(&mut self, layout: &StateLayout, texts: &TextsView<'_>) {
+        for tile in &mut self.tiles {
+            let stream = &layout.streams[usize::from(tile.stream)];
+            for (at, cell) in &mut tile.cells {
+                cell.trim(0, &stream.partials[usize::from(*at)], stream, texts);
+            }
+        }
     }
 
     /// Notes that ids of days up to `day` are gone.
@@ -252,9 +329,14 @@ impl Settled {
 
     /// Memory behind this, without the struct itself.
     pub fn heap_bytes(&self) -> usize {
-        let cells = self.tiles.iter().flat_map(|t| &t.cells).map(|(_, cell)| match cell {
-            Cell::Number(_) => size_of::<(u16, Cell)>(),
-            Cell::Set(values) => size_of::<(u16, Cell)>() + values.capacity() * 8,
+        let cells = self.tiles.iter().flat_map(|t| &t.cells).map(|(_, cell)| {
+            let behind = match cell {
+                Cell::Number(_) => 0,
+                Cell::Set(values) => values.capacity() * size_of::<u64>(),
+                Cell::Tally(totals) => totals.capacity() * size_of::<(u64, i128)>(),
+                Cell::Recent(values) => values.capacity() * size_of::<(i64, u64)>(),
+            };
+            size_of::<(u16, Cell)>() + behind
         });
         self.tiles.capacity() * size_of::<Tile>() + cells.sum::<usize>()
     }

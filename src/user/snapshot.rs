@@ -87,6 +87,8 @@ type TileRecord = (u8, Period, Vec<(u16, CellRecord)>);
 enum CellRecord {
     Number(i128),
     Set(Vec<u64>),
+    Tally(Vec<(u64, i128)>),
+    Recent(Vec<(i64, u64)>),
 }
 
 /// A profile without its state: what readers of tags need.
@@ -334,17 +336,53 @@ fn encode_tile(tile: &Tile, layout: &StateLayout, local: &mut Local) -> TileReco
     let stream = &layout.streams[usize::from(tile.stream)];
     let cells = tile.cells.iter().map(|(at, cell)| {
         let text = is_text(stream, usize::from(*at));
+        let mut word = |w: u64| if text { remap(w, |c| local.index(c)) } else { w };
         let cell = match cell {
+            Cell::Set(words) => CellRecord::Set(words.iter().map(|w| word(*w)).collect()),
+            Cell::Tally(totals) => {
+                CellRecord::Tally(totals.iter().map(|(w, weight)| (word(*w), *weight)).collect())
+            }
+            Cell::Recent(values) => {
+                CellRecord::Recent(values.iter().map(|(time, w)| (*time, word(*w))).collect())
+            }
             Cell::Number(n) if text => CellRecord::Number(retext(*n, |c| local.index(c))),
             Cell::Number(n) => CellRecord::Number(*n),
-            Cell::Set(codes) if text => {
-                CellRecord::Set(codes.iter().map(|c| remap(*c, |c| local.index(c))).collect())
-            }
-            Cell::Set(values) => CellRecord::Set(values.clone()),
         };
         (*at, cell)
     });
     (tile.stream, tile.period, cells.collect())
+}
+
+/// A cell whose texts have codes of this process.
+fn decode_cell(
+    cell: CellRecord,
+    text: bool,
+    code: &impl Fn(u64) -> Result<u32, SnapshotError>,
+) -> Result<Cell, SnapshotError> {
+    let word = |w: u64| if text { code(w).map(u64::from) } else { Ok(w) };
+    Ok(match cell {
+        CellRecord::Number(n) if text => {
+            let index = u64::from(text_code(n));
+            Cell::Number((n >> 64 << 64) | i128::from(code(index)?))
+        }
+        CellRecord::Number(n) => Cell::Number(n),
+        CellRecord::Set(words) => {
+            let words = words.into_iter().map(word);
+            let mut words = words.collect::<Result<Vec<_>, _>>()?;
+            words.sort_unstable();
+            Cell::Set(words)
+        }
+        CellRecord::Tally(totals) => {
+            let totals = totals.into_iter().map(|(w, weight)| Ok((word(w)?, weight)));
+            let mut totals = totals.collect::<Result<Vec<_>, SnapshotError>>()?;
+            totals.sort_unstable_by_key(|(word, _)| *word);
+            Cell::Tally(totals)
+        }
+        CellRecord::Recent(values) => {
+            let values = values.into_iter().map(|(time, w)| Ok((time, word(w)?)));
+            Cell::Recent(values.collect::<Result<Vec<_>, SnapshotError>>()?)
+        }
+    })
 }
 
 fn is_text(stream: &StreamLayout, partial: usize) -> bool {
@@ -435,22 +473,7 @@ impl TagsOnly<'_> {
                     continue;
                 };
                 let text = is_text(&layout.streams[to], partial);
-                let cell = match cell {
-                    CellRecord::Number(n) if text => {
-                        let index = u64::from(text_code(n));
-                        Cell::Number((n >> 64 << 64) | i128::from(code(index)?))
-                    }
-                    CellRecord::Number(n) => Cell::Number(n),
-                    CellRecord::Set(v) if text => {
-                        let mut codes = v
-                            .into_iter()
-                            .map(|i| code(i).map(u64::from))
-                            .collect::<Result<Vec<_>, _>>()?;
-                        codes.sort_unstable();
-                        Cell::Set(codes)
-                    }
-                    CellRecord::Set(v) => Cell::Set(v),
-                };
+                let cell = decode_cell(cell, text, code)?;
                 kept.push((u16::try_from(partial).unwrap_or(u16::MAX), cell));
             }
             kept.sort_by_key(|c| c.0);

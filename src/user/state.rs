@@ -305,6 +305,7 @@ impl UserState {
                 None => kept.extend_from_slice(row),
             }
         }
+        settled.trim(layout, texts);
         self.settled = Some(settled);
         self.replace_rows(kept, layout);
         true

@@ -26,7 +26,7 @@ pub(super) struct Wanted<'a> {
 
 impl Wanted<'_> {
     fn is_counted(&self) -> bool {
-        matches!(self.aggregate, Aggregate::CountDistinct(_))
+        matches!(self.aggregate, Aggregate::CountDistinct(..))
     }
 
     /// Whether its value, if it is a text, is kept as a hash. `only_counted`: nobody needs the text.
@@ -67,6 +67,9 @@ pub(super) fn wanted<'a>(catalog: &'a Catalog, at: usize, lineage: &'a Lineage) 
 pub(super) fn values<'a>(wanted: &[Wanted<'a>]) -> Result<Values<'a>, LayoutError> {
     let mut only_counted: BTreeMap<&str, bool> = BTreeMap::new();
     for want in wanted {
+        if let Some(weight) = want.aggregate.weight() {
+            only_counted.insert(&weight.sql, false);
+        }
         if let Some(value) = want.aggregate.value() {
             *only_counted.entry(&value.sql).or_insert(true) &=
                 want.is_counted() && want.hashed != Some(false);
@@ -74,13 +77,14 @@ pub(super) fn values<'a>(wanted: &[Wanted<'a>]) -> Result<Values<'a>, LayoutErro
     }
     let mut values = BTreeMap::new();
     for want in wanted {
-        let Some(value) = want.aggregate.value() else { continue };
-        let hashed = want.hashed(only_counted[value.sql.as_str()]);
-        let kind = ValueKind::of(&value.data_type, hashed).ok_or_else(|| LayoutError::Type {
-            feature: want.name.into(),
-            data_type: value.data_type.clone(),
-        })?;
-        values.insert((value.sql.as_str(), kind == ValueKind::Hash), (value, kind));
+        let value = want.aggregate.value().map(|v| (v, want.hashed(only_counted[v.sql.as_str()])));
+        let weight = want.aggregate.weight().map(|w| (w, false));
+        for (value, hashed) in value.into_iter().chain(weight) {
+            let kind = ValueKind::of(&value.data_type, hashed).ok_or_else(|| {
+                LayoutError::Type { feature: want.name.into(), data_type: value.data_type.clone() }
+            })?;
+            values.insert((value.sql.as_str(), kind == ValueKind::Hash), (value, kind));
+        }
     }
     Ok(values)
 }

@@ -127,18 +127,27 @@ fn row_line(row: &[u64], stream: &StreamLayout, texts: &TextsView<'_>) -> String
 }
 
 fn cell_text(cell: &Cell, text: bool, texts: &TextsView<'_>) -> String {
+    let word = |word: u64| match text {
+        true => texts.get(low32(word)).to_owned(),
+        false => format!("{word:x}"),
+    };
     match cell {
         Cell::Number(n) if text => format!("{} {:?}", n >> 64, texts.get(text_code(*n))),
         Cell::Number(n) => n.to_string(),
-        Cell::Set(codes) if text => {
-            let mut values: Vec<&str> = codes.iter().map(|c| texts.get(low32(*c))).collect();
+        Cell::Set(words) => {
+            let mut values: Vec<String> = words.iter().map(|w| word(*w)).collect();
             values.sort_unstable();
             format!("{values:?}")
         }
-        Cell::Set(values) => {
-            let mut values = values.clone();
+        Cell::Tally(totals) => {
+            let shown = |(w, weight): &(u64, i128)| format!("{} {weight}", word(*w));
+            let mut values: Vec<String> = totals.iter().map(shown).collect();
             values.sort_unstable();
-            format!("{values:x?}")
+            format!("{values:?}")
+        }
+        Cell::Recent(values) => {
+            let shown = |(time, w): &(i64, u64)| format!("{time} {}", word(*w));
+            format!("{:?}", values.iter().map(shown).collect::<Vec<_>>())
         }
     }
 }

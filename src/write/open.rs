@@ -4,7 +4,10 @@
 //! values are equal; and back. The bytes are postcard over `Vec<Option<OpenValue>>`.
 //! Invariant: no I/O.
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, ListArray};
+use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type,
     TimestampMillisecondType, UInt64Type,
@@ -31,6 +34,8 @@ pub enum OpenValue {
     Timestamp(i64),
     /// A boolean.
     Bool(bool),
+    /// A list; `None`: NULL.
+    List(Vec<Option<OpenValue>>),
 }
 
 impl OpenValue {
@@ -61,6 +66,10 @@ impl OpenValue {
                 Self::Timestamp(array.as_primitive::<TimestampMillisecondType>().value(row))
             }
             DataType::Boolean => Self::Bool(array.as_boolean().value(row)),
+            DataType::List(_) => {
+                let items = array.as_list::<i32>().value(row);
+                Self::List((0..items.len()).map(|at| Self::at(&items, at)).collect())
+            }
             _ => return None,
         })
     }
@@ -79,7 +88,44 @@ impl OpenValue {
             Self::Timestamp(ms) => jiff::Timestamp::from_millisecond(*ms)
                 .map_or_else(|_| ms.to_string(), |t| t.to_string()),
             Self::Bool(v) => v.to_string(),
+            Self::List(items) => {
+                let json = |item: &Option<Self>| item.as_ref().map_or("null".into(), Self::json);
+                format!("[{}]", items.iter().map(json).collect::<Vec<_>>().join(","))
+            }
         }
+    }
+
+    /// As JSON: numbers keep all their digits.
+    fn json(&self) -> String {
+        let plain = match self {
+            Self::Float(bits) => f64::from_bits(*bits).is_finite(),
+            Self::Text(_) | Self::Date(_) | Self::Timestamp(_) => false,
+            _ => true,
+        };
+        let label = self.label();
+        if plain { label } else { serde_json::Value::String(label).to_string() }
+    }
+
+    /// As a value of a type; `None`: it is of another.
+    fn scalar(&self, data_type: &DataType) -> Option<ScalarValue> {
+        let scalar = match self {
+            Self::Int(v) => ScalarValue::Int64(Some(*v)),
+            Self::U64(v) => ScalarValue::UInt64(Some(*v)),
+            Self::Float(bits) => ScalarValue::Float64(Some(f64::from_bits(*bits))),
+            Self::Decimal(v, s) => ScalarValue::Decimal128(Some(*v), 38, *s),
+            Self::Text(v) => ScalarValue::Utf8(Some(v.clone())),
+            Self::Date(v) => ScalarValue::Date32(Some(*v)),
+            Self::Timestamp(v) => ScalarValue::TimestampMillisecond(Some(*v), Some("UTC".into())),
+            Self::Bool(v) => ScalarValue::Boolean(Some(*v)),
+            Self::List(items) => {
+                let DataType::List(item) = data_type else { return None };
+                let array = array(item.data_type(), items);
+                let offsets = OffsetBuffer::from_lengths([array.len()]);
+                let list = ListArray::try_new(Arc::clone(item), offsets, array, None).ok()?;
+                return Some(ScalarValue::List(Arc::new(list)));
+            }
+        };
+        scalar.cast_to(data_type).ok()
     }
 }
 
@@ -126,23 +172,8 @@ pub fn unpack(bytes: &[u8]) -> Vec<Option<OpenValue>> {
 
 /// An array of a tag's values; a value of another type (the rule changed since) is NULL.
 pub fn array(data_type: &DataType, values: &[Option<OpenValue>]) -> ArrayRef {
-    let scalar = |value: &Option<OpenValue>| {
-        let scalar = match value {
-            None => return ScalarValue::try_from(data_type).ok(),
-            Some(OpenValue::Int(v)) => ScalarValue::Int64(Some(*v)),
-            Some(OpenValue::U64(v)) => ScalarValue::UInt64(Some(*v)),
-            Some(OpenValue::Float(bits)) => ScalarValue::Float64(Some(f64::from_bits(*bits))),
-            Some(OpenValue::Decimal(v, s)) => ScalarValue::Decimal128(Some(*v), 38, *s),
-            Some(OpenValue::Text(v)) => ScalarValue::Utf8(Some(v.clone())),
-            Some(OpenValue::Date(v)) => ScalarValue::Date32(Some(*v)),
-            Some(OpenValue::Timestamp(v)) => {
-                ScalarValue::TimestampMillisecond(Some(*v), Some("UTC".into()))
-            }
-            Some(OpenValue::Bool(v)) => ScalarValue::Boolean(Some(*v)),
-        };
-        scalar.cast_to(data_type).ok()
-    };
     let null = || ScalarValue::try_from(data_type).unwrap_or(ScalarValue::Null);
+    let scalar = |value: &Option<OpenValue>| value.as_ref().and_then(|v| v.scalar(data_type));
     let scalars = values.iter().map(|v| scalar(v).unwrap_or_else(null));
     ScalarValue::iter_to_array(scalars)
         .unwrap_or_else(|_| arrow::array::new_null_array(data_type, values.len()))

@@ -70,6 +70,7 @@ impl Random {
             Kind::Bool => Val::Bool(self.one_in(2)),
             Kind::Date => Val::Date(EPOCH_MS / DAY_MS + self.upto(200)),
             Kind::Time => Val::Time(EPOCH_MS + self.upto(200 * DAY_MS)),
+            Kind::List => unreachable!("columns are no lists"),
         }
     }
 
@@ -142,9 +143,26 @@ impl Random {
     }
 
     fn group(&mut self, streams: usize) -> Group {
-        use Agg::{Count, Distinct, First, FirstTime, Last, LastTime, Max, Min, Sum};
-        let agg =
-            self.pick(&[Count, Sum, Sum, Min, Max, First, Last, Distinct, FirstTime, LastTime]);
+        use Agg::{Count, Distinct, First, FirstTime, Last, LastTime, Max, Min, Mode, Sum};
+        let k = self.pick(&[1, 2, 3, 5, 100]);
+        let agg = self.pick(&[
+            Count,
+            Sum,
+            Sum,
+            Min,
+            Max,
+            First,
+            Last,
+            Distinct,
+            FirstTime,
+            LastTime,
+            Mode,
+            Agg::Top(k),
+            Agg::Recent(k),
+        ]);
+        let weights = [RowExpr::N, RowExpr::M, RowExpr::U, RowExpr::Twice];
+        let weighed = matches!(agg, Mode | Agg::Top(_)) && self.one_in(2);
+        let by = weighed.then(|| self.pick(&weights));
         let value = match agg {
             Count | FirstTime | LastTime => None,
             Sum => Some(self.pick(&[RowExpr::N, RowExpr::M, RowExpr::U, RowExpr::Twice])),
@@ -174,7 +192,7 @@ impl Random {
         });
         let days = spans.iter().all(|s| matches!(s, Span::Days(_)));
         let offset = if days && self.one_in(3) { self.rng.random_range(1..=60) } else { 0 };
-        Group { stream: self.below(streams), agg, value, filter, spans, offset }
+        Group { stream: self.below(streams), agg, value, by, filter, spans, offset }
     }
 
     fn cuts(&mut self, kind: Kind) -> Vec<Cut> {
@@ -197,9 +215,12 @@ impl Random {
         let ages = (0..spec.features.len())
             .filter(|f| spec.features[*f].kind == Kind::Time)
             .map(Source::Age);
+        let lists = (0..spec.features.len()).filter(|f| spec.features[*f].kind == Kind::List);
+        let of_lists = lists.flat_map(|f| [Source::Length(f), Source::Head(f)]);
         let tags = (0..spec.tags.len()).map(Source::Tag);
         let all: Vec<Source> = features
             .chain(ages)
+            .chain(of_lists)
             .chain(tags)
             .filter(|s| kinds.contains(&spec.kind_of(*s)))
             .collect();
@@ -226,7 +247,7 @@ impl Random {
     }
 
     fn tag(&mut self, spec: &Spec) -> Option<(Body, Kind)> {
-        use Kind::{Bool, Date, Dec, Float, Int, Str, Time, U64};
+        use Kind::{Bool, Date, Dec, Float, Int, List, Str, Time, U64};
         let yes = self.one_in(2);
         Some(match self.below(8) {
             0 | 1 => {
@@ -264,7 +285,7 @@ impl Random {
                 if yes { (Body::Flag(cond), Bool) } else { (Body::YesNo(cond), Str) }
             }
             _ => {
-                let of = self.source(spec, &ANY_KIND)?;
+                let of = self.source(spec, &[&ANY_KIND[..], &[List]].concat())?;
                 (Body::Plain(of), spec.kind_of(of))
             }
         })
@@ -284,6 +305,7 @@ impl Random {
             zone: self.pick(&ZONES),
             string_uid: self.one_in(3),
             lateness_days: self.rng.random_range(0..=10),
+            exact_values_max: self.pick(&[8, 8, 9, 16_384]),
             streams: (0..streams).map(|_| stream(self)).collect(),
             groups: (0..groups).map(|_| self.group(streams)).collect(),
             features: Vec::new(),
@@ -301,6 +323,13 @@ impl Random {
             }
         }
         spec.closed = self.one_in(3).then(|| self.closed(&spec));
+        // What depends on all values is seen as it is.
+        for (at, feature) in spec.features.iter().enumerate() {
+            let agg = spec.groups[feature.group].agg;
+            if matches!(agg, Agg::Mode | Agg::Top(_) | Agg::Distinct) && self.one_in(3) {
+                spec.tags.push((Body::Plain(Source::Feature(at)), feature.kind));
+            }
+        }
         let feature = self.below(spec.features.len());
         spec.tags.push((Body::Plain(Source::Feature(feature)), spec.features[feature].kind));
         spec.valid = (0..spec.tags.len()).map(|_| self.validity(spec.zone)).collect();

@@ -40,6 +40,7 @@ fn columns(spec: &Spec, event: &Event, nulls: bool) -> Map<String, Value> {
             Some(Val::Bool(v)) => json!(v),
             Some(Val::Date(v)) => json!(date_text(*v)),
             Some(Val::Time(v)) => json!(v),
+            Some(Val::List(_)) => unreachable!("columns are no lists"),
         };
         row.insert(expr.sql().into(), value);
     }

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::tz::TimeZone;
 
 use crate::spec::{
-    Agg, Body, Cond, Cut, Feature, Kind, Op, RowExpr, Source, Span, Spec, Test, Val, date_text,
+    Agg, Body, Cond, Cut, Feature, Group, Kind, Op, RowExpr, Source, Span, Spec, Test, Val,
+    date_text,
 };
 
 /// One row of a stream.
@@ -292,10 +293,59 @@ impl<'a> Model<'a> {
             Agg::Last | Agg::Max => values.last().map(|v| v.1.clone()),
             Agg::Distinct => {
                 values.dedup_by(|a, b| compare(&a.1, &b.1).is_eq());
-                Some(Val::Int(i64::try_from(values.len()).unwrap()))
+                let values: Vec<&Val> = values.iter().map(|v| &v.1).collect();
+                Some(Val::Int(self.number_of(&values)))
+            }
+            Agg::Mode => self.heaviest(&events, group).into_iter().next(),
+            Agg::Top(k) => {
+                let mut values = self.heaviest(&events, group);
+                values.truncate(usize::from(k));
+                (!values.is_empty()).then_some(Val::List(values))
+            }
+            Agg::Recent(n) => {
+                values.sort_by(|a, b| b.0.cmp(&a.0).then(compare(&b.1, &a.1)));
+                values.truncate(usize::from(n));
+                let values: Vec<Val> = values.into_iter().map(|v| v.1).collect();
+                (!values.is_empty()).then_some(Val::List(values))
             }
             _ => sum(values.iter().map(|v| &v.1), expr.kind()),
         }
+    }
+
+    /// Distinct values: counted up to a limit, then estimated from as many least hashes.
+    fn number_of(&self, distinct: &[&Val]) -> i64 {
+        let limit = self.spec.exact_values_max;
+        if distinct.len() <= limit {
+            return i64::try_from(distinct.len()).unwrap();
+        }
+        let mut hashes: Vec<u64> = distinct.iter().map(|v| hash(v)).collect();
+        hashes.sort_unstable();
+        // (k - 1) / u, where u is the k-th least hash as a share of all 2^64.
+        let estimate = ((limit as u128 - 1) << 64) / (u128::from(hashes[limit - 1]) + 1);
+        i64::try_from(estimate.max(limit as u128 + 1)).unwrap()
+    }
+
+    /// Values by falling weight, equal ones by rising value. Of too many, those of least hashes.
+    fn heaviest(&self, events: &[&Event], group: &Group) -> Vec<Val> {
+        let mut weighed: Vec<(Val, i128)> = Vec::new();
+        for event in events {
+            let Some(value) = row_value(event, group.value.unwrap()) else { continue };
+            let weight = match group.by {
+                None => 1,
+                Some(by) => match row_value(event, by) {
+                    None => continue,
+                    Some(weight) => thousandths(&weight),
+                },
+            };
+            match weighed.iter_mut().find(|have| compare(&have.0, &value).is_eq()) {
+                Some(have) => have.1 += weight,
+                None => weighed.push((value, weight)),
+            }
+        }
+        weighed.sort_by_key(|(value, _)| hash(value));
+        weighed.truncate(self.spec.exact_values_max);
+        weighed.sort_by(|a, b| b.1.cmp(&a.1).then(compare(&a.0, &b.0)));
+        weighed.into_iter().map(|w| w.0).collect()
     }
 
     fn source(&self, user: usize, source: Source, now: At) -> Option<Val> {
@@ -305,6 +355,14 @@ impl<'a> Model<'a> {
                 let value = self.feature(user, self.spec.features[f], now)?;
                 Some(Val::Int(self.age(&value, now)))
             }
+            Source::Length(f) => match self.feature(user, self.spec.features[f], now)? {
+                Val::List(values) => Some(Val::U64(values.len() as u64)),
+                other => panic!("{other:?} is no list"),
+            },
+            Source::Head(f) => match self.feature(user, self.spec.features[f], now)? {
+                Val::List(values) => values.first().cloned(),
+                other => panic!("{other:?} is no list"),
+            },
             Source::Tag(t) => self.tag(user, t, now),
         }
     }
@@ -366,20 +424,51 @@ impl<'a> Model<'a> {
 
     /// A tag's label as tagloom shows it.
     pub fn label(&self, user: usize, tag: usize, now: At) -> Option<String> {
-        Some(match self.tag(user, tag, now)? {
-            Val::Int(v) => v.to_string(),
-            Val::U64(v) => v.to_string(),
-            Val::Dec(v) => {
-                let sign = if v < 0 { "-" } else { "" };
-                format!("{sign}{}.{:02}", v.abs() / 100, v.abs() % 100)
-            }
-            Val::Float(v) => v.to_string(),
-            Val::Str(v) => v,
-            Val::Bool(v) => v.to_string(),
-            Val::Date(v) => date_text(v),
-            Val::Time(v) => jiff::Timestamp::from_millisecond(v).unwrap().to_string(),
-        })
+        self.tag(user, tag, now).map(|value| label(&value))
     }
+}
+
+/// A value as tagloom shows it.
+fn label(value: &Val) -> String {
+    match value {
+        Val::Int(v) => v.to_string(),
+        Val::U64(v) => v.to_string(),
+        Val::Dec(v) => {
+            let sign = if *v < 0 { "-" } else { "" };
+            format!("{sign}{}.{:02}", v.abs() / 100, v.abs() % 100)
+        }
+        Val::Float(v) => v.to_string(),
+        Val::Str(v) => v.clone(),
+        Val::Bool(v) => v.to_string(),
+        Val::Date(v) => date_text(*v),
+        Val::Time(v) => jiff::Timestamp::from_millisecond(*v).unwrap().to_string(),
+        Val::List(values) => {
+            let json = |value: &Val| match value {
+                Val::Str(_) | Val::Date(_) | Val::Time(_) => {
+                    serde_json::Value::String(label(value)).to_string()
+                }
+                other => label(other),
+            };
+            format!("[{}]", values.iter().map(json).collect::<Vec<_>>().join(","))
+        }
+    }
+}
+
+/// A value's hash with a fixed seed: XXH3 of a text, MurmurHash3's finaliser of 64 bits.
+fn hash(value: &Val) -> u64 {
+    let bits = match value {
+        Val::Str(text) => return twox_hash::XxHash3_64::oneshot(text.as_bytes()),
+        Val::Int(v) | Val::Time(v) => v.cast_unsigned(),
+        Val::U64(v) => *v,
+        Val::Dec(v) => i64::try_from(*v).unwrap().cast_unsigned(),
+        Val::Float(v) => v.to_bits(),
+        Val::Bool(v) => u64::from(*v),
+        Val::Date(v) => u64::from(i32::try_from(*v).unwrap().cast_unsigned()),
+        Val::List(_) => panic!("lists are not aggregated"),
+    };
+    let a = (bits ^ bits >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let b = (a ^ a >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    b ^ b >> 33
 }
 
 /// Exact; a sum of whole numbers beyond 64 bits cannot be computed.

@@ -18,6 +18,7 @@ pub enum Val {
     Date(i64),
     /// Epoch milliseconds.
     Time(i64),
+    List(Vec<Val>),
 }
 
 /// The type of a value.
@@ -31,6 +32,7 @@ pub enum Kind {
     Bool,
     Date,
     Time,
+    List,
 }
 
 /// A row expression that features aggregate or filters look at.
@@ -152,6 +154,9 @@ pub enum Agg {
     Distinct,
     FirstTime,
     LastTime,
+    Mode,
+    Top(u8),
+    Recent(u8),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,6 +173,8 @@ pub struct Group {
     pub stream: usize,
     pub agg: Agg,
     pub value: Option<RowExpr>,
+    /// What an event weighs.
+    pub by: Option<RowExpr>,
     pub filter: Option<Cond<RowExpr>>,
     pub spans: Vec<Span>,
     /// Whole days back; 0 where a span is not of days.
@@ -180,6 +187,10 @@ pub enum Source {
     Feature(usize),
     /// `days_since` of a feature.
     Age(usize),
+    /// How many values a list has.
+    Length(usize),
+    /// The first value of a list.
+    Head(usize),
     Tag(usize),
 }
 
@@ -237,6 +248,7 @@ pub struct Spec {
     pub zone: &'static str,
     pub string_uid: bool,
     pub lateness_days: u32,
+    pub exact_values_max: usize,
     pub streams: Vec<Stream>,
     pub groups: Vec<Group>,
     /// The groups' features.
@@ -252,6 +264,7 @@ impl Group {
     pub fn kind(&self) -> Kind {
         match (self.agg, self.value) {
             (Agg::FirstTime | Agg::LastTime, _) => Kind::Time,
+            (Agg::Top(_) | Agg::Recent(_), _) => Kind::List,
             (Agg::Sum, Some(value)) if value.kind() == Kind::Dec => Kind::Dec,
             (Agg::Count | Agg::Distinct | Agg::Sum, _) | (_, None) => Kind::Int,
             (_, Some(value)) => value.kind(),
@@ -297,6 +310,7 @@ fn literal(value: &Val) -> String {
         Val::Bool(v) => v.to_string(),
         Val::Date(v) => format!("DATE '{}'", date_text(*v)),
         Val::Time(_) => unreachable!("instants are compared by their age"),
+        Val::List(_) => unreachable!("lists are not compared"),
     }
 }
 
@@ -344,6 +358,8 @@ impl Spec {
         match source {
             Source::Feature(f) => self.feature_name(f),
             Source::Age(f) => format!("days_since({})", self.feature_name(f)),
+            Source::Length(f) => format!("array_length({})", self.feature_name(f)),
+            Source::Head(f) => format!("{}[1]", self.feature_name(f)),
             Source::Tag(t) => format!("tag{t}"),
         }
     }
@@ -352,8 +368,16 @@ impl Spec {
         match source {
             Source::Feature(f) => self.features[f].kind,
             Source::Age(_) => Kind::Int,
+            Source::Length(_) => Kind::U64,
+            Source::Head(f) => self.item_kind(f),
             Source::Tag(t) => self.tags[t].1,
         }
+    }
+
+    /// The kind of a list's values.
+    pub fn item_kind(&self, feature: usize) -> Kind {
+        let group = &self.groups[self.features[feature].group];
+        group.value.map_or(Kind::Int, RowExpr::kind)
     }
 
     /// The longest span of days, offset included.
@@ -376,8 +400,9 @@ impl Spec {
             (
                 "catalog.yaml".into(),
                 format!(
-                    "name: generated\nuid: {uid}\ntimezone: {}\nallowed_lateness: {}d\n{closed}",
-                    self.zone, self.lateness_days
+                    "name: generated\nuid: {uid}\ntimezone: {}\nallowed_lateness: {}d\n\
+                     exact_values_max: {}\n{closed}",
+                    self.zone, self.lateness_days, self.exact_values_max
                 ),
             ),
             ("features/all.yaml".into(), self.groups_yaml()),
@@ -393,6 +418,7 @@ impl Spec {
         let mut yaml = String::new();
         for (at, group) in self.groups.iter().enumerate() {
             let value = group.value.map_or("", RowExpr::sql);
+            let by = group.by.map_or(String::new(), |w| format!(", by => {}", w.sql()));
             let call = match group.agg {
                 Agg::Count => "count()".to_owned(),
                 Agg::Sum => format!("sum({value})"),
@@ -403,11 +429,14 @@ impl Spec {
                 Agg::Distinct => format!("count(distinct {value})"),
                 Agg::FirstTime => "first_time()".to_owned(),
                 Agg::LastTime => "last_time()".to_owned(),
+                Agg::Mode => format!("mode({value}{by})"),
+                Agg::Top(k) => format!("top_k({value}, {k}{by})"),
+                Agg::Recent(n) => format!("recent({value}, {n})"),
             };
             let spans: Vec<String> = group.spans.iter().map(|s| s.text()).collect();
             write!(
                 yaml,
-                "---\nfeature: g{at}_{{span}}\nstream: s{}\nvalue: {call}\nwindow: '{{span}}'\n\
+                "---\nfeature: g{at}_{{span}}\nstream: s{}\nvalue: \"{call}\"\nwindow: '{{span}}'\n\
                  matrix: {{span: [{}]}}\n",
                 group.stream,
                 spans.join(", ")
@@ -428,7 +457,8 @@ impl Spec {
         let mut yaml = String::new();
         for (at, (body, _)) in self.tags.iter().enumerate() {
             writeln!(yaml, "---\ntag: tag{at}\n{}", self.body_yaml(body)).unwrap();
-            let (from, until) = self.valid[at];
+            // Tags that a test adds have no terms.
+            let (from, until) = self.valid.get(at).copied().unwrap_or_default();
             for (key, ms) in [("valid_from", from), ("valid_until", until)] {
                 if let Some(ms) = ms {
                     let at = jiff::Timestamp::from_millisecond(ms).unwrap();

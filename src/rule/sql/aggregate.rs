@@ -22,8 +22,21 @@ pub struct AggregateCall {
     pub distinct: bool,
     /// Row expressions. `count(*)` has none.
     pub args: Vec<SqlText>,
+    /// Arguments with a name, in the order they are written.
+    pub named: Vec<NamedArgument>,
     /// Where the name stands.
     pub place: Place,
+}
+
+/// `by => amount`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedArgument {
+    /// Lower case.
+    pub name: String,
+    /// Where the name stands.
+    pub place: Place,
+    /// A row expression.
+    pub value: SqlText,
 }
 
 /// Takes a call apart. `None`: it is not one call, and `out` says so.
@@ -65,12 +78,20 @@ pub fn aggregate_call(text: &SqlText, out: &mut Diagnostics) -> Option<Aggregate
         inside = &inside[1..];
     }
     let star = matches!(inside, [only] if only.token == Token::Mul);
-    let args = if inside.is_empty() || star {
-        Vec::new()
-    } else {
-        split(inside).map(|part| argument(part, open, &source)).collect()
-    };
-    Some(AggregateCall { name: word.value.to_lowercase(), distinct, args, place })
+    let (mut args, mut named) = (Vec::new(), Vec::new());
+    let parts = (!inside.is_empty() && !star).then(|| split(inside));
+    for part in parts.into_iter().flatten() {
+        if let [TokenWithSpan { token: Token::Word(word), span }, arrow, value @ ..] = part
+            && arrow.token == Token::RArrow
+        {
+            let value = argument(value, arrow, &source);
+            let (name, place) = (word.value.to_lowercase(), source.place(*span));
+            named.push(NamedArgument { name, place, value });
+        } else {
+            args.push(argument(part, open, &source));
+        }
+    }
+    Some(AggregateCall { name: word.value.to_lowercase(), distinct, args, named, place })
 }
 
 /// The index of the `)` that closes a call.

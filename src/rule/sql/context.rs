@@ -13,6 +13,7 @@ use datafusion_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
 use datafusion_expr::{
     AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, Volatility, WindowUDF,
 };
+use datafusion_functions_nested::planner::{FieldAccessPlanner, NestedFunctionPlanner};
 use datafusion_sql::sqlparser::ast::{DataType as SqlType, ExactNumberInfo, TimezoneInfo};
 
 use crate::catalog::model::timestamp_type;
@@ -70,21 +71,44 @@ pub(super) const AGGREGATES: &[&str] = &[
     "lead",
 ];
 
+/// Functions over lists that make lists of any length out of nothing, or what tags cannot be.
+const UNBOUNDED: &[&str] = &[
+    "range",
+    "generate_series",
+    "array_repeat",
+    "array_resize",
+    "map",
+    "map_entries",
+    "map_extract",
+    "map_keys",
+    "map_values",
+];
+
+/// Functions over lists, which only features have.
+static LIST_FUNCTIONS: LazyLock<BTreeMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
+    let all = datafusion_functions_nested::all_default_nested_functions();
+    by_name(all.into_iter().filter(|f| !UNBOUNDED.contains(&f.name())))
+});
+
 static FUNCTIONS: LazyLock<BTreeMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
-    let mut functions = BTreeMap::new();
-    for function in datafusion_functions::all_default_functions() {
+    let all = datafusion_functions::all_default_functions();
+    by_name(all.into_iter().filter(|function| {
         let volatile = function.signature().volatility == Volatility::Volatile;
         let named = |list: &[&str]| list.contains(&function.name());
-        if volatile || named(CLOCKS) || named(HIDDEN) {
-            continue;
-        }
+        !(volatile || named(CLOCKS) || named(HIDDEN))
+    }))
+});
+
+fn by_name(functions: impl Iterator<Item = Arc<ScalarUDF>>) -> BTreeMap<String, Arc<ScalarUDF>> {
+    let mut named = BTreeMap::new();
+    for function in functions {
         for name in std::iter::once(function.name()).chain(function.aliases().iter().map(|a| &**a))
         {
-            functions.insert(name.to_owned(), function.clone());
+            named.insert(name.to_owned(), function.clone());
         }
     }
-    functions
-});
+    named
+}
 
 /// The planner's view of a scope.
 pub(super) struct Context {
@@ -95,16 +119,20 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// `about_users`: `days_since` is known.
+    /// `about_users`: `days_since` and lists are known.
     pub(super) fn new(zone: &Zone, about_users: bool) -> Self {
         let mut options = ConfigOptions::default();
         options.execution.time_zone = Some(zone.name().to_owned());
         let types: Arc<dyn TypePlanner> = Arc::new(Types { timestamp: timestamp_type(zone) });
-        let planners: Vec<Arc<dyn ExprPlanner>> = vec![
+        let mut planners: Vec<Arc<dyn ExprPlanner>> = vec![
             Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
             Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
             Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
         ];
+        if about_users {
+            planners.push(Arc::new(NestedFunctionPlanner));
+            planners.push(Arc::new(FieldAccessPlanner));
+        }
         let days_since = about_users.then(|| days::days_since(zone));
         Self { options, planners, types, days_since }
     }
@@ -132,7 +160,8 @@ impl ContextProvider for Context {
         if name == days::NAME {
             return self.days_since.clone();
         }
-        FUNCTIONS.get(name).cloned()
+        let of_lists = || LIST_FUNCTIONS.get(name).filter(|_| self.days_since.is_some());
+        FUNCTIONS.get(name).or_else(of_lists).cloned()
     }
 
     fn get_higher_order_meta(&self, _: &str) -> Option<Arc<HigherOrderUDF>> {
@@ -157,7 +186,8 @@ impl ContextProvider for Context {
 
     fn udf_names(&self) -> Vec<String> {
         let own = self.days_since.iter().map(|f| f.name().to_owned());
-        FUNCTIONS.keys().cloned().chain(own).collect()
+        let of_lists = LIST_FUNCTIONS.keys().filter(|_| self.days_since.is_some());
+        FUNCTIONS.keys().chain(of_lists).cloned().chain(own).collect()
     }
 
     fn higher_order_function_names(&self) -> Vec<String> {

@@ -319,7 +319,9 @@ fn an_aggregate_is_taken_apart_with_its_places() {
     assert_eq!(distinct.args[0].sql(), "sku");
     assert_eq!(call("count(*)").unwrap().args.len(), 0);
     assert_eq!(call("last_time()").unwrap().args.len(), 0);
-    assert_eq!(call("mode(a, by => b)").unwrap().args[1].sql(), "by => b");
+    let mode = call("mode(a, BY => b + 1)").unwrap();
+    assert_eq!((mode.args.len(), mode.named[0].name.as_str()), (1, "by"));
+    assert_eq!((mode.named[0].value.sql(), mode.named[0].place.start), ("b + 1", 8));
     assert!(call("sum(a) + 1").is_none() && call("amount").is_none() && call("sum(a").is_none());
 }
 

@@ -23,6 +23,7 @@ enum Kind {
     Number,
     Bool,
     Time,
+    List,
     Null,
     Other,
 }
@@ -34,6 +35,7 @@ impl Kind {
             DataType::Boolean => Self::Bool,
             DataType::Null => Self::Null,
             DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => Self::Time,
+            DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => Self::List,
             t if t.is_numeric() => Self::Number,
             DataType::Dictionary(_, values) => Self::of(values),
             _ => Self::Other,
@@ -46,6 +48,7 @@ impl Kind {
             Self::Number => "a number",
             Self::Bool => "a bool",
             Self::Time => "a date or time",
+            Self::List => "a list",
             Self::Null => "NULL",
             Self::Other => "a value of another type",
         }
@@ -178,9 +181,16 @@ impl TypeCheck<'_, '_> {
             (Kind::Bool, Kind::Text) | (Kind::Text, Kind::Bool) => "a bool against text",
             (Kind::Time, Kind::Number) | (Kind::Number, Kind::Time) => "a time against a number",
             (Kind::Time, Kind::Bool) | (Kind::Bool, Kind::Time) => "a time against a bool",
+            (Kind::List, Kind::List | Kind::Null | Kind::Other) | (Kind::Null | Kind::Other, _) => {
+                return;
+            }
+            (Kind::List, _) => "a list against one value",
+            (_, Kind::List) => "one value against a list",
             _ => return,
         };
         let remedy = match (a, b) {
+            (Kind::List, _) => in_list_remedy(left, right),
+            (_, Kind::List) => in_list_remedy(right, left),
             (Kind::Text, Kind::Number) => cast_remedy(left, right),
             (Kind::Number, Kind::Text) => cast_remedy(right, left),
             (Kind::Bool, Kind::Number | Kind::Text) => {
@@ -213,15 +223,21 @@ impl TypeCheck<'_, '_> {
                     remedy,
                 );
             }
+            Some(Kind::List) => {
+                let remedy = format!("`{0}[1]` is its first value", text(ast));
+                let message = format!("`{op}` needs numbers, this is a list");
+                self.error(self.place(ast), message, remedy);
+            }
             _ => {}
         }
     }
 
     fn boolean(&mut self, ast: &Ast, of: &str) {
-        if let Some(kind @ (Kind::Text | Kind::Number | Kind::Time)) = self.kind(ast) {
+        if let Some(kind @ (Kind::Text | Kind::Number | Kind::Time | Kind::List)) = self.kind(ast) {
             let message = format!("{of} needs true or false, this is {}", kind.name());
             let remedy = match kind {
                 Kind::Number => format!("`{} <> 0`?", text(ast)),
+                Kind::List => format!("`array_has({}, ...)`?", text(ast)),
                 _ => "compare it with something".to_owned(),
             };
             self.error(self.place(ast), message, remedy);
@@ -229,8 +245,11 @@ impl TypeCheck<'_, '_> {
     }
 
     fn textual(&mut self, ast: &Ast) {
-        if let Some(kind @ (Kind::Number | Kind::Bool | Kind::Time)) = self.kind(ast) {
-            let remedy = format!("`CAST({} AS string)`", text(ast));
+        if let Some(kind @ (Kind::Number | Kind::Bool | Kind::Time | Kind::List)) = self.kind(ast) {
+            let remedy = match kind {
+                Kind::List => format!("`{}[1]` is its first value", text(ast)),
+                _ => format!("`CAST({} AS string)`", text(ast)),
+            };
             self.error(
                 self.place(ast),
                 format!("LIKE needs text, this is {}", kind.name()),
@@ -271,6 +290,11 @@ impl TypeCheck<'_, '_> {
             }
         }
     }
+}
+
+fn in_list_remedy(list: &Ast, value: &Ast) -> String {
+    let (list, value) = (text(list), text(value));
+    format!("`array_has({list}, {value})` for any of its values, `{list}[1]` for the first")
 }
 
 fn cast_remedy(wordy: &Ast, number: &Ast) -> String {

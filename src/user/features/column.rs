@@ -3,17 +3,20 @@
 //! In: numbers, which are [`ValueKind::signed_key`]s where a value itself is the feature. Out: the
 //! array of the feature's type. Invariant: a row is appended once and keeps its place.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array,
-    Int32Array, Int64Array, StringArray, TimestampMillisecondArray, UInt64Array,
+    Array, ArrayRef, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array,
+    Int32Array, Int64Array, ListArray, StringArray, TimestampMillisecondArray, UInt64Array,
 };
-use arrow::buffer::{BooleanBuffer, NullBuffer};
-use arrow::datatypes::DataType;
+use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field};
 
+use super::exact::Exact;
 use crate::user::layout::{PartialKind, ValueKind};
-use crate::user::settled::{Cell, settled_key};
+use crate::user::settled::settled_key;
 use crate::user::texts::TextsView;
 
 /// Texts a column keeps for the batches to come, before it starts over.
@@ -33,6 +36,15 @@ pub(super) struct Column {
     /// Sums beyond 64 bits, by row.
     wide: Vec<(usize, i128)>,
     dictionary: Dictionary,
+    list: Option<List>,
+}
+
+/// What makes a column one of lists: `numbers` are then the items of all lists.
+#[derive(Debug)]
+struct List {
+    most: usize,
+    /// By row where its items are; `None`: NULL.
+    rows: Vec<Option<Range<usize>>>,
 }
 
 /// The texts of a column, the same array from batch to batch while no new one comes.
@@ -45,18 +57,29 @@ struct Dictionary {
 }
 
 impl Column {
-    /// `partial` and `value`: what the feature aggregates.
+    /// `partial` and `value`: what the feature aggregates; `listed`: how many values its list has.
     pub(super) fn new(
         data_type: &DataType,
         partial: PartialKind,
         value: Option<ValueKind>,
+        listed: Option<u8>,
     ) -> Self {
         let is_value = matches!(
             partial,
-            PartialKind::Min | PartialKind::Max | PartialKind::First | PartialKind::Last
+            PartialKind::Min
+                | PartialKind::Max
+                | PartialKind::First
+                | PartialKind::Last
+                | PartialKind::Tally
+                | PartialKind::Recent(_)
         );
+        let item_type = match data_type {
+            DataType::List(item) => item.data_type(),
+            other => other,
+        };
         Self {
-            data_type: data_type.clone(),
+            data_type: item_type.clone(),
+            list: listed.map(|most| List { most: usize::from(most), rows: Vec::new() }),
             key: value.filter(|_| is_value),
             counts: matches!(
                 partial,
@@ -71,7 +94,28 @@ impl Column {
 
     /// Rows so far.
     pub(super) fn rows(&self) -> usize {
-        self.numbers.len()
+        self.list.as_ref().map_or(self.numbers.len(), |list| list.rows.len())
+    }
+
+    /// How many values a row takes.
+    pub(super) fn most(&self) -> usize {
+        self.list.as_ref().map_or(1, |list| list.most)
+    }
+
+    /// Appends a row of values, words as rows hold them; NULL if there are none.
+    pub(super) fn push_values(&mut self, words: &[u64]) {
+        let Some(kind) = self.key else { return };
+        let first = words.first().map(|word| kind.signed_key(*word));
+        let Some(list) = &mut self.list else {
+            match first {
+                Some(number) => self.extend_numbers(&[number]),
+                None => self.extend(&[0], &[0], 0),
+            }
+            return;
+        };
+        let from = self.numbers.len();
+        self.numbers.extend(words.iter().map(|word| kind.signed_key(*word)));
+        list.rows.push(first.map(|_| from..self.numbers.len()));
     }
 
     /// Appends rows of which none is NULL.
@@ -97,13 +141,20 @@ impl Column {
     }
 
     /// Replaces a row. False: it does not fit the type, and is NULL.
-    pub(super) fn set(&mut self, row: usize, value: Option<Cell>) -> bool {
+    pub(super) fn set(&mut self, row: usize, value: Option<Exact>) -> bool {
+        if self.list.is_some() {
+            self.set_list(row, value);
+            return true;
+        }
         let is_decimal = matches!(self.data_type, DataType::Decimal128(..));
         let (number, fits) = match (value, self.key) {
             (None, _) => (self.counts.then_some(0), true),
-            (Some(Cell::Set(values)), _) => (i64::try_from(values.len()).ok(), true),
-            (Some(Cell::Number(n)), Some(kind)) => (Some(settled_key(kind, n)), true),
-            (Some(Cell::Number(n)), None) => match i64::try_from(n) {
+            (Some(Exact::Values(words)), kind) => {
+                let word = words.first().zip(kind);
+                (word.map(|(word, kind)| kind.signed_key(*word)), true)
+            }
+            (Some(Exact::Number(n)), Some(kind)) => (Some(settled_key(kind, n)), true),
+            (Some(Exact::Number(n)), None) => match i64::try_from(n) {
                 Ok(number) => (Some(number), true),
                 Err(_) if is_decimal => {
                     self.wide.push((row, n));
@@ -122,8 +173,38 @@ impl Column {
         fits
     }
 
+    fn set_list(&mut self, row: usize, value: Option<Exact>) {
+        let words = match value {
+            Some(Exact::Values(words)) => words,
+            _ => Vec::new(),
+        };
+        self.push_values(&words);
+        if let Some(list) = &mut self.list {
+            let last = list.rows.pop().flatten();
+            list.rows[row] = last;
+        }
+    }
+
     /// Takes the rows as an array.
     pub(super) fn take(&mut self, texts: &TextsView<'_>) -> ArrayRef {
+        let Some(list) = &mut self.list else { return self.take_items(texts) };
+        let rows = std::mem::take(&mut list.rows);
+        let items = self.numbers.split_off(0);
+        let in_rows = rows.iter().flatten().flat_map(|row| &items[row.clone()]);
+        self.numbers.extend(in_rows);
+        let mut items = self.take_items(texts);
+        if let DataType::Dictionary(_, plain) = items.data_type() {
+            // A dictionary's own values always cast.
+            items = cast(&items, plain).unwrap_or(items);
+        }
+        let field = Field::new_list_field(items.data_type().clone(), true);
+        let lengths = rows.iter().map(|row| row.as_ref().map_or(0, ExactSizeIterator::len));
+        let nulls = NullBuffer::from_iter(rows.iter().map(Option::is_some));
+        let nulls = Some(nulls).filter(|n| n.null_count() > 0);
+        Arc::new(ListArray::new(Arc::new(field), OffsetBuffer::from_lengths(lengths), items, nulls))
+    }
+
+    fn take_items(&mut self, texts: &TextsView<'_>) -> ArrayRef {
         // The next batch is likely as long.
         let next = Vec::with_capacity(self.numbers.len());
         let numbers = std::mem::replace(&mut self.numbers, next);

@@ -2,7 +2,9 @@
 //!
 //! In: values with their buckets. Out: how many are distinct, bucket by bucket or span by span.
 
-use crate::user::program::{PartialProgram, StreamProgram};
+use super::steps::Run;
+use crate::user::layout::ValueKind;
+use crate::user::sample::{self, hash_of};
 
 /// Values looked at all at once, without a branch for each; more are sorted.
 const SMALL_MAX: usize = 16;
@@ -46,13 +48,11 @@ impl DistinctSet {
     }
 
     /// Calls `add` with each cell of the partial and how many values it has, and empties the set.
-    pub(super) fn count(
-        &mut self,
-        program: &StreamProgram,
-        partial: &PartialProgram,
-        mut add: impl FnMut(usize, i64),
-    ) {
-        if partial.nested {
+    pub(super) fn count(&mut self, run: &Run<'_>, mut add: impl FnMut(usize, i64)) {
+        let (program, partial) = (run.program, run.partial);
+        if self.len + self.more.len() > partial.values_max {
+            self.count_many(run, add);
+        } else if partial.nested {
             let cell =
                 |bucket: u8| program.cell_of[partial.step.table + usize::from(bucket)] as usize;
             if self.more.is_empty() {
@@ -78,5 +78,32 @@ impl DistinctSet {
         }
         self.more.clear();
         self.len = 0;
+    }
+
+    /// [`Self::count`] where spans may have more values than are counted exactly.
+    #[cold]
+    fn count_many(&mut self, run: &Run<'_>, mut add: impl FnMut(usize, i64)) {
+        let partial = run.partial;
+        self.more.extend(self.small.iter().copied().zip(self.buckets).take(self.len));
+        self.more.sort_unstable();
+        let kind = partial.value.unwrap_or(ValueKind::Hash);
+        let (mut words, mut counted, mut before) = (Vec::new(), 0, 0);
+        for (at, output) in partial.outputs.iter().enumerate() {
+            if partial.nested && output.hi == counted {
+                continue;
+            }
+            let inside = |pair: &&(u64, u8)| output.buckets.contains(&usize::from(pair.1));
+            words.clear();
+            words.extend(self.more.iter().filter(inside).map(|pair| pair.0));
+            words.dedup();
+            let count = sample::count(&words, partial.values_max, |w| hash_of(kind, w, run.texts));
+            if partial.nested {
+                // Cells add up: the one of this span's oldest bucket gets what the others lack.
+                add(partial.first_cell + output.hi - 1, count - before);
+                (counted, before) = (output.hi, count);
+            } else {
+                add(partial.first_cell + at, count);
+            }
+        }
     }
 }

@@ -8,6 +8,7 @@
 use super::column::Column;
 use super::distinct::DistinctSet;
 use super::group::StreamRows;
+use super::ranking::{Entry, Ranking};
 use super::steps::{Run, count_distinct, earlier_text, later_text, merge_number, merge_timed};
 use crate::rule::kernels::wide::wide;
 use crate::user::layout::{PartialKind, ValueKind};
@@ -35,6 +36,9 @@ pub(super) struct Lanes {
     /// Distinct values of settled tiles, by set: lane, value, bucket.
     tile_values: Vec<Vec<(u8, u64, u8)>>,
     set: DistinctSet,
+    /// Values of settled tiles that are ranked, by [`Op::Ranked`].
+    tile_entries: Vec<Vec<Entry>>,
+    ranking: Ranking,
     /// Users in the group so far.
     users: usize,
     /// All bits of any summand's magnitude of the present user, and whether a key of it is one that
@@ -46,7 +50,11 @@ pub(super) struct Lanes {
 /// The number of a cell that saw no event.
 pub(super) fn none_of(kind: PartialKind) -> i64 {
     match kind {
-        PartialKind::Count | PartialKind::Sum | PartialKind::CountDistinct => 0,
+        PartialKind::Count
+        | PartialKind::Sum
+        | PartialKind::CountDistinct
+        | PartialKind::Tally
+        | PartialKind::Recent(_) => 0,
         PartialKind::Min | PartialKind::First | PartialKind::FirstTime => i64::MAX,
         PartialKind::Max | PartialKind::Last | PartialKind::LastTime => i64::MIN,
     }
@@ -65,6 +73,8 @@ impl Lanes {
             rows: programs.iter().map(StreamRows::new).collect(),
             tile_values: vec![Vec::new(); sizes.sets],
             set: DistinctSet::default(),
+            tile_entries: vec![Vec::new(); sizes.ranked],
+            ranking: Ranking::default(),
             users: 0,
             magnitude: 0,
             beyond: false,
@@ -81,6 +91,7 @@ impl Lanes {
         self.cells.copy_from_slice(&self.initial);
         self.rows.iter_mut().for_each(StreamRows::clear);
         self.tile_values.iter_mut().for_each(Vec::clear);
+        self.tile_entries.iter_mut().for_each(Vec::clear);
         self.users = 0;
     }
 
@@ -142,7 +153,25 @@ impl Lanes {
                     }
                     self.cells[to] = merge_number(self.cells[to], step.op, number, texts);
                 }
-                (Cell::Set(_), _) => {}
+                (Cell::Tally(values), Op::Ranked(list)) => {
+                    let lane = self.lane();
+                    self.tile_entries[list].extend(values.iter().map(|(word, number)| Entry {
+                        lane,
+                        bucket,
+                        word: *word,
+                        number: *number,
+                    }));
+                }
+                (Cell::Recent(values), Op::Ranked(list)) => {
+                    let lane = self.lane();
+                    self.tile_entries[list].extend(values.iter().map(|(time, word)| Entry {
+                        lane,
+                        bucket,
+                        word: *word,
+                        number: i128::from(*time),
+                    }));
+                }
+                (Cell::Set(_) | Cell::Tally(_) | Cell::Recent(_), _) => {}
             }
         }
     }
@@ -169,6 +198,8 @@ impl Lanes {
                 if let Op::Distinct(set) = partial.step.op {
                     let tiles = &self.tile_values[set];
                     count_distinct(&run, &mut self.cells, self.users, &mut self.set, tiles);
+                } else if let Op::Ranked(list) = partial.step.op {
+                    self.ranking.run(&run, self.users, &self.tile_entries[list], columns);
                 } else {
                     run.fill(&mut self.cells);
                 }
@@ -178,7 +209,8 @@ impl Lanes {
     }
 
     fn merge_all(&self, programs: &[StreamProgram], columns: &mut [Column], texts: &TextsView<'_>) {
-        for partial in programs.iter().flat_map(|p| &p.partials) {
+        let ranked = |p: &&PartialProgram| matches!(p.step.op, Op::Ranked(_));
+        for partial in programs.iter().flat_map(|p| &p.partials).filter(|p| !ranked(p)) {
             let none = none_of(partial.kind);
             let (mut merged, mut keys) = ([none; LANES], [0; LANES]);
             // Outputs are sorted: those with the same start share one running merge.
@@ -243,6 +275,8 @@ impl Lanes {
             PartialKind::Max | PartialKind::LastTime => greatest(merged, new),
             PartialKind::First => earliest(merged, keys, new, new_keys()),
             PartialKind::Last => latest(merged, keys, new, new_keys()),
+            // Have no cells.
+            PartialKind::Tally | PartialKind::Recent(_) => {}
         }
     }
 }

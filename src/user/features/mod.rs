@@ -9,6 +9,7 @@ mod distinct;
 mod exact;
 mod group;
 mod lanes;
+mod ranking;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -19,11 +20,12 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 
 use self::column::Column;
+use self::exact::Exact;
 use self::lanes::Lanes;
 use super::changelog::{NEVER_DAY, is_tombstone};
 use super::layout::{PartialKind, StateLayout, row_day, row_stream, row_time};
 use super::program::{Programs, StreamProgram, compile};
-use super::settled::{Cell, Period};
+use super::settled::Period;
 use super::state::UserState;
 use super::texts::TextsView;
 use crate::clock::{Day, HOP_MS, Hop, hop_of};
@@ -63,7 +65,7 @@ pub struct FeatureBatch {
     lanes: Lanes,
     columns: Vec<Column>,
     /// Rows whose numbers may not fit 64 bits, with each feature's exact aggregate.
-    exact: Vec<(usize, Vec<Option<Cell>>)>,
+    exact: Vec<(usize, Vec<Option<Exact>>)>,
     rows: usize,
     /// Sums that do not fit their column's type: NULL, and counted here.
     pub overflows: u64,
@@ -80,7 +82,7 @@ impl FeatureBatch {
                 Some((partial.kind, partial.value.map(|v| s.values[v].kind)))
             });
             let (kind, value) = found.unwrap_or((PartialKind::Count, None));
-            Column::new(data_type, kind, value)
+            Column::new(data_type, kind, value, layout.listed.get(feature).copied().flatten())
         };
         Self {
             lanes: Lanes::new(&programs.all, &programs.sizes),
@@ -173,6 +175,17 @@ impl FeatureBatch {
         self.rows = 0;
         self.columns.iter_mut().map(|c| c.take(texts)).collect()
     }
+}
+
+/// Features that are estimates as of an instant: they saw more distinct values than are kept. Each
+/// with how many are kept.
+pub fn estimated(
+    state: &UserState,
+    layout: &StateLayout,
+    as_of: AsOf,
+    texts: &TextsView<'_>,
+) -> Vec<(usize, usize)> {
+    exact::estimated(state, layout, as_of, texts)
 }
 
 /// The bucket of a day, noting when it will change; `None` while the day has not begun.

@@ -6,6 +6,7 @@
 use super::distinct::DistinctSet;
 use super::group::{Row, StreamRows};
 use super::lanes::LANES;
+use super::ranking::Entry;
 use crate::rule::kernels::wide::wide;
 use crate::user::layout::{ValueKind, row_time};
 use crate::user::program::{NO_CELL, Op, PartialProgram, Step, StreamProgram};
@@ -46,8 +47,8 @@ impl Run<'_> {
                     }
                 }
             }
-            // Needs a user's values together: see [`count_distinct`].
-            Op::Distinct(_) => {}
+            // Needs a user's values together: see [`count_distinct`] and [`super::ranking`].
+            Op::Distinct(_) | Op::Ranked(_) => {}
         }
     }
 
@@ -76,6 +77,26 @@ impl Run<'_> {
     }
 }
 
+impl Run<'_> {
+    /// A row's value with its weight or time; `None` where one is NULL or nobody looks.
+    pub(super) fn entry(&self, row: &Row, by_time: bool) -> Option<Entry> {
+        let (_, word, time) = self.value(row)?;
+        let number = match self.partial.step.weight {
+            _ if by_time => i128::from(time),
+            None => 1,
+            Some((access, unsigned)) => {
+                let words = &self.rows.words[row.at as usize..row.at as usize + self.program.width];
+                if words[access.null_word] & access.null_bit != 0 {
+                    return None;
+                }
+                let word = words[access.word] >> access.shift & access.mask;
+                if unsigned { i128::from(word) } else { i128::from(word.cast_signed()) }
+            }
+        };
+        Some(Entry { lane: row.lane, bucket: row.bucket, word, number })
+    }
+}
+
 wide! {
     /// Counts distinct values, user by user; `tiles` has those of settled tiles: lane, value, bucket.
     pub(super) fn count_distinct(
@@ -100,7 +121,7 @@ wide! {
                 set.add(*value, *bucket, nested);
             }
             if !set.is_empty() {
-                set.count(run.program, run.partial, |cell, n| cells[cell * LANES + lane] += n);
+                set.count(run, |cell, n| cells[cell * LANES + lane] += n);
             }
         }
     }
@@ -114,7 +135,7 @@ pub(super) fn merge_number(have: i64, op: Op, number: i64, texts: &TextsView<'_>
         Op::Max(ValueKind::Text) => later_text(have, number, i64::MIN, texts),
         Op::Min(_) | Op::FirstTime => have.min(number),
         Op::Max(_) | Op::LastTime => have.max(number),
-        Op::First(_) | Op::Last(_) | Op::Distinct(_) => have,
+        Op::First(_) | Op::Last(_) | Op::Distinct(_) | Op::Ranked(_) => have,
     }
 }
 

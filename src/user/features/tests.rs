@@ -32,7 +32,7 @@ dedupe: {by: id}
 mode: append
 ";
 
-const VALUES: [&str; 26] = [
+const VALUES: [&str; 37] = [
     "count()",
     "sum(n)",
     "sum(big)",
@@ -59,12 +59,23 @@ const VALUES: [&str; 26] = [
     "last_time()",
     "count(distinct s)",
     "count(distinct n)",
+    "mode(s)",
+    "mode(b)",
+    "mode(day)",
+    "mode(n, by => d)",
+    "mode(s, by => big)",
+    "top_k(s, 2)",
+    "top_k(f, 3, by => n)",
+    "top_k(n, 100)",
+    "recent(s, 3)",
+    "recent(big, 1)",
+    "recent(d, 7)",
 ];
 
 const WINDOWS: [&str; 9] =
     ["lifetime", "7d", "30d", "7d\noffset: 7d", "1d", "5m", "6h", "24h", "168h"];
 
-fn catalog() -> Catalog {
+fn catalog(exact_values_max: u32) -> Catalog {
     let mut features = String::new();
     let mut name = 0;
     for value in VALUES {
@@ -82,7 +93,13 @@ fn catalog() -> Catalog {
         }
     }
     let files = [
-        ("catalog.yaml", "name: t\nuid: u64\ntimezone: UTC\nallowed_lateness: 5d\n".to_owned()),
+        (
+            "catalog.yaml",
+            format!(
+                "name: t\nuid: u64\ntimezone: UTC\nallowed_lateness: 5d\n\
+                 exact_values_max: {exact_values_max}\n"
+            ),
+        ),
         ("streams/buy.yaml", STREAM.to_owned()),
         ("features/all.yaml", features.trim_start_matches("---\n").to_owned()),
     ];
@@ -148,9 +165,10 @@ proptest! {
         as_of_ms in instants(),
         earlier_ms in prop_oneof![Just(0), 0..2 * 86_400_000_i64],
         roll_up in any::<bool>(),
+        exact_values_max in prop_oneof![Just(8_u32), Just(11), Just(16_384)],
         bytes_max in proptest::option::of(0_usize..4096),
     ) {
-        let catalog = catalog();
+        let catalog = catalog(exact_values_max);
         let layout = Arc::new(StateLayout::new(&catalog, &Lineage::default()).unwrap_or_else(|e| panic!("{e}")));
         let types: Vec<DataType> = catalog.features.iter().map(|f| f.data_type.clone()).collect();
         let texts = Texts::default();
