@@ -215,6 +215,9 @@ mod tests {
             &[("price > 0", "price > 1")],
             &all.map(|l| l.replace("dear busy", "busy dear")).each_ref().map(String::as_str),
         );
+        let table = "mode: changelog\nprimary_key: sku\nversion: price\n\
+             operation: {column: op, insert: [c], delete: [d]}\ncolumns: {op: string, ";
+        check(&[("columns: {", table)], &["busy = [buys]", "rich = [busy dear]", "level = [buys]"]);
         check(
             &[("expr: buys > 3", "expr: buys > 3\nvalid_until: 2026-01-01")],
             &["busy = rule []", "rich = [busy]"],

@@ -36,7 +36,12 @@ impl Meaning {
             let filter = stream.filter.as_ref().map(|f| expression(f, names));
             let dedupe = stream.dedupe.as_ref().map(|d| (column(d.by), d.within_ms));
             let (uid, time) = (column(stream.uid), column(stream.time));
-            streams.push(hash(&(&stream.name, uid, time, filter, dedupe)));
+            let table = stream.changelog.as_ref().map(|c| {
+                let key: Vec<u64> = c.primary_key.iter().map(|at| column(*at)).collect();
+                let operation = (column(c.operation.column), &c.operation.words);
+                (key, c.version.map(column), operation, &c.before)
+            });
+            streams.push(hash(&(&stream.name, uid, time, filter, dedupe, table)));
         }
         let mut names: HashMap<&str, u64> = HashMap::new();
         for feature in &catalog.features {
