@@ -178,3 +178,30 @@ pub fn array(data_type: &DataType, values: &[Option<OpenValue>]) -> ArrayRef {
     ScalarValue::iter_to_array(scalars)
         .unwrap_or_else(|_| arrow::array::new_null_array(data_type, values.len()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_shown_as_json_and_comes_back_from_bytes() {
+        let text = |t: &str| Some(OpenValue::Text(t.to_owned()));
+        let lists = [
+            (DataType::Utf8, vec![text("a, \"b\""), None], r#"["a, \"b\"",null]"#),
+            (DataType::Int64, vec![Some(OpenValue::Int(-3))], "[-3]"),
+            (DataType::Decimal128(18, 2), vec![Some(OpenValue::Decimal(150, 2))], "[1.50]"),
+            (DataType::Date32, vec![Some(OpenValue::Date(0))], r#"["1970-01-01"]"#),
+            (DataType::Boolean, vec![], "[]"),
+        ];
+        for (item, values, shown) in lists {
+            let list = OpenValue::List(values);
+            assert_eq!(list.label(), shown);
+            let array = array(&DataType::new_list(item, true), &[Some(list.clone()), None]);
+            let mut bytes = Vec::new();
+            pack(std::slice::from_ref(&array), 0, &mut bytes);
+            assert_eq!(unpack(&bytes), [Some(list)]);
+            pack(&[array], 1, &mut bytes);
+            assert_eq!(unpack(&bytes), [None]);
+        }
+    }
+}
