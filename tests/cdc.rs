@@ -4,12 +4,14 @@
 #![expect(unreachable_pub, dead_code, clippy::unwrap_used, reason = "a test")]
 
 mod driven;
+mod support;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use driven::{Driver, Labels};
+use tagloom::engine::Clock;
 use tagloom::engine::ruleset::Ruleset;
 use tagloom::store::Store;
 use tagloom::store::fjall::{FjallOptions, FjallStore};
@@ -322,6 +324,28 @@ fn every_customer_is_what_duckdb_says_of_the_final_table() {
         assert_eq!(differs, None, "shuffle {seed}");
         assert_eq!(first.len(), dump.len(), "shuffle {seed}");
     }
+}
+
+#[test]
+fn the_running_engine_says_the_same() {
+    let ruleset = ruleset();
+    let (mut lines, _) = history();
+    Numbers(7).shuffle(&mut lines);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("orders.jsonl");
+    std::fs::write(&path, lines.concat()).unwrap();
+    let store = driven::memory(&ruleset);
+    let source = support::json_file(&path, &[0]);
+    let mut options = support::options(&ruleset, &store, Clock::Fixed(AS_OF_MS), vec![source]);
+    options.limits.close_ms = 20;
+    let report = tagloom::engine::run(options, &mut |_| {}).unwrap();
+    assert_eq!((report.rows, report.rejected_rows), (CHANGES as u64, 0));
+    assert!(report.windows > 3, "{} windows", report.windows);
+    let counts = &report.folds.counts;
+    let totals = &report.totals.streams["orders"];
+    assert_eq!((counts.changed, counts.left_out), (0, 0));
+    assert!(totals.moved > 5_000 && counts.older > 1_000, "{totals:?} {counts:?}");
+    check(&ruleset, store.as_ref());
 }
 
 #[test]

@@ -7,9 +7,12 @@ mod driven;
 use std::sync::Arc;
 
 use driven::{Driver, Files};
+use tagloom::catalog::model::Format;
 use tagloom::engine::ruleset::Ruleset;
 use tagloom::event::Decoder;
 use tagloom::event::reject::{Reason, Reject};
+use tagloom::source::file::{FileSource, FileSpec, ReadLimits};
+use tagloom::source::input::STDIN;
 use tagloom::store::Store;
 use tagloom::user::texts::Texts;
 use tagloom::write::canonical;
@@ -172,6 +175,56 @@ fn without_version_the_place_in_the_log_counts() {
     // The same places again, as after a restart.
     table.window(&changes);
     assert_eq!((table.of(7), table.of(8)), ("0 -".into(), "6 6".into()));
+}
+
+#[test]
+fn standard_input_cannot_tell_versions_by_place() {
+    let open = |keys: &str| {
+        let ruleset = driven::ruleset(catalog(keys));
+        let spec = FileSpec {
+            path: STDIN.into(),
+            format: Format::Json,
+            streams: vec![0],
+            name: STDIN.into(),
+        };
+        let (catalog, layout, limits) = (&ruleset.catalog, &ruleset.layout, ReadLimits::default());
+        FileSource::open(spec, catalog, layout, Arc::default(), 1, limits, None).err()
+    };
+    let refused = open("").map(|error| error.to_string()).unwrap_or_default();
+    assert!(refused.contains("add `version:` to the stream"), "{refused}");
+    assert!(open("version: v").is_none());
+}
+
+#[test]
+fn rows_outlive_a_change_of_the_rules_but_not_of_the_key() {
+    let check = |from: &str, to: &str, total: &str| {
+        let mut table = Table::new("version: v");
+        table.window(&[insert(1, &row(1, 7, 90)), insert(2, &row(2, 7, 20))]);
+        table.window(&[delete(3, &row(2, 7, 20))]);
+        let mut files = catalog("version: v");
+        for (path, text) in &mut files {
+            match path.as_str() {
+                "streams/orders.yaml" => *text = text.replace(from, to),
+                // Rows are laid out anew: values and filters that were not there before.
+                "features/all.yaml" => {
+                    text.push_str(
+                        "---\nfeature: noted\nstream: orders\nvalue: last(note)\nwhere: amount > \
+                         3\nwindow: lifetime\n",
+                    );
+                }
+                "rules/all.yaml" => text.push_str("---\ntag: noted_is\nexpr: noted\n"),
+                _ => {}
+            }
+        }
+        let (ruleset, store) = (driven::ruleset(files), Arc::clone(&table.store));
+        let driver = Driver::open(&ruleset, &store, 3, usize::MAX);
+        let mut table = Table { ruleset, store, driver };
+        table.window(&[update(4, &row(1, 7, 90), &row(1, 7, 5)), insert(2, &row(2, 7, 20))]);
+        assert_eq!(table.of(7), total, "{to}");
+    };
+    check("phone:", "phone:", "5 5");
+    // What is known of other keys says nothing of these: the table has to be read again.
+    check("primary_key: id", "primary_key: [id, user]", "25 20");
 }
 
 fn rejects(lines: &str) -> Vec<Reject> {

@@ -146,3 +146,20 @@ fn a_table_that_changes_gives_the_same_tags_in_any_order() {
         assert_eq!((of(2, "order_count"), of(2, "largest_order")), ("1", "80.00"), "{order:?}");
     }
 }
+
+#[test]
+fn a_run_over_a_table_says_what_became_of_its_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let ran = tagloom("changelog", &store, &["run"]);
+    let counts = ["events", "replaced", "deleted", "moved", "older", "repeats", "partly_users"];
+    let counts = counts.map(|name| ran[name].as_u64().unwrap());
+    // Two rows leave their customer: one comes to another, one is deleted.
+    assert_eq!(counts, [7, 1, 2, 1, 0, 0, 0], "{ran}");
+    for (user, largest) in [("1", "60.00"), ("2", "80.00")] {
+        let got = tagloom("changelog", &store, &["get", user]);
+        assert_eq!(got["tags"]["order_count"], "1", "user {user}");
+        assert_eq!(got["tags"]["largest_order"], largest, "user {user}");
+        assert_eq!(got["partly"], serde_json::json!([]));
+    }
+}

@@ -39,7 +39,7 @@ impl Meaning {
             let table = stream.changelog.as_ref().map(|c| {
                 let key: Vec<u64> = c.primary_key.iter().map(|at| column(*at)).collect();
                 let operation = (column(c.operation.column), &c.operation.words);
-                (key, c.version.map(column), operation, &c.before)
+                (key, c.version.map(column), operation, &c.before, c.rows_max)
             });
             streams.push(hash(&(&stream.name, uid, time, filter, dedupe, table)));
         }

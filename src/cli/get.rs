@@ -93,8 +93,8 @@ fn as_json(user: &UserTags) -> serde_json::Value {
     serde_json::json!({
         "uid": user.uid, "as_of_ms": user.as_of_ms, "due_ms": user.due_ms, "version": user.version,
         "stored_as_of_ms": user.stored_as_of_ms, "was_due": user.was_due,
-        "quarantined": user.quarantined, "closed": user.closed, "differs": user.differs, "partly": user.partly, "notes": user.notes,
-        "tags": tags,
+        "quarantined": user.quarantined, "closed": user.closed, "differs": user.differs,
+        "partly": user.partly, "notes": user.notes, "tags": tags,
     })
 }
 

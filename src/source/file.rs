@@ -13,7 +13,7 @@ use super::cut::{Block, Content, Cutter};
 use super::input::{Input, InputError, STDIN, open};
 use super::position::{Position, source_name};
 use super::recipe::Recipe;
-use crate::catalog::model::{Catalog, Format};
+use crate::catalog::model::{Catalog, Format, Stream};
 use crate::event::quarantine::Quarantine;
 use crate::event::{Decoded, Decoder, DecoderError};
 use crate::user::layout::StateLayout;
@@ -58,6 +58,12 @@ pub enum SourceError {
     /// It cannot be decoded.
     #[error(transparent)]
     Decoder(#[from] DecoderError),
+    /// Changes of a table whose versions nothing tells.
+    #[error(
+        "stream `{0}` has no `version:`, and standard input has no places that outlive it: add \
+         `version:` to the stream, or read a file"
+    )]
+    NoVersion(String),
 }
 
 /// A source being read.
@@ -101,6 +107,13 @@ impl FileSource {
         limits: ReadLimits,
         resume: Option<Position>,
     ) -> Result<Self, SourceError> {
+        if spec.path == Path::new(STDIN) {
+            let streams = spec.streams.iter().map(|at| &catalog.streams[*at]);
+            let by_place = |s: &&Stream| s.changelog.as_ref().is_some_and(|c| c.version.is_none());
+            if let Some(stream) = streams.into_iter().find(by_place) {
+                return Err(SourceError::NoVersion(stream.name.clone()));
+            }
+        }
         let mut input = open(&spec.path)?;
         let start = Position { incarnation: input.incarnation, offset: 0, lines: 0 };
         let resume = resume.filter(|_| spec.path != Path::new(STDIN));
