@@ -223,22 +223,39 @@ impl<'a> Outline<'a> {
         }
     }
 
-    fn costs(&self, out: &mut String, list: bool) {
-        let widths = || self.streams().map(|s| 8 * s.width);
+    /// What the state of a user takes.
+    fn state(&self, out: &mut String) {
+        let events = || self.streams().filter(|s| s.changelog.is_none());
+        let widths = || events().map(|s| 8 * s.width);
         let (least, most) = (widths().min().unwrap_or(0), widths().max().unwrap_or(0));
         let lifetime = |s| self.partials(s).filter(|p| p.lifetime).count();
-        let settled: usize = self.streams().map(lifetime).sum();
-        writeln!(
-            out,
-            "state of a user: about {} bytes, and {least} to {most} an event of the last {} days; \
-             with {EXAMPLE_EVENTS} events at most {}; older days become {settled} lifetime partials, \
-             up to {} bytes and the distinct values",
-            self.user_bytes(),
-            self.ruleset.layout.horizon_days,
-            self.user_bytes() + EXAMPLE_EVENTS * most,
-            settled * CELL_BYTES,
-        )
-        .ok();
+        let settled: usize = events().map(lifetime).sum();
+        let user = self.user_bytes();
+        write!(out, "state of a user: about {user} bytes").ok();
+        if events().next().is_some() {
+            write!(
+                out,
+                ", and {least} to {most} an event of the last {} days; with {EXAMPLE_EVENTS} \
+                 events at most {}; older days become {settled} lifetime partials, up to {} bytes \
+                 and the distinct values",
+                self.ruleset.layout.horizon_days,
+                user + EXAMPLE_EVENTS * most,
+                settled * CELL_BYTES,
+            )
+            .ok();
+        }
+        writeln!(out).ok();
+        for layout in self.streams() {
+            let Some(changelog) = &layout.changelog else { continue };
+            let (name, bytes) = (&layout.name, 8 * layout.width);
+            let rows_max = changelog.rows_max;
+            let text = "bytes each, while they are there; at most";
+            writeln!(out, "rows of {name}: {bytes} {text} {rows_max} a user").ok();
+        }
+    }
+
+    fn costs(&self, out: &mut String, list: bool) {
+        self.state(out);
         let unbounded = self.names(self.ruleset.plan.unbounded_in_time());
         if unbounded.is_empty() {
             writeln!(out, "by time alone: each user is due on the day when a tag may change").ok();
