@@ -96,6 +96,17 @@ stream: orders
 value: last(category)
 window: lifetime
 ---
+feature: favourite
+stream: orders
+value: mode(category)
+window: lifetime
+---
+feature: top_2
+stream: orders
+value: top_k(category, 2, by => amount)
+where: category IS NOT NULL
+window: 90d
+---
 feature: last_paid
 stream: orders
 value: last_time()
@@ -107,7 +118,7 @@ window: lifetime
         "rules/all.yaml",
         "tag: t_{of}
 matrix: {of: [orders_7d, orders_90d, orders_lifetime, spend_30d, spend_lifetime, spend_30d_before,
-  least, most_90d, categories, first_category, last_category]}
+  least, most_90d, categories, first_category, last_category, favourite, top_2]}
 expr: '{of}'
 ---
 tag: t_last_paid
