@@ -1,6 +1,6 @@
-//! The plain model: SEMANTICS sections 1-4 and 6, computed slowly and obviously, agrees with the
-//! engine on generated catalogues and streams, whatever the windows, shards, restarts and steps of
-//! the clock.
+//! The plain model: SEMANTICS sections 1-4 and 6 and the catalogue versions of section 8, computed
+//! slowly and obviously, agrees with the engine on generated catalogues and streams, whatever the
+//! windows, shards, restarts, changes of rules and steps of the clock.
 #![expect(unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
 mod driven;
@@ -12,25 +12,32 @@ mod lines;
 mod meaning;
 #[path = "model/spec.rs"]
 mod spec;
+#[path = "model/versions.rs"]
+mod versions;
 
 use std::io::Write as _;
 use std::sync::Arc;
 
-use driven::Driver;
+use driven::{Driver, Files};
 use generate::{DAY_MS, EPOCH_MS, HOP_MS, HOUR_MS, Random, day_start};
 use lines::{line, uid_text};
 use meaning::{At, Event, Model, day_of};
 use rand::RngExt;
 use spec::{Span, Spec};
 use tagloom::engine::ruleset::Ruleset;
+use tagloom::engine::version::Moment;
 use tagloom::store::Store;
 use tagloom::store::fjall::{FjallOptions, FjallStore};
+use versions::{Chosen, RETIRE_AFTER_MS};
 
 /// One run of the engine beside the model.
 struct Run<'a> {
     random: Random,
     spec: &'a Spec,
     ruleset: Arc<Ruleset>,
+    /// What of the catalogue is there, and its files with ids.
+    chosen: Chosen,
+    files: Files,
     dir: Option<tempfile::TempDir>,
     store: Option<Arc<dyn Store>>,
     driver: Option<Driver>,
@@ -51,7 +58,9 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(spec: &'a Spec, mut random: Random) -> Self {
-        let ruleset = driven::ruleset(spec.files());
+        let chosen = if random.one_in(2) { spec.all() } else { spec.some(&mut random) };
+        let files = driven::locked(spec.files_of(&chosen), None);
+        let ruleset = driven::ruleset(files.clone());
         let durable = random.one_in(6);
         let dir = durable.then(|| tempfile::tempdir().unwrap());
         let as_of_ms = EPOCH_MS + random.upto(150 * DAY_MS);
@@ -70,11 +79,14 @@ impl<'a> Run<'a> {
             random,
             spec,
             ruleset,
+            chosen,
+            files,
             dir,
             as_of_ms,
             latest_ms,
             roll_up,
         };
+        run.model.open(&run.chosen, as_of_ms);
         run.open();
         run
     }
@@ -89,6 +101,12 @@ impl<'a> Run<'a> {
             self.store = Some(Arc::new(store));
         }
         let store = self.store.get_or_insert_with(|| driven::memory(&self.ruleset));
+        let moment = Moment {
+            as_of_ms: Some(self.as_of_ms),
+            retire_after_ms: RETIRE_AFTER_MS,
+            running: false,
+        };
+        self.ruleset = driven::active(store.as_ref(), self.files.clone(), moment);
         let shards = self.random.rng.random_range(1..=3);
         // Half the time so little that users leave memory after each window.
         let bytes_max = if self.random.one_in(2) { self.random.below(4_000) } else { usize::MAX };
@@ -176,6 +194,7 @@ impl<'a> Run<'a> {
 
     /// Stops without a word and goes on where the store ends, or a little before.
     fn restart(&mut self) {
+        self.model.open(&self.chosen, self.as_of_ms);
         self.open();
         let mut from = self.covered;
         while from > 0 && self.id_is_known(&self.sent[from - 1]) && !self.random.one_in(8) {
@@ -186,6 +205,20 @@ impl<'a> Run<'a> {
         let model = std::mem::replace(&mut self.model, Model::new(self.spec));
         self.send(&again);
         self.model = model;
+    }
+
+    /// Other rules, between two windows.
+    fn swap(&mut self) {
+        self.drain();
+        self.chosen =
+            if self.random.one_in(4) { self.spec.all() } else { self.spec.some(&mut self.random) };
+        let lock = self.files.iter().find(|f| f.0 == "ids.lock").map(|f| f.1.clone());
+        self.files = driven::locked(self.spec.files_of(&self.chosen), lock.as_deref());
+        self.model.open(&self.chosen, self.as_of_ms);
+        self.open();
+        let as_of_ms = self.as_of_ms;
+        self.driver().engine.recompute(as_of_ms).unwrap();
+        self.compare(true);
     }
 
     fn close(&mut self) {
@@ -255,7 +288,7 @@ impl<'a> Run<'a> {
             }
             let closed = self.model.is_closed(user, now);
             assert_eq!(have.closed, closed, "user {user} closed as of {}", self.as_of_ms);
-            for tag in 0..self.spec.tags.len() {
+            for tag in (0..self.spec.tags.len()).filter(|tag| self.chosen.tags[*tag]) {
                 let want = self.model.label(user, tag, now);
                 let found = have.labels.get(&format!("tag{tag}"));
                 assert_eq!(
@@ -281,8 +314,9 @@ fn check(seed: u64, show: bool) {
     let mut run = Run::new(&spec, random);
     for _ in 0..run.random.rng.random_range(3..=12) {
         run.send_new();
-        match run.random.below(6) {
+        match run.random.below(7) {
             0 => run.restart(),
+            6 => run.swap(),
             1 => run.drain(),
             2 | 3 => run.close(),
             _ => {}

@@ -12,6 +12,8 @@ mod lines;
 mod meaning;
 #[path = "model/spec.rs"]
 mod spec;
+#[path = "model/versions.rs"]
+mod versions;
 
 use std::sync::Arc;
 

@@ -150,6 +150,17 @@ impl Direct {
         Ok(stats)
     }
 
+    /// Computes everybody by the rules that have become active.
+    pub fn recompute(&mut self, as_of_ms: i64) -> Result<WindowStats, EngineError> {
+        let mut stats = WindowStats::default();
+        let store = Arc::clone(&self.shared.store);
+        let mut job = Job::recompute(store.as_ref(), &self.shared.ruleset, None)?;
+        while let Some(chunk) = job.next(store.as_ref(), Some(as_of_ms), DUE_USERS_MAX)? {
+            stats.add(&self.close_for(as_of_ms, true, chunk)?);
+        }
+        Ok(stats)
+    }
+
     /// Closes a window that also computes a chunk's users.
     pub fn close_for(
         &mut self,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tagloom::catalog::load_from;
 use tagloom::engine::direct::Direct;
 use tagloom::engine::ruleset::Ruleset;
+use tagloom::engine::version::{Moment, next};
 use tagloom::event::Decoder;
 use tagloom::store::memory::MemoryStore;
 use tagloom::store::{ClockMode, Identity, Store, Uid, UidKey};
@@ -27,6 +28,23 @@ pub fn ruleset(mut files: Files) -> Arc<Ruleset> {
     }
     let loaded = load_from("tags", files).unwrap_or_else(shown);
     Arc::new(Ruleset::new(loaded.catalog).unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// Files with the ids that `check --write` gives them; `lock`: those given before.
+pub fn locked(mut files: Files, lock: Option<&str>) -> Files {
+    files.extend(lock.map(|text| ("ids.lock".to_owned(), text.to_owned())));
+    let loaded = load_from("tags", files.clone()).unwrap_or_else(|e| panic!("{e}"));
+    files.retain(|f| f.0 != "ids.lock");
+    files.push(("ids.lock".into(), loaded.lock.updated(&loaded.catalog).to_text()));
+    files
+}
+
+/// Makes a catalogue the active one of a store, as a process does that opens it.
+pub fn active(store: &dyn Store, files: Files, moment: Moment) -> Arc<Ruleset> {
+    let loaded = load_from("tags", files).unwrap_or_else(|e| panic!("{e}"));
+    let next = next(store, loaded, moment).unwrap();
+    next.save(store).unwrap();
+    Arc::new(next.ruleset)
 }
 
 /// What a store of this catalogue is.

@@ -10,6 +10,7 @@ use crate::spec::{
     Agg, Body, Cond, Cut, Feature, Group, Kind, Op, RowExpr, Source, Span, Spec, Test, Val,
     date_text,
 };
+use crate::versions::{Chosen, Known};
 
 /// One row of a stream.
 #[derive(Debug, Clone)]
@@ -43,6 +44,10 @@ pub struct Model<'a> {
     spec: &'a Spec,
     zone: TimeZone,
     events: Vec<(Event, i64)>,
+    /// Arrival of each of them, among all that came.
+    arrived: Vec<usize>,
+    arrivals: usize,
+    known: Known,
     /// Rows of tables, and those that are gone, by stream, user and key.
     rows: BTreeMap<(usize, usize, u32), Row>,
 }
@@ -50,6 +55,7 @@ pub struct Model<'a> {
 /// The greatest version of a row that a user has seen.
 struct Row {
     version: i64,
+    arrived: usize,
     /// None: it is gone.
     live: Option<(Event, i64)>,
 }
@@ -176,6 +182,9 @@ impl<'a> Model<'a> {
             spec,
             zone: TimeZone::get(spec.zone).unwrap(),
             events: Vec::new(),
+            arrived: Vec::new(),
+            arrivals: 0,
+            known: Known::default(),
             rows: BTreeMap::new(),
         }
     }
@@ -201,7 +210,14 @@ impl<'a> Model<'a> {
             return;
         }
         let day = self.day_of(event.at_ms);
+        self.arrivals += 1;
+        self.arrived.push(self.arrivals);
         self.events.push((event.clone(), day));
+    }
+
+    /// A process opens the store with these rules.
+    pub fn open(&mut self, chosen: &Chosen, as_of_ms: i64) {
+        self.known.open(self.spec, chosen, self.arrivals, as_of_ms);
     }
 
     fn is_usable(&self, event: &Event, latest_ms: Option<i64>) -> bool {
@@ -238,7 +254,8 @@ impl<'a> Model<'a> {
             Some(have) if have.version > version => {}
             Some(have) if have.version == version && live.is_some() => {}
             _ => {
-                self.rows.insert(key, Row { version, live });
+                self.arrivals += 1;
+                self.rows.insert(key, Row { version, arrived: self.arrivals, live });
             }
         }
     }
@@ -263,8 +280,12 @@ impl<'a> Model<'a> {
                 last - i64::from(hops) < hop(at_ms) && hop(at_ms) <= last
             }
         };
-        let live = self.rows.values().filter_map(|row| row.live.as_ref());
-        let chosen = self.events.iter().chain(live).filter(|(e, day)| {
+        let since = self.known.since(&self.spec.key(feature.group, feature.span));
+        let rows = self.rows.values().filter(|row| row.arrived > since);
+        let live = rows.filter_map(|row| row.live.as_ref());
+        let counts = |at: &usize| self.arrived[*at] > since;
+        let events = (0..self.events.len()).filter(counts).map(|at| &self.events[at]);
+        let chosen = events.chain(live).filter(|(e, day)| {
             e.user == user && e.stream == group.stream && in_span(e.at_ms, *day)
         });
         let chosen = chosen.map(|(e, _)| e).filter(|event| match &group.filter {

@@ -1,0 +1,163 @@
+//! Catalogues that change: which of a generated catalogue's features and tags are there, and since
+//! when each counts (SEMANTICS section 8).
+
+use std::collections::BTreeMap;
+
+use rand::RngExt;
+
+use crate::driven::Files;
+use crate::generate::{DAY_MS, Random};
+use crate::spec::{Body, Cond, Source, Span, Spec};
+
+/// How long what no feature needs any more is kept.
+pub const RETIRE_AFTER_MS: i64 = 7 * DAY_MS;
+
+/// What of a catalogue is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    pub groups: Vec<bool>,
+    pub tags: Vec<bool>,
+}
+
+/// What a feature aggregates, days or everything.
+type Key = String;
+
+/// Since which event features count, by what they aggregate.
+#[derive(Debug, Default)]
+pub struct Known {
+    since: BTreeMap<Key, usize>,
+    /// As-of when the last feature went.
+    gone_ms: BTreeMap<Key, i64>,
+}
+
+fn sources<'c>(body: &'c Body, cond: &mut Vec<&'c Cond<Source>>) -> Vec<Source> {
+    match body {
+        Body::Bands { of, .. } | Body::Recency { of, .. } | Body::Map { of, .. } => vec![*of],
+        Body::Ratio { num, den, .. } => vec![*num, *den],
+        Body::Plain(of) => vec![*of],
+        Body::Flag(c) | Body::YesNo(c) => {
+            cond.push(c);
+            Vec::new()
+        }
+    }
+}
+
+/// Everything a tag reads itself.
+fn reads(body: &Body) -> Vec<Source> {
+    let mut waiting = Vec::new();
+    let found = sources(body, &mut waiting);
+    reads_of(waiting, found)
+}
+
+fn reads_of(mut waiting: Vec<&Cond<Source>>, mut found: Vec<Source>) -> Vec<Source> {
+    while let Some(cond) = waiting.pop() {
+        match cond {
+            Cond::Is(on, _) => found.push(*on),
+            Cond::Not(inner) => waiting.push(inner),
+            Cond::All(parts) | Cond::Any(parts) => waiting.extend(parts),
+        }
+    }
+    found
+}
+
+impl Spec {
+    /// Everything.
+    pub fn all(&self) -> Chosen {
+        Chosen { groups: vec![true; self.groups.len()], tags: vec![true; self.tags.len()] }
+    }
+
+    /// Some groups and the tags that can be computed from them. The group with the longest span is
+    /// always there, so that a span never looks back farther than events were kept.
+    pub fn some(&self, random: &mut Random) -> Chosen {
+        let days = |at: usize| {
+            let group = &self.groups[at];
+            let spans = group.spans.iter().map(|span| match span {
+                Span::Days(days) => days + group.offset,
+                Span::Hops(hops) => hops.div_ceil(288) + 1,
+                Span::Lifetime => 0,
+            });
+            spans.max().unwrap_or(0)
+        };
+        let longest = (0..self.groups.len()).max_by_key(|at| days(*at));
+        let last = match self.tags.last() {
+            Some((Body::Plain(Source::Feature(f)), _)) => Some(self.features[*f].group),
+            other => panic!("{other:?} is not the feature that every catalogue ends with"),
+        };
+        let closed = reads_of(self.closed.iter().collect(), Vec::new());
+        let closes = |at: usize| {
+            closed.iter().any(|s| match s {
+                Source::Feature(f) | Source::Age(f) => self.features[*f].group == at,
+                Source::Tag(_) => false,
+            })
+        };
+        let keep = |at| Some(at) == longest || Some(at) == last || closes(at);
+        let groups: Vec<bool> =
+            (0..self.groups.len()).map(|at| keep(at) || !random.one_in(3)).collect();
+        let mut tags: Vec<bool> = Vec::new();
+        for (at, (body, _)) in self.tags.iter().enumerate() {
+            let there = |source: Source| match source {
+                Source::Feature(f) | Source::Age(f) => groups[self.features[f].group],
+                Source::Tag(t) => tags[t],
+            };
+            let can = reads(body).into_iter().all(there);
+            tags.push(can && (at + 1 == self.tags.len() || !random.rng.random_ratio(1, 8)));
+        }
+        Chosen { groups, tags }
+    }
+
+    /// The catalogue's files with what is chosen.
+    pub fn files_of(&self, chosen: &Chosen) -> Files {
+        let mut files = self.files();
+        for (path, text) in &mut files {
+            let keep = match path.as_str() {
+                "features/all.yaml" => &chosen.groups,
+                "rules/all.yaml" => &chosen.tags,
+                _ => continue,
+            };
+            let documents = text.split("---\n").skip(1).zip(keep);
+            *text = documents.filter(|(_, k)| **k).map(|(d, _)| format!("---\n{d}")).collect();
+        }
+        files
+    }
+
+    /// What a feature aggregates: those that differ in days only are the same.
+    pub fn key(&self, group: usize, span: Span) -> Key {
+        let group = &self.groups[group];
+        let ever = span == Span::Lifetime;
+        format!("{} {:?} {:?} {:?} {ever}", group.stream, group.agg, group.value, group.filter)
+    }
+
+    fn keys(&self, chosen: &Chosen) -> Vec<Key> {
+        let there = self.features.iter().filter(|f| chosen.groups[f.group]);
+        there.map(|f| self.key(f.group, f.span)).collect()
+    }
+}
+
+impl Known {
+    /// A process opens the store with these rules, of which some may be other ones than before.
+    /// `events`: how many have been counted so far.
+    pub fn open(&mut self, spec: &Spec, chosen: &Chosen, events: usize, as_of_ms: i64) {
+        let here = spec.keys(chosen);
+        if events == 0 {
+            *self = Self::default();
+        }
+        for key in self.since.keys() {
+            if here.contains(key) {
+                self.gone_ms.remove(key);
+            } else {
+                self.gone_ms.entry(key.clone()).or_insert(as_of_ms);
+            }
+        }
+        let lost = |gone_ms: &i64| as_of_ms - gone_ms >= RETIRE_AFTER_MS;
+        self.since.retain(|key, _| !self.gone_ms.get(key).is_some_and(lost));
+        self.gone_ms.retain(|_, gone_ms| !lost(gone_ms));
+        for key in here {
+            self.since.entry(key).or_insert(events);
+        }
+    }
+
+    /// The first event that counts.
+    pub fn since(&self, key: &Key) -> usize {
+        self.since.get(key).copied().unwrap_or(0)
+    }
+}
