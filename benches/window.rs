@@ -118,6 +118,8 @@ impl Workload {
             as_of_day: self.as_of_day,
             due: Vec::new(),
             also: Vec::new(),
+            history: Vec::new(),
+            side: None,
             roll_up: false,
             dimensions: self.dimensions.pin(),
         }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use arrow::datatypes::{DataType, TimeUnit};
+use datafusion_common::ScalarValue;
 use datafusion_expr::Expr;
 
 use super::place::Place;
@@ -312,6 +313,20 @@ impl TypedExpr {
     pub fn always(place: Place) -> Self {
         let (expr, data_type) = (datafusion_expr::lit(true), DataType::Boolean);
         Self { expr, data_type, columns: Vec::new(), sql: "TRUE".to_owned(), place }
+    }
+
+    /// This, and at or after an instant by the column `time`.
+    #[must_use]
+    pub fn and_from(mut self, time: &str, from_ms: i64, zone: &Zone) -> Self {
+        let instant = ScalarValue::TimestampMillisecond(Some(from_ms), Some(zone.name().into()));
+        let column = Expr::Column(datafusion_common::Column::from_name(time));
+        self.expr = self.expr.and(column.gt_eq(Expr::Literal(instant, None)));
+        self.sql = format!("({}) AND {time} >= {from_ms}", self.sql);
+        if !self.columns.iter().any(|c| c == time) {
+            self.columns.push(time.to_owned());
+            self.columns.sort_unstable();
+        }
+        self
     }
 }
 

@@ -22,7 +22,9 @@ use crate::store::{ClockMode, Uid};
   tagloom backfill --dry-run            how many users would each tag move?
   tagloom backfill                      recompute everyone; an interrupted one goes on
   tagloom backfill --uid 17850 --uid 13047
-  tagloom backfill --uids users.txt --users-per-s 1000")]
+  tagloom backfill --uids users.txt --users-per-s 1000
+  tagloom backfill --history orders=2019-2025.jsonl.zst --cut 2026-01-01
+                                        features count what came before from these files")]
 pub(super) struct BackfillArgs {
     /// Compute and count, but write nothing
     #[arg(long)]
@@ -36,6 +38,12 @@ pub(super) struct BackfillArgs {
     /// At most this many users a second
     #[arg(long, value_name = "N")]
     users_per_s: Option<NonZeroU32>,
+    /// Files of what came before: features that lack it get it (may be repeated)
+    #[arg(long, value_name = "STREAM=FILE", requires = "cut")]
+    history: Vec<String>,
+    /// Where history ends and live events begin: the first instant of a day
+    #[arg(long, value_name = "INSTANT", requires = "history")]
+    cut: Option<String>,
     /// Compute as of this instant instead of the store's last (stores in fixed mode)
     #[arg(long, value_name = "INSTANT")]
     as_of: Option<String>,
@@ -43,6 +51,9 @@ pub(super) struct BackfillArgs {
 
 /// Runs the command.
 pub(super) fn run(args: &BackfillArgs, config: &Config, json: bool) -> Outcome {
+    if let Some(cut) = &args.cut {
+        return super::history::run(&args.history, cut, args.users_per_s, config, json);
+    }
     let loaded = open::ready_catalog(&config.catalog.path)?;
     let store = open::existing_store(config)?;
     let clock = match (&args.as_of, store.identity().clock) {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Failure, catalog, dims, export, open, rejects, survey};
+use super::{Failure, catalog, dims, export, history, open, rejects, survey};
 use crate::catalog::Loaded;
 use crate::catalog::select::Selection;
 use crate::config::{Config, StoreKind};
@@ -30,6 +30,7 @@ const TRY_EVERY: std::time::Duration = std::time::Duration::from_millis(50);
 /// A store with its catalogue, ready to answer.
 pub(super) struct Desk {
     store: Arc<dyn Store>,
+    config: Config,
     swaps: Swaps,
     /// What reads by the catalogue that was active last.
     reading: Mutex<Arc<Reading>>,
@@ -57,9 +58,31 @@ impl Desk {
         active: Active,
         store: Arc<dyn Store>,
         swaps: Swaps,
+        config: Config,
     ) -> Result<Self, Failure> {
         let reading = Mutex::new(Reading::new(active, &store)?);
-        Ok(Self { store, swaps, reading, loading: Mutex::new(()) })
+        Ok(Self { store, config, swaps, reading, loading: Mutex::new(()) })
+    }
+
+    /// The store.
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The settings of this process.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where an engine beside this finds other catalogues; it has no active one where there is no
+    /// engine.
+    pub(super) fn swaps(&self) -> &Swaps {
+        &self.swaps
+    }
+
+    /// Days after which tiles of this store roll up.
+    pub(super) fn horizon_days(&self) -> Result<u32, Failure> {
+        Ok(self.reading()?.active.ruleset.layout.horizon_days)
     }
 
     /// What reads by the catalogue that is active now.
@@ -133,6 +156,11 @@ impl Desk {
             Request::Catalog { number } => {
                 json(&catalog::collect(self.store.as_ref(), number, self.swaps.trouble())?)
             }
+            Request::HistoryPlan => {
+                json(&history::plan(self.store.as_ref(), ruleset.layout.horizon_days)?)
+            }
+            Request::HistoryMerge(what) => json(&history::merge(self, Some(&what), progress)?),
+            Request::HistoryResume => json(&history::merge(self, None, progress)?),
             Request::DimsList => dims::tables(self.store.as_ref()),
             Request::DimsLoad { table, path, key } => {
                 let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
@@ -219,7 +247,7 @@ fn open_for(config: &Config, wanted: &Request) -> Result<Access, OpenError> {
     }
     // The store first: who holds it answers with the catalogue that it runs.
     let other = |failure| OpenError::Other(failure);
-    let makes = matches!(wanted, Request::DimsLoad { .. });
+    let makes = matches!(wanted, Request::DimsLoad { .. } | Request::HistoryPlan);
     let own = |desk| Access::Own(Box::new(desk));
     let options = open::fjall_options(config);
     let store = FjallStore::open_existing(&config.store.path, &options);
@@ -229,12 +257,12 @@ fn open_for(config: &Config, wanted: &Request) -> Result<Access, OpenError> {
         }
         Ok(store) => {
             let loaded = open::ready_catalog(&config.catalog.path).map_err(other)?;
-            desk_over(config, loaded, Arc::new(store)).map(own).map_err(other)
+            desk_over(config, loaded, Arc::new(store), wanted).map(own).map_err(other)
         }
         Err(StoreError::NotFound { .. }) if makes => {
             let loaded = open::ready_catalog(&config.catalog.path).map_err(other)?;
             let store = open::store(config, &loaded.catalog, config.clock.mode).map_err(other)?;
-            desk_over(config, loaded, store).map(own).map_err(other)
+            desk_over(config, loaded, store, wanted).map(own).map_err(other)
         }
         Err(error @ StoreError::Locked { .. }) => Err(OpenError::Locked(error)),
         Err(error) => Err(OpenError::Other(open::store_failure(error))),
@@ -242,11 +270,20 @@ fn open_for(config: &Config, wanted: &Request) -> Result<Access, OpenError> {
 }
 
 /// Reads a store that nobody runs: by the catalogue in the directory, be it active already or not.
-fn desk_over(config: &Config, loaded: Loaded, store: Arc<dyn Store>) -> Result<Desk, Failure> {
+fn desk_over(
+    config: &Config,
+    loaded: Loaded,
+    store: Arc<dyn Store>,
+    wanted: &Request,
+) -> Result<Desk, Failure> {
     let files = Arc::new(loaded.files.clone());
     let next = open::version(store.as_ref(), loaded, config, None)?;
+    if matches!(wanted, Request::HistoryPlan) {
+        // Whoever has a history for these rules makes them the active ones.
+        next.save(store.as_ref()).map_err(open::store_failure)?;
+    }
     let active = Active { ruleset: Arc::new(next.ruleset), files };
-    Desk::new(active, store, Swaps::default())
+    Desk::new(active, store, Swaps::default(), config.clone())
 }
 
 /// A path as another process, which stands elsewhere, can open it.

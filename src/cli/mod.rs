@@ -13,6 +13,7 @@ mod dims;
 mod export;
 mod generate;
 mod get;
+mod history;
 mod lineage;
 mod open;
 mod outline;

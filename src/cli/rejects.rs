@@ -106,6 +106,19 @@ pub(super) fn collect(
     Ok(rejects)
 }
 
+/// Where a row stood, and why it was refused.
+fn reason(reject: &Reject) -> String {
+    let Reject { source, line, stream, detail, .. } = reject;
+    format!("{source}:{line}  {stream}  {}: {detail}", reject.reason.name())
+}
+
+impl Rejects {
+    /// A line for each row.
+    pub(super) fn reasons(&self) -> impl Iterator<Item = String> {
+        self.rejects.iter().map(|kept| reason(&kept.reject))
+    }
+}
+
 /// A row on one line of a terminal: control characters do nothing there.
 fn printable(row: &str) -> String {
     row.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
@@ -125,14 +138,7 @@ fn show(rejects: &Rejects, json: bool) -> Outcome {
     }
     println!("{table}");
     for Kept { reject, .. } in &rejects.rejects {
-        println!(
-            "\n{}:{}  {}  {}: {}",
-            reject.source,
-            reject.line,
-            reject.stream,
-            reject.reason.name(),
-            reject.detail
-        );
+        println!("\n{}", reason(reject));
         println!("  {}", printable(&reject.row));
         if reject.row_bytes > reject.row.len() as u64 {
             println!("  ... of {} bytes", reject.row_bytes);

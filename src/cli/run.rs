@@ -87,7 +87,7 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     let watching = (live && config.catalog.watch)
         .then(|| watch_catalog(&config, &store, &swaps, texts, clock));
     let watching = watching.transpose()?;
-    let desk = Desk::new(active, Arc::clone(&store), swaps.clone())?;
+    let desk = Desk::new(active, Arc::clone(&store), swaps.clone(), config.clone())?;
     let server = desk.serve(&config);
     let mut bars = Bars::default();
     let report = crate::engine::run(options, &mut |seen| bars.show(seen));
@@ -236,40 +236,41 @@ pub(super) fn engine_failure(error: EngineError) -> Failure {
     }
 }
 
-/// The files to read: each once, for all streams it feeds.
-fn sources(catalog: &Catalog, config: &Config, given: &[String]) -> Result<Vec<FileSpec>, Failure> {
-    let mut paths: Vec<Option<(PathBuf, Format)>> = Vec::new();
-    for stream in &catalog.streams {
-        paths.push(match &stream.from {
-            From::File { path, format } => Some((config.catalog.path.join(path), *format)),
-            From::Kafka { .. } => None,
-        });
-    }
-    let mut any = false;
-    let mut chosen: Vec<bool> = vec![false; paths.len()];
+/// The files to read: each once, for all streams it feeds. With files given only those are read; a
+/// stream may have several.
+pub(super) fn sources(
+    catalog: &Catalog,
+    config: &Config,
+    given: &[String],
+) -> Result<Vec<FileSpec>, Failure> {
+    let mut files: Vec<(usize, PathBuf, Format)> = Vec::new();
     for pair in given {
         let Some((name, path)) = pair.split_once('=') else {
-            return Err(Failure::Input(format!("--source {pair}: expected STREAM=PATH")));
+            return Err(Failure::Input(format!("{pair}: expected STREAM=PATH")));
         };
         let Some(at) = catalog.streams.iter().position(|s| s.name == name) else {
             let known: Vec<&str> = catalog.streams.iter().map(|s| s.name.as_str()).collect();
             let known = known.join(", ");
             return Err(Failure::Input(format!(
-                "--source {pair}: the catalogue has no stream `{name}`; it has {known}"
+                "{pair}: the catalogue has no stream `{name}`; it has {known}"
             )));
         };
         let format = match &catalog.streams[at].from {
             From::File { format, .. } | From::Kafka { format, .. } => *format,
         };
-        paths[at] = Some((path.into(), format));
-        chosen[at] = true;
-        any = true;
+        files.push((at, path.into(), format));
+    }
+    if given.is_empty() {
+        for (at, stream) in catalog.streams.iter().enumerate() {
+            if let From::File { path, format } = &stream.from {
+                files.push((at, config.catalog.path.join(path), *format));
+            }
+        }
     }
     let mut specs: Vec<FileSpec> = Vec::new();
-    for (at, path) in paths.into_iter().enumerate() {
-        // With --source only the named streams are read.
-        let Some((path, format)) = path.filter(|_| !any || chosen[at]) else { continue };
+    for (at, path, format) in files {
         match specs.iter_mut().find(|s| s.path == path && s.format == format) {
+            Some(spec) if spec.streams.contains(&at) => {}
             Some(spec) => spec.streams.push(at),
             None => {
                 let name = path.display().to_string();
@@ -291,13 +292,13 @@ fn sources(catalog: &Catalog, config: &Config, given: &[String]) -> Result<Vec<F
 
 /// One bar a source, and a line about users.
 #[derive(Default)]
-struct Bars {
+pub(super) struct Bars {
     multi: Option<MultiProgress>,
     bars: Vec<ProgressBar>,
 }
 
 impl Bars {
-    fn show(&mut self, seen: &Observed<'_>) {
+    pub(super) fn show(&mut self, seen: &Observed<'_>) {
         let multi = self.multi.get_or_insert_with(MultiProgress::new);
         for (at, source) in seen.sources.iter().enumerate() {
             if self.bars.len() <= at {
@@ -318,7 +319,7 @@ impl Bars {
         }
     }
 
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         for bar in &self.bars {
             bar.finish_and_clear();
         }

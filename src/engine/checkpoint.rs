@@ -12,7 +12,7 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 use tokio::sync::oneshot;
 
-use super::job::{Chunk, Job, Limit};
+use super::job::{Chunk, Job, Limit, Users};
 use super::route::Router;
 use super::ruleset::Ruleset;
 use super::status::Status;
@@ -23,7 +23,7 @@ use crate::dimension::Dimensions;
 use crate::event::quarantine::Quarantine;
 use crate::shard::actor::{Close, Swap, WindowStored};
 use crate::shard::{TagStats, WindowClose, WindowStats, split_by_shard};
-use crate::store::{Bytes, Store, UidKey};
+use crate::store::Store;
 use crate::write::actor::{Begin, Stored};
 use crate::write::profile::Schemas;
 use crate::write::window::Assembly;
@@ -218,7 +218,7 @@ impl CheckpointActor {
                 None => self.look_for_due = false,
             }
         }
-        if self.parts.jobs.front().is_some_and(Job::is_recompute) {
+        if self.parts.jobs.front().is_some_and(Job::is_background) {
             self.next_chunk(router)?;
         }
         Ok(())
@@ -309,8 +309,7 @@ impl CheckpointActor {
         }
         // Without one event there is no instant yet; what was read (rejects) is stored all the same.
         let as_of_ms = self.ended.as_of_ms.unwrap_or(0);
-        let (due, also) = chunk.as_mut().map(Chunk::take_users).unwrap_or_default();
-        let closes = self.closes(router, as_of_ms, due, also);
+        let closes = self.closes(router, as_of_ms, chunk.as_mut());
         self.send(router, cut, chunk, closes);
     }
 
@@ -339,25 +338,29 @@ impl CheckpointActor {
         &self,
         router: &Router,
         as_of_ms: i64,
-        due: Vec<UidKey>,
-        also: Vec<(UidKey, Bytes)>,
+        chunk: Option<&mut Chunk>,
     ) -> Vec<WindowClose> {
         let shards = router.shards().len();
         let catalog = &self.parts.ruleset.catalog;
         let dimensions = self.parts.dimensions.pin();
         let reading = self.parts.status.sources_open.load(Ordering::Acquire) > 0;
+        let side = chunk.as_ref().and_then(|c| c.side.clone());
+        let Users { due, also, history } = chunk.map(Chunk::take_users).unwrap_or_default();
         let due = split_by_shard(catalog.uid, shards, due, |key| key);
         let also = split_by_shard(catalog.uid, shards, also, |stored| &stored.0);
-        let close = |(due, also)| WindowClose {
+        let history = split_by_shard(catalog.uid, shards, history, |stored| &stored.0);
+        let close = |((due, also), history)| WindowClose {
             window: self.window,
             as_of_ms,
             as_of_day: catalog.zone.day_of(as_of_ms),
             due,
             also,
+            history,
+            side: side.clone(),
             roll_up: !reading,
             dimensions: dimensions.clone(),
         };
-        due.into_iter().zip(also).map(close).collect()
+        due.into_iter().zip(also).zip(history).map(close).collect()
     }
 
     fn send(
@@ -415,6 +418,11 @@ impl CheckpointActor {
         let store = Arc::clone(&self.parts.store);
         next.becomes_active(store.as_ref(), self.ended.as_of_ms)?;
         next.save(store.as_ref())?;
+        let is_new = next.is_new;
+        if self.parts.clock == Clock::Event {
+            let history = next.version.history.as_ref().and_then(|h| h.as_of_ms);
+            self.ended.as_of_ms = self.ended.as_of_ms.max(history);
+        }
         let ruleset = Arc::new(next.ruleset);
         let swap = Swap { ruleset: Arc::clone(&ruleset), schemas: Arc::new(Schemas::default()) };
         for shard in router.shards() {
@@ -428,10 +436,15 @@ impl CheckpointActor {
         self.ended.stats.tags = moved_stats(&self.ended.stats.tags, &before, &ruleset);
         router.swap(Arc::clone(&ruleset));
         let jobs = &mut self.parts.jobs;
-        jobs.retain(|job| !job.is_recompute());
+        jobs.retain(|job| !job.is_background());
         jobs.iter_mut().for_each(Job::forget_ahead);
         let limit = self.parts.recompute_users_per_s_max.map(Limit::new);
-        jobs.push_front(Job::recompute(store.as_ref(), &ruleset, limit)?);
+        if is_new {
+            jobs.push_front(Job::recompute(store.as_ref(), &ruleset, limit)?);
+        }
+        if let Some(job) = super::history::resume(store.as_ref(), &ruleset)? {
+            jobs.push_front(job);
+        }
         let held_ms = self.since_close.elapsed().as_millis();
         tracing::info!(version = ruleset.version, held_ms, "another catalogue is active");
         self.parts.swaps.activated(Active { ruleset, files: Arc::new(files) });

@@ -179,6 +179,7 @@ impl Direct {
         let shards = self.shards.len();
         let mut due = split_by_shard(catalog.uid, shards, chunk.due, |key| key);
         let mut also = split_by_shard(catalog.uid, shards, chunk.also, |stored| &stored.0);
+        let mut history = split_by_shard(catalog.uid, shards, chunk.history, |h| &h.0);
         for (at, shard) in self.shards.iter_mut().enumerate() {
             assembly.add(shard.close(&WindowClose {
                 window: self.window,
@@ -186,6 +187,8 @@ impl Direct {
                 as_of_day: catalog.zone.day_of(as_of_ms),
                 due: std::mem::take(&mut due[at]),
                 also: std::mem::take(&mut also[at]),
+                history: std::mem::take(&mut history[at]),
+                side: chunk.side.clone(),
                 roll_up,
                 dimensions: self.dimensions.pin(),
             })?);

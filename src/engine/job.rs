@@ -5,12 +5,14 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use super::EngineError;
+use super::history::{Progress, Side};
 use super::ruleset::Ruleset;
 use super::version::recomputed;
 use crate::store::{Bytes, DueCursor, Store, UidKey};
@@ -34,6 +36,10 @@ pub struct Chunk {
     pub due: Vec<UidKey>,
     /// Users to recompute in any case, as they are stored.
     pub also: Vec<(UidKey, Bytes)>,
+    /// Users that get a history, as it is stored.
+    pub history: Vec<(UidKey, Bytes)>,
+    /// The history they get.
+    pub side: Option<Arc<Side>>,
     /// Users it hands out, for the rate limit.
     pub users: usize,
     /// Due packs this chunk drains.
@@ -43,10 +49,22 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// Takes the users out: those that may be due, and those to recompute in any case.
-    pub fn take_users(&mut self) -> (Vec<UidKey>, Vec<(UidKey, Bytes)>) {
-        (std::mem::take(&mut self.due), std::mem::take(&mut self.also))
+    /// Takes the users out.
+    pub fn take_users(&mut self) -> Users {
+        let (due, also) = (std::mem::take(&mut self.due), std::mem::take(&mut self.also));
+        Users { due, also, history: std::mem::take(&mut self.history) }
     }
+}
+
+/// The users of a chunk.
+#[derive(Debug, Default)]
+pub struct Users {
+    /// Those that may be due.
+    pub due: Vec<UidKey>,
+    /// Those to recompute in any case, as they are stored.
+    pub also: Vec<(UidKey, Bytes)>,
+    /// Those that get a history, as it is stored.
+    pub history: Vec<(UidKey, Bytes)>,
 }
 
 /// A job.
@@ -62,6 +80,17 @@ pub enum Job {
         done: Vec<(String, Vec<u8>)>,
         /// Bounds the rate.
         limit: Option<Limit>,
+    },
+    /// Every user of a history gets it.
+    History {
+        /// The history.
+        side: Arc<Side>,
+        /// Goes on behind this one.
+        after: Option<UidKey>,
+        /// Bounds the rate.
+        limit: Option<Limit>,
+        /// How far it is.
+        progress: Progress,
     },
     /// Every user of the store.
     All {
@@ -143,6 +172,11 @@ impl Job {
         matches!(self, Self::All { progress_key: Some(key), .. } if *key == RECOMPUTE_KEY)
     }
 
+    /// Whether it is done while sources are read.
+    pub fn is_background(&self) -> bool {
+        self.is_recompute() || matches!(self, Self::History { .. })
+    }
+
     /// The next chunk, `None` when the job is done.
     pub fn next(
         &mut self,
@@ -175,6 +209,10 @@ impl Job {
                 let also: Vec<_> = known.filter_map(|(key, found)| Some((key, found?))).collect();
                 let meta = if keys.is_empty() { std::mem::take(done) } else { Vec::new() };
                 Ok(Some(Chunk { users: also.len(), also, meta, ..Chunk::default() }))
+            }
+            Self::History { side, after, limit, progress } => {
+                let take = limit.as_ref().map_or(SCAN_USERS_MAX, Limit::chunk_users);
+                super::history::chunk(side, after, progress, take)
             }
             Self::All { after, name, limit, ended, ahead, progress, progress_key, done } => {
                 if *ended {
@@ -221,7 +259,7 @@ impl Job {
     pub fn pause_after(&mut self, chunk: &Chunk) -> Duration {
         match self {
             Self::Due => Duration::ZERO,
-            Self::Users { limit, .. } | Self::All { limit, .. } => {
+            Self::Users { limit, .. } | Self::All { limit, .. } | Self::History { limit, .. } => {
                 limit.as_ref().map_or(Duration::ZERO, |l| l.charge(chunk.users))
             }
         }

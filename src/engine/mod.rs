@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod credits;
 pub mod direct;
 mod feed;
+pub mod history;
 pub mod inputs;
 pub mod intake;
 pub mod job;

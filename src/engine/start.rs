@@ -234,19 +234,19 @@ pub fn run(
         }
     }
     if !options.dry {
-        recompute_if_new(&mut options)?;
+        background_jobs(&mut options)?;
     }
     let mut restarts = 0;
     loop {
         let jobs = std::mem::take(&mut options.jobs);
         // A job that was under way is not known to be done: its command says so and is run again.
-        let repeatable = jobs.iter().all(|job| matches!(job, Job::Due) || job.is_recompute());
+        let repeatable = jobs.iter().all(|job| matches!(job, Job::Due) || job.is_background());
         match attempt(&options, jobs, observe) {
             Err(EngineError::ActorGone(what)) if repeatable && restarts < RESTARTS_MAX => {
                 restarts += 1;
                 tracing::error!(what, restarts, "an actor died; reloading from the store");
                 follow_swaps(&mut options);
-                recompute_if_new(&mut options)?;
+                background_jobs(&mut options)?;
                 options.jobs.push_back(Job::Due);
             }
             other => return other,
@@ -254,7 +254,16 @@ pub fn run(
     }
 }
 
-/// Everybody is computed by the rules of a catalogue that has become active.
+/// What has to be done beside reading sources: everybody is computed by the rules of a catalogue that
+/// has become active, and gets a history that is not merged yet.
+fn background_jobs(options: &mut Options) -> Result<(), EngineError> {
+    recompute_if_new(options)?;
+    if let Some(job) = super::history::resume(options.store.as_ref(), &options.ruleset)? {
+        options.jobs.push_front(job);
+    }
+    Ok(())
+}
+
 fn recompute_if_new(options: &mut Options) -> Result<(), EngineError> {
     let (store, ruleset) = (options.store.as_ref(), &options.ruleset);
     if ruleset.version == 0 || super::version::is_recomputed(store, ruleset.version)? {
@@ -332,7 +341,7 @@ fn attempt(
         intake: Intake::new(names, totals),
         folds,
         first_window,
-        last_as_of_ms: read_meta(store, AS_OF_KEY)?,
+        last_as_of_ms: first_as_of(options)?,
         jobs,
     };
     let preparing = options.prepare.start(&status)?;
@@ -343,6 +352,17 @@ fn attempt(
     let stray_future = router.intake().stray_future().filter(|_| options.clock == Clock::Event);
     let (missing_tables, quarantined) = (dimensions.missing_tables(), quarantine.len());
     report(store, &status, ended, stray_future, missing_tables, quarantined)
+}
+
+/// The last as-of. By the clock of events, those of a history that is being merged count.
+fn first_as_of(options: &Options) -> Result<Option<i64>, EngineError> {
+    let store = options.store.as_ref();
+    let stored = stored_as_of(store)?;
+    if options.clock != Clock::Event {
+        return Ok(stored);
+    }
+    let history = super::version::active(store)?.and_then(|v| v.history);
+    Ok(stored.max(history.and_then(|h| h.as_of_ms)))
 }
 
 fn report(

@@ -126,6 +126,19 @@ impl Swaps {
             self.replace_files(next.ruleset, files);
             return Ok(false);
         }
+        self.propose_next(store, next, files, cache)?;
+        Ok(true)
+    }
+
+    /// Leaves what was compiled already: another catalogue, or the same one with what its partials
+    /// have learned.
+    pub fn propose_next(
+        &self,
+        store: &Arc<dyn Store>,
+        next: Next,
+        files: Files,
+        cache: &CacheOptions,
+    ) -> Result<(), SwapError> {
         let (catalog, layout) = (&next.ruleset.catalog, &next.ruleset.layout);
         for recipe in locked(&self.0.recipes).iter() {
             let gone =
@@ -142,7 +155,7 @@ impl Swaps {
             Some(Proposal { next, files, dimensions: Arc::new(dimensions) });
         self.0.is_busy.store(true, Ordering::Release);
         self.0.is_proposed.store(true, Ordering::Release);
-        Ok(true)
+        Ok(())
     }
 
     fn replace_files(&self, ruleset: Ruleset, files: Files) {

@@ -15,13 +15,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::Clock;
+use super::history::Merge;
 use super::ruleset::{Ruleset, RulesetError, give_provisional_ids};
 use crate::catalog::model::Catalog;
 use crate::catalog::{Loaded, load_from};
 use crate::source::position::{POSITION_PREFIX, Position};
 use crate::store::{Store, StoreError};
 use crate::user::layout::{StateLayout, ValueKind};
-use crate::user::lineage::{FIRST_VERSION, Known, Lineage, Retired, origin};
+use crate::user::lineage::{Cut, FIRST_VERSION, Known, Lineage, Retired, origin};
 use crate::write::profile::schema_key;
 use crate::write::window::AS_OF_KEY;
 
@@ -61,6 +62,9 @@ pub struct Version {
     pub tags: usize,
     /// What is kept in its time, by [`origin`].
     pub partials: BTreeMap<u64, PartialRecord>,
+    /// The last history that was, or is to be, merged.
+    #[serde(default)]
+    pub history: Option<Merge>,
 }
 
 /// What a version knows of one partial.
@@ -214,27 +218,45 @@ pub fn recomputed(number: u32) -> (String, Vec<u8>) {
 /// Compiles a catalogue for a store: as the active version if it is that, else as the next one.
 /// Writes nothing.
 pub fn next(store: &dyn Store, loaded: Loaded, moment: Moment) -> Result<Next, VersionError> {
+    next_with(store, loaded, moment, None)
+}
+
+/// The same for partials that are to get a history: where the cut of each lies.
+pub fn next_with(
+    store: &dyn Store,
+    loaded: Loaded,
+    moment: Moment,
+    history: Option<(Merge, BTreeMap<u64, Cut>)>,
+) -> Result<Next, VersionError> {
     let before = active(store)?;
     let is_empty = !moment.running && store.scan_profiles(None, 1)?.is_empty();
     let Loaded { catalog, texts, .. } = loaded;
     let is_new = before.as_ref().is_none_or(|b| b.fingerprint != catalog.fingerprint);
     let number = before.as_ref().map_or(0, |b| b.number) + u32::from(is_new);
-    let records = match &before {
-        Some(before) if !is_empty => present(before, &catalog, number, moment),
+    let mut records = match &before {
+        Some(before) if !(is_empty && is_new) => present(before, &catalog, number, moment),
         _ => BTreeMap::new(),
     };
+    let (merge, cuts) = history.unzip();
+    for (origin, cut) in cuts.into_iter().flatten() {
+        if let Some(record) = records.get_mut(&origin) {
+            record.known.cut.get_or_insert(cut);
+        }
+    }
+    let merge = merge.or_else(|| before.as_ref().and_then(|b| b.history.clone()));
     let (records, retired) = retired(store, records, &catalog)?;
     let lineage = Lineage {
         version: if is_empty || before.is_none() { FIRST_VERSION } else { number },
         known: records.iter().map(|(origin, record)| (*origin, record.known)).collect(),
         retired,
+        ..Lineage::default()
     };
     let mut ruleset = Ruleset::with(catalog, &lineage)?;
     ruleset.version = number;
     let catalog = &ruleset.catalog;
     let partials = noted(&ruleset.layout, catalog, records, number);
     let version = match &before {
-        Some(before) if !is_new => Version { partials, ..before.clone() },
+        Some(before) if !is_new => Version { partials, history: merge, ..before.clone() },
         _ => Version {
             number,
             name: catalog.name.clone(),
@@ -244,6 +266,7 @@ pub fn next(store: &dyn Store, loaded: Loaded, moment: Moment) -> Result<Next, V
             features: catalog.features.len(),
             tags: catalog.tags.len(),
             partials,
+            history: merge,
         },
     };
     let changed = before.as_ref() != Some(&version);
@@ -321,7 +344,7 @@ fn retired(
 }
 
 /// Each feature's origin, and its index.
-fn origins(catalog: &Catalog) -> impl Iterator<Item = (u64, usize)> + '_ {
+pub(super) fn origins(catalog: &Catalog) -> impl Iterator<Item = (u64, usize)> + '_ {
     catalog.features.iter().enumerate().map(|(at, f)| {
         let stream = &catalog.streams[f.stream];
         (origin(stream, &f.aggregate, f.filter.as_ref(), f.span), at)
@@ -340,7 +363,7 @@ fn noted(
             let hashed = partial.value.is_some_and(|v| stream.values[v].kind == ValueKind::Hash);
             for origin in &partial.origins {
                 let record = records.entry(*origin).or_insert_with(|| PartialRecord {
-                    known: Known { since: partial.since, hashed },
+                    known: Known { since: partial.since, hashed, cut: None },
                     retired: None,
                     last_in: number,
                     stream: stream.name.clone(),

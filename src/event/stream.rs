@@ -144,6 +144,7 @@ impl StreamDecoder {
         };
         self.drop_bad_cells(batch, refused);
         let (filtered, failed_filters) = self.apply_filter(batch, texts);
+        let filtered = filtered + self.leave_out_later(batch);
         self.require(batch, refused);
         self.check_time(batch, refused);
         self.check_quarantine(batch, refused);
@@ -211,6 +212,23 @@ impl StreamDecoder {
                 }
             }
         }
+    }
+
+    /// Returns how many rows are not part of the history that is being read.
+    fn leave_out_later(&mut self, batch: &Batch<'_>) -> u64 {
+        let Some(before_ms) = self.layout.before_ms else { return 0 };
+        let Values::I64(times) = &batch.columns[self.time].values else { return 0 };
+        let valid = &batch.columns[self.time].valid;
+        let mut later = 0;
+        for (row, time) in times.iter().enumerate() {
+            if valid.holds(row)
+                && *time >= before_ms
+                && std::mem::replace(&mut self.wanted[row], false)
+            {
+                later += 1;
+            }
+        }
+        later
     }
 
     fn check_time(&mut self, batch: &Batch<'_>, refused: &mut Vec<Refused>) {

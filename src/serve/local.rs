@@ -71,6 +71,12 @@ pub enum Request {
         /// Everything of this version; 0: of the active one; none: a list.
         number: Option<u32>,
     },
+    /// What a history needs to know of the store.
+    HistoryPlan,
+    /// Merge a history, and wait for it.
+    HistoryMerge(MergeRequest),
+    /// Wait for the history that is being merged.
+    HistoryResume,
     /// Loaded dimension tables.
     DimsList,
     /// Load a dimension table.
@@ -101,6 +107,19 @@ pub enum Request {
         #[serde(default)]
         closed: ClosedAccounts,
     },
+}
+
+/// A history to merge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MergeRequest {
+    /// The history's store, an absolute path.
+    pub dir: PathBuf,
+    /// Where it ends, epoch ms.
+    pub cut_ms: i64,
+    /// The streams it is about.
+    pub streams: Vec<String>,
+    /// Users a second; none: no limit.
+    pub users_per_s: Option<std::num::NonZeroU32>,
 }
 
 /// What may be asked about all users.

@@ -115,6 +115,42 @@ impl Shard {
         Ok(())
     }
 
+    /// Gives users their history. Those that are not resident are so for this window only; one who
+    /// is in the history alone is a user from now on.
+    pub(super) fn add_history(
+        &mut self,
+        window: &WindowClose,
+        slots: &mut Vec<Slot>,
+    ) -> Result<(), ProfileError> {
+        let Some(side) = &window.side else { return Ok(()) };
+        let kind = self.shared.ruleset.catalog.uid;
+        let (mut found, mut new) = (Vec::with_capacity(window.history.len()), Vec::new());
+        for (key, bytes) in &window.history {
+            let Ok(uid) = Uid::from_key(kind, key) else { continue };
+            let hash = hash_of(&uid);
+            let slot = self.users.find(hash, &uid).unwrap_or_else(|| {
+                let slot = self.users.insert(hash, uid);
+                self.residency.admit_guest(slot);
+                new.push(slot);
+                slot
+            });
+            found.push((slot, bytes));
+        }
+        self.activate(new)?;
+        let Shared { ruleset, texts, .. } = &self.shared;
+        for (slot, bytes) in found {
+            let history = side.state(bytes, &ruleset.layout, texts)?;
+            let user = self.users.get_mut(slot);
+            user.state.add_history(&history, side.job(), &ruleset.layout, &texts.view());
+            user.unsaved = true;
+            if !user.dirty {
+                user.dirty = true;
+                slots.push(slot);
+            }
+        }
+        Ok(())
+    }
+
     /// Adds users as they are stored. Those that are not resident are so for this window only.
     pub(super) fn add_stored(
         &mut self,

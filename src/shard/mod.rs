@@ -26,6 +26,7 @@ use self::users::{Slot, UserTable};
 use crate::catalog::model::UidType;
 use crate::clock::Day;
 use crate::dimension::Pinned;
+use crate::engine::history::Side;
 use crate::engine::ruleset::Ruleset;
 use crate::event::block::{ShardRows, shard_of, uid_hash};
 use crate::event::quarantine::Quarantine;
@@ -101,6 +102,10 @@ pub struct WindowClose {
     /// Users to recompute in any case, as they were stored when the window before this one closed or
     /// later. Those that are not resident are so until this window is stored.
     pub also: Vec<(UidKey, Bytes)>,
+    /// Users that get a history, as it is stored.
+    pub history: Vec<(UidKey, Bytes)>,
+    /// The history they get.
+    pub side: Option<Arc<Side>>,
     /// Whether old days may roll up now (not while a file is being read).
     pub roll_up: bool,
     /// One epoch of each dimension table.
@@ -418,7 +423,8 @@ impl Shard {
         let mut slots = std::mem::take(&mut self.dirty);
         self.add_due(window, &mut slots, &mut stats)?;
         self.add_stored(&window.also, &mut slots)?;
-        stats.examined_users = window.also.len() as u64;
+        self.add_history(window, &mut slots)?;
+        stats.examined_users = (window.also.len() + window.history.len()) as u64;
         let mut work = Work {
             users: &mut self.users,
             window,

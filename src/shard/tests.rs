@@ -102,6 +102,8 @@ fn close(shard: &mut Shard) -> ShardWindow {
         as_of_day: 0,
         due: Vec::new(),
         also: Vec::new(),
+        history: Vec::new(),
+        side: None,
         roll_up: true,
         dimensions: dimensions.expect("there are none").pin(),
     };

@@ -23,8 +23,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
 
-use super::lineage::{Lineage, meaning, rows, table};
-use super::wanted::{Wanted, values, wanted};
+use super::lineage::{Cut, Lineage, meaning, rows, table};
+use super::wanted::{FilterPlan, Wanted, values, wanted};
 use crate::catalog::model::{Aggregate, Catalog, Changelog, ColumnType, Span, Stream, TypedExpr};
 use crate::clock::Day;
 
@@ -202,6 +202,8 @@ pub struct Partial {
     pub since: u32,
     /// [`origin`](super::lineage::origin) of what it serves: of days, of everything, or both.
     pub origins: Vec<u64>,
+    /// Where its history ends, if it has one, and its fingerprint as if it had none.
+    pub cut: Option<(Cut, u64)>,
 }
 
 /// A value that rows hold.
@@ -224,14 +226,19 @@ pub struct Value {
 /// A filter whose truth rows hold.
 #[derive(Debug, Clone)]
 pub struct Filter {
-    /// The row expression.
+    /// The row expression, which is false for events that history brings.
     pub expr: TypedExpr,
+    /// The SQL of the features' own filter.
+    pub sql: String,
     /// The catalogue version since which it is looked at; in rows from before it is false.
     pub since: u32,
     /// Flag bit that says it is true.
     pub flag: usize,
-    /// Hash of the expression and of `since`.
+    /// Hash of the expression, of `since` and of the cut.
     pub fingerprint: u64,
+    /// Where history ends for those who look at it, and the fingerprint of the filter they would
+    /// look at without one; none: they would look at none.
+    pub cut: Option<(Cut, Option<u64>)>,
 }
 
 /// How events of one stream are kept.
@@ -257,6 +264,8 @@ pub struct StreamLayout {
     pub partials: Vec<Partial>,
     /// Hops that the longest rolling span takes; 0: there is none.
     pub rolling_hops: u32,
+    /// Later events are not folded: a history is being read.
+    pub before_ms: Option<i64>,
 }
 
 /// How rows of a table that changes are told apart.
@@ -338,6 +347,7 @@ impl StateLayout {
             + i64::from(catalog.allowed_lateness_ms % 86_400_000 != 0);
         let horizon_days =
             longest.max().unwrap_or(0) + u32::try_from(lateness_days).unwrap_or(u32::MAX / 2);
+        let horizon_days = horizon_days.max(lineage.horizon_days_min);
         let has_changelog = catalog.streams.iter().any(|s| s.changelog.is_some());
         let listed = catalog.features.iter().map(|f| f.aggregate.listed()).collect();
         Ok(Self { streams, horizon_days, listed, has_changelog })
@@ -368,15 +378,13 @@ impl StreamLayout {
         let mut kinds: Vec<(TypedExpr, ValueKind)> =
             values(&wanted)?.into_values().map(|(expr, kind)| (expr.clone(), kind)).collect();
         kinds.sort_by_key(|(_, kind)| kind.is_half());
-        let mut filters: BTreeMap<(&str, u32), TypedExpr> = BTreeMap::new();
+        let mut filters: BTreeMap<(&str, u32, Option<Cut>), FilterPlan> = BTreeMap::new();
         for want in &wanted {
             if let Some(flag) = want.flag() {
-                filters.entry(flag).or_insert_with(|| {
-                    want.filter.cloned().unwrap_or_else(|| TypedExpr::always(stream.place))
-                });
+                filters.entry(flag).or_insert_with(|| FilterPlan::new(want, stream, &catalog.zone));
             }
         }
-        let filters = filters.into_iter().map(|((_, since), expr)| (expr, since)).collect();
+        let filters = filters.into_values().collect();
         let mut layout = Self {
             stream: u8::try_from(at).unwrap_or(u8::MAX),
             name: stream.name.clone(),
@@ -388,6 +396,7 @@ impl StreamLayout {
             filters: Vec::new(),
             partials: Vec::new(),
             rolling_hops: 0,
+            before_ms: lineage.before_ms,
         };
         layout.place(stream, kinds, filters);
         let (mut days, mut hops) = (BTreeSet::new(), BTreeSet::from([0]));
@@ -416,7 +425,7 @@ impl StreamLayout {
         &mut self,
         stream: &Stream,
         values: Vec<(TypedExpr, ValueKind)>,
-        filters: Vec<(TypedExpr, u32)>,
+        filters: Vec<FilterPlan>,
     ) {
         let flags = values.len() + filters.len();
         let mut word = 2 + flags.saturating_sub(FLAGS_BESIDE_DAY).div_ceil(64);
@@ -439,11 +448,13 @@ impl StreamLayout {
         }
         self.width = word + usize::from(upper);
         let first = self.values.len();
-        let filter = |(at, (expr, since)): (usize, (TypedExpr, u32))| Filter {
+        let filter = |(at, plan): (usize, FilterPlan)| Filter {
             flag: first + at,
-            fingerprint: hash64(format!("{}|{since}", meaning(stream, &expr)).as_bytes()),
-            expr,
-            since,
+            fingerprint: plan.fingerprint,
+            expr: plan.expr,
+            since: plan.since,
+            sql: plan.sql,
+            cut: plan.cut,
         };
         self.filters = filters.into_iter().enumerate().map(filter).collect();
     }
@@ -460,8 +471,9 @@ impl StreamLayout {
         let weight = want.aggregate.weight();
         let weight = weight.and_then(|w| self.values.iter().position(|v| v.expr.sql == w.sql));
         let values_max = want.aggregate.values_max();
-        let filter = want.flag().and_then(|(sql, since)| {
-            self.filters.iter().position(|have| have.expr.sql == sql && have.since == since)
+        let filter = want.flag().and_then(|(sql, since, cut)| {
+            let is = |f: &Filter| f.sql == sql && f.since == since && f.cut.map(|c| c.0) == cut;
+            self.filters.iter().position(is)
         });
         let same = |p: &Partial| {
             p.kind == kind && p.value == value && p.weight == weight && p.filter == filter
@@ -470,10 +482,15 @@ impl StreamLayout {
             let print = |v: Option<usize>| v.map(|v| self.values[v].fingerprint);
             let (value_print, weight_print) = (print(value), print(weight));
             let filter_print = filter.map(|f| self.filters[f].fingerprint);
-            let mut what = format!("{rows}|{kind:?}|{value_print:?}|{filter_print:?}");
-            if weight.is_some() || values_max.is_some() {
-                what.push_str(&format!("|{weight_print:?}|{values_max:?}"));
-            }
+            let fingerprint = |filter: Option<u64>| {
+                let mut what = format!("{rows}|{kind:?}|{value_print:?}|{filter:?}");
+                if weight.is_some() || values_max.is_some() {
+                    what.push_str(&format!("|{weight_print:?}|{values_max:?}"));
+                }
+                hash64(what.as_bytes())
+            };
+            let cut = filter.and_then(|f| self.filters[f].cut);
+            let cut = cut.map(|(cut, base)| (cut, fingerprint(base)));
             self.partials.push(Partial {
                 kind,
                 value,
@@ -482,9 +499,10 @@ impl StreamLayout {
                 values_max: values_max.map_or(0, |max| usize::try_from(max).unwrap_or(usize::MAX)),
                 features: Vec::new(),
                 lifetime: false,
-                fingerprint: hash64(what.as_bytes()),
+                fingerprint: fingerprint(filter_print),
                 since: want.since,
                 origins: Vec::new(),
+                cut,
             });
             self.partials.len() - 1
         });

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::hash64;
 use crate::catalog::model::{Aggregate, Changelog, Span, Stream, TypedExpr};
+use crate::clock::Day;
 
 /// The first version: what it has, has seen everything.
 pub const FIRST_VERSION: u32 = 1;
@@ -28,11 +29,21 @@ pub struct Lineage {
     pub known: BTreeMap<u64, Known>,
     /// Features that are gone, whose partials keep folding for a while.
     pub retired: Vec<Retired>,
+    /// Only events before this instant are folded: a history is being read.
+    pub before_ms: Option<i64>,
+    /// Tiles roll up no earlier than after so many days.
+    pub horizon_days_min: u32,
 }
 
 impl Default for Lineage {
     fn default() -> Self {
-        Self { version: FIRST_VERSION, known: BTreeMap::new(), retired: Vec::new() }
+        Self {
+            version: FIRST_VERSION,
+            known: BTreeMap::new(),
+            retired: Vec::new(),
+            before_ms: None,
+            horizon_days_min: 0,
+        }
     }
 }
 
@@ -43,6 +54,23 @@ pub struct Known {
     pub since: u32,
     /// Its value, a text that is only counted, is kept as a hash.
     pub hashed: bool,
+    /// What came before has been folded in from history.
+    #[serde(default)]
+    pub cut: Option<Cut>,
+}
+
+/// Where history ends and live events begin, for partials that history was folded into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Cut {
+    /// Numbers the job that did it; each has its own cut.
+    pub job: u16,
+    /// Events before this instant come from history: the first instant of a day, epoch ms.
+    pub before_ms: i64,
+    /// Live events from this instant on count: `before_ms`, but for streams that dedupe, whose late
+    /// events count unless their id is known from history. The first instant of `from_day`.
+    pub from_ms: i64,
+    /// Its day.
+    pub from_day: Day,
 }
 
 /// A feature that is gone.

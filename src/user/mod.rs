@@ -5,6 +5,7 @@
 
 pub mod changelog;
 pub mod features;
+pub mod history;
 pub mod layout;
 pub mod lineage;
 mod program;

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::history::HistoryId;
 use super::layout::{
     Partial, PartialKind, StateLayout, StreamLayout, Value, ValueKind, flag_set, low32, row_time,
     value_word,
@@ -69,6 +70,9 @@ pub struct Settled {
     pub tiles: Vec<Tile>,
     /// Days up to this one have lost their event ids before the horizon did it.
     pub ids_forgotten_until: Option<Day>,
+    /// Ids of events that history brought, sorted: seen again live, they do not count where history
+    /// has counted them.
+    pub history_ids: Vec<HistoryId>,
 }
 
 impl Cell {
@@ -270,7 +274,12 @@ impl Settled {
         }
     }
 
-    fn tile(&mut self, stream: u8, period: Period) -> &mut Tile {
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.tiles.is_empty() && self.ids_forgotten_until.is_none() && self.history_ids.is_empty()
+    }
+
+    pub(super) fn tile(&mut self, stream: u8, period: Period) -> &mut Tile {
         let at = self.tiles.binary_search_by_key(&(stream, period), |t| (t.stream, t.period));
         let at = at.unwrap_or_else(|at| {
             self.tiles.insert(at, Tile { stream, period, cells: Vec::new() });
@@ -284,6 +293,9 @@ impl Settled {
     pub fn roll_up(&mut self, as_of: AsOf, layout: &StateLayout, texts: &TextsView<'_>) -> bool {
         let oldest = as_of.day.saturating_sub_unsigned(layout.horizon_days);
         let now = hop_of(as_of.ms);
+        let ids = self.history_ids.len();
+        self.history_ids.retain(|id| id.day >= oldest);
+        let forgotten = self.history_ids.len() < ids;
         let target = |t: &Tile| match t.period {
             Period::Day(day) | Period::Hop(day, _) if day < oldest => Some(Period::Lifetime),
             Period::Hop(day, hop) => {
@@ -293,7 +305,7 @@ impl Settled {
             Period::Day(_) | Period::Lifetime => None,
         };
         if !self.tiles.iter().any(|t| target(t).is_some()) {
-            return false;
+            return forgotten;
         }
         let (old, kept): (Vec<Tile>, Vec<Tile>) =
             std::mem::take(&mut self.tiles).into_iter().partition(|t| target(t).is_some());
@@ -338,12 +350,20 @@ impl Settled {
             };
             size_of::<(u16, Cell)>() + behind
         });
-        self.tiles.capacity() * size_of::<Tile>() + cells.sum::<usize>()
+        self.tiles.capacity() * size_of::<Tile>()
+            + cells.sum::<usize>()
+            + self.history_ids.capacity() * size_of::<HistoryId>()
     }
 }
 
 impl Tile {
-    fn add(&mut self, partial: usize, cell: Cell, stream: &StreamLayout, texts: &TextsView<'_>) {
+    pub(super) fn add(
+        &mut self,
+        partial: usize,
+        cell: Cell,
+        stream: &StreamLayout,
+        texts: &TextsView<'_>,
+    ) {
         let index = u16::try_from(partial).unwrap_or(u16::MAX);
         match self.cells.binary_search_by_key(&index, |c| c.0) {
             Ok(at) => self.cells[at].1.merge(cell, &stream.partials[partial], stream, texts),

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::changelog::Partly;
+use super::history::HistoryId;
 use super::layout::{
     StateLayout, StreamLayout, Value, ValueKind, flag_set, hash64, row_stream, value_word,
 };
@@ -78,6 +79,7 @@ struct StateRecord<'a> {
     ids_forgotten_until: Option<Day>,
     /// Streams of which not all rows are kept: see [`Partly`].
     partly: Vec<(u8, u64)>,
+    history_ids: Vec<HistoryId>,
 }
 
 /// Stream, period, and each partial's cell.
@@ -269,6 +271,7 @@ impl Packer {
                 tiles,
                 ids_forgotten_until: settled.and_then(|s| s.ids_forgotten_until),
                 partly: profile.state.partly().map_or_else(Vec::new, |p| p.streams().to_vec()),
+                history_ids: settled.map(|s| s.history_ids.clone()).unwrap_or_default(),
             },
         };
         let mut out = std::mem::take(&mut self.out);
@@ -445,8 +448,10 @@ impl TagsOnly<'_> {
             rest = tail;
             from.bring(row, layout, &code, &mut rows)?;
         }
-        let settled =
-            self.settled(record.tiles, record.ids_forgotten_until, stored, layout, &code)?;
+        let mut settled = self.settled(record.tiles, stored, layout, &code)?;
+        settled.ids_forgotten_until = record.ids_forgotten_until;
+        settled.history_ids = stored.bring_ids(record.history_ids, layout);
+        let settled = (!settled.is_empty()).then_some(settled);
         let partly = record.partly.into_iter().filter_map(|(stream, key)| {
             let to = stored.streams.get(usize::from(stream))?.to?;
             Some((layout.streams[to].stream, key))
@@ -458,20 +463,21 @@ impl TagsOnly<'_> {
     fn settled(
         &self,
         tiles: Vec<TileRecord>,
-        ids_forgotten_until: Option<Day>,
         stored: &StoredLayout,
         layout: &StateLayout,
         code: &impl Fn(u64) -> Result<u32, SnapshotError>,
-    ) -> Result<Option<Settled>, SnapshotError> {
-        let mut settled = Settled { tiles: Vec::new(), ids_forgotten_until };
+    ) -> Result<Settled, SnapshotError> {
+        let mut settled = Settled::default();
         for (stream, period, cells) in tiles {
             let Some(from) = stored.streams.get(usize::from(stream)) else { continue };
             let Some(to) = from.to else { continue };
             let mut kept = Vec::new();
             for (at, cell) in cells {
-                let Some(Some(partial)) = from.partials.get(usize::from(at)).copied() else {
+                let found = from.partials.get(usize::from(at)).copied().flatten();
+                let Some((partial, from_day)) = found else { continue };
+                if from_day.is_some_and(|from| period.day().is_none_or(|day| day < from)) {
                     continue;
-                };
+                }
                 let text = is_text(&layout.streams[to], partial);
                 let cell = decode_cell(cell, text, code)?;
                 kept.push((u16::try_from(partial).unwrap_or(u16::MAX), cell));
@@ -480,7 +486,6 @@ impl TagsOnly<'_> {
             settled.tiles.push(Tile { stream: layout.streams[to].stream, period, cells: kept });
         }
         settled.tiles.sort_by_key(|t| (t.stream, t.period));
-        let empty = settled.tiles.is_empty() && settled.ids_forgotten_until.is_none();
-        Ok((!empty).then_some(settled))
+        Ok(settled)
     }
 }

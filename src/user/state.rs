@@ -7,6 +7,7 @@
 use hashbrown::HashTable;
 
 use super::changelog::Partly;
+use super::history::leave_to_history;
 use super::layout::{StateLayout, StreamLayout, row_day, row_stream, row_time};
 use super::settled::{Period, Settled};
 use super::texts::TextsView;
@@ -97,6 +98,12 @@ impl UserState {
             }
         }
         self.append(row, stream.id_word, layout);
+        if let Some(settled) = &self.settled
+            && !settled.history_ids.is_empty()
+        {
+            let last = self.rows.len() - row.len();
+            leave_to_history(&settled.history_ids, &mut self.rows[last..], stream);
+        }
         Folded::New
     }
 
@@ -189,6 +196,27 @@ impl UserState {
             offset += row.len();
         }
         self.index = Some(Box::new(index));
+    }
+
+    /// Adds what a history says of this user, for the partials that `job` gave one. `history`: its
+    /// rows and tiles in this layout.
+    pub fn add_history(
+        &mut self,
+        history: &Self,
+        job: u16,
+        layout: &StateLayout,
+        texts: &TextsView<'_>,
+    ) {
+        let mut settled = self.settled.take().unwrap_or_default();
+        settled.add_history(history.rows(layout), history.settled(), job, layout, texts);
+        let mut rest = self.rows.as_mut_slice();
+        while let Some(first) = rest.first() {
+            let stream = &layout.streams[row_stream(*first)];
+            let (row, tail) = rest.split_at_mut(stream.width);
+            leave_to_history(&settled.history_ids, row, stream);
+            rest = tail;
+        }
+        self.settled = (!settled.is_empty()).then_some(settled);
     }
 
     /// All rows, in the order they came.

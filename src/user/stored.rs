@@ -4,8 +4,12 @@
 //! the present one of the same fingerprint. Invariant: what is new stays NULL or false; it has seen
 //! no event before it was added.
 
-use super::layout::{StateLayout, StreamLayout, ValueKind, flag_at, flag_set, set_flag};
+use super::history::HistoryId;
+use super::layout::{
+    Filter, StateLayout, StreamLayout, ValueKind, flag_at, flag_set, row_time, set_flag,
+};
 use super::snapshot::{Schema, SnapshotError, StreamSchema, ValueSchema};
+use crate::clock::Day;
 
 /// A stored schema, resolved against the present layout.
 #[derive(Debug)]
@@ -25,16 +29,68 @@ pub(super) struct StoredStream {
     pub(super) to: Option<usize>,
     /// (stored value, index of the present value).
     values: Vec<(ValueSchema, Option<usize>)>,
-    /// (stored flag, present flag).
-    filters: Vec<(usize, usize)>,
-    /// Present partial of each stored one.
-    pub(super) partials: Vec<Option<usize>>,
+    /// What sets each present flag.
+    filters: Vec<(FlagFrom, usize)>,
+    /// Present partial of each stored one; of those that got a history since then, only what is
+    /// about this day or later is still theirs.
+    pub(super) partials: Vec<Option<(usize, Option<Day>)>>,
     same: bool,
 }
 
+/// What sets a present flag of a stored row.
+#[derive(Debug, Clone, Copy)]
+enum FlagFrom {
+    /// A stored flag.
+    Flag(usize),
+    /// A stored flag (none: true), for events from an instant on: those before came from history.
+    From(Option<usize>, i64),
+}
+
+/// Whose rows are brought to the present layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// A profile's.
+    Live,
+    /// A history's, read before the cuts that it makes were known.
+    History,
+}
+
+impl FlagFrom {
+    fn find(filter: &Filter, stored: &StreamSchema, whose: Whose) -> Option<Self> {
+        let flag = |print: u64| stored.filters.iter().find(|f| f.0 == print).map(|f| f.1);
+        if let Some(flag) = flag(filter.fingerprint) {
+            return Some(Self::Flag(flag));
+        }
+        let (cut, base) = filter.cut?;
+        let base = match base {
+            None => None,
+            Some(print) => Some(flag(print)?),
+        };
+        Some(Self::From(base, if whose == Whose::Live { cut.from_ms } else { i64::MIN }))
+    }
+
+    fn is_set(self, row: &[u64]) -> bool {
+        match self {
+            Self::Flag(flag) => flag_set(row, flag),
+            Self::From(flag, from_ms) => {
+                row_time(row[0]) >= from_ms && flag.is_none_or(|flag| flag_set(row, flag))
+            }
+        }
+    }
+}
+
 impl StoredLayout {
+    /// The same for a record of a history, read before its partials had their cut.
+    pub fn of_history(schema: &Schema, layout: &StateLayout) -> Self {
+        Self::resolve(schema, layout, Whose::History)
+    }
+
     /// Finds each stored value, filter and partial in the present layout by its fingerprint.
     pub fn new(schema: &Schema, layout: &StateLayout) -> Self {
+        Self::resolve(schema, layout, Whose::Live)
+    }
+
+    fn resolve(schema: &Schema, layout: &StateLayout, whose: Whose) -> Self {
         let present = Schema::new(layout, Vec::new(), Vec::new(), Vec::new());
         let stream = |(index, s): (usize, &StreamSchema)| {
             // Rows of a table need the same key and version to be compared with later ones.
@@ -48,12 +104,16 @@ impl StoredLayout {
                     now.and_then(|n| n.values.iter().position(|x| x.fingerprint == v.fingerprint));
                 (v.clone(), at)
             });
-            let filters = s.filters.iter().filter_map(|(print, flag)| {
-                let found = now?.filters.iter().find(|f| f.fingerprint == *print)?;
-                Some((*flag, found.flag))
-            });
+            let filters = now.map_or(&[][..], |n| &n.filters).iter();
+            let filters = filters.filter_map(|f| Some((FlagFrom::find(f, s, whose)?, f.flag)));
             let partials = s.partials.iter().map(|print| {
-                now.and_then(|n| n.partials.iter().position(|p| p.fingerprint == *print))
+                let all = &now?.partials;
+                if let Some(at) = all.iter().position(|p| p.fingerprint == *print) {
+                    return Some((at, None));
+                }
+                let at = all.iter().position(|p| p.cut.is_some_and(|c| c.1 == *print))?;
+                let cut = all[at].cut.filter(|_| whose == Whose::Live);
+                Some((at, cut.map(|(cut, _)| cut.from_day)))
             });
             let same = to == Some(index) && present.streams.get(index) == Some(s);
             StoredStream {
@@ -70,6 +130,17 @@ impl StoredLayout {
         let streams: Vec<StoredStream> = schema.streams.iter().enumerate().map(stream).collect();
         let same = streams.iter().all(|s| s.same);
         Self { streams, same }
+    }
+
+    /// Ids of history, with the present index of their stream.
+    pub(super) fn bring_ids(&self, ids: Vec<HistoryId>, layout: &StateLayout) -> Vec<HistoryId> {
+        let present = |id: HistoryId| {
+            let to = self.streams.get(usize::from(id.stream))?.to?;
+            Some(HistoryId { stream: layout.streams[to].stream, ..id })
+        };
+        let mut ids: Vec<HistoryId> = ids.into_iter().filter_map(present).collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// Whether rows were written with the present layout.
@@ -108,7 +179,7 @@ impl StoredStream {
                 set_flag(new, value.null_flag);
             }
             for (from, into) in &self.filters {
-                if flag_set(row, *from) {
+                if from.is_set(row) {
                     set_flag(new, *into);
                 }
             }
@@ -134,7 +205,7 @@ impl StoredStream {
     }
 }
 
-fn clear_flag(row: &mut [u64], flag: usize) {
+pub(super) fn clear_flag(row: &mut [u64], flag: usize) {
     let (word, bit) = flag_at(flag);
     row[word] &= !(1 << bit);
 }

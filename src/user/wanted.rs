@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use super::layout::{LayoutError, ValueKind};
-use super::lineage::{FIRST_VERSION, Lineage, origin};
-use crate::catalog::model::{Aggregate, Catalog, Span, TypedExpr};
+use super::layout::{LayoutError, ValueKind, hash64};
+use super::lineage::{Cut, FIRST_VERSION, Lineage, meaning, origin};
+use crate::catalog::model::{Aggregate, Catalog, Span, Stream, TypedExpr};
+use crate::clock::Zone;
 
 /// A feature as its stream's layout sees it.
 pub(super) struct Wanted<'a> {
@@ -20,6 +21,8 @@ pub(super) struct Wanted<'a> {
     pub(super) span: Span,
     pub(super) origin: u64,
     pub(super) since: u32,
+    /// Where its history ends, if it has one.
+    pub(super) cut: Option<Cut>,
     /// Its value is kept as a hash, if that is known.
     pub(super) hashed: Option<bool>,
 }
@@ -34,11 +37,12 @@ impl Wanted<'_> {
         self.is_counted() && self.hashed.unwrap_or(only_counted)
     }
 
-    /// SQL and since when of the filter whose flag says that a row counts; `None`: all rows do.
-    pub(super) fn flag(&self) -> Option<(&str, u32)> {
+    /// SQL, since when and from which cut on: the filter whose flag says that a row counts.
+    /// `None`: all rows do.
+    pub(super) fn flag(&self) -> Option<(&str, u32, Option<Cut>)> {
         match self.filter {
-            None if self.since == FIRST_VERSION => None,
-            filter => Some((filter.map_or("TRUE", |f| f.sql.as_str()), self.since)),
+            None if self.since == FIRST_VERSION && self.cut.is_none() => None,
+            filter => Some((filter.map_or("TRUE", |f| f.sql.as_str()), self.since, self.cut)),
         }
     }
 }
@@ -51,9 +55,10 @@ pub(super) fn wanted<'a>(catalog: &'a Catalog, at: usize, lineage: &'a Lineage) 
     let stream = &catalog.streams[at];
     let want = |feature, name, aggregate, filter: Option<&'a TypedExpr>, span| {
         let origin = origin(stream, aggregate, filter, span);
-        let hashed = lineage.known.get(&origin).map(|known| known.hashed);
+        let known = lineage.known.get(&origin);
+        let (hashed, cut) = (known.map(|k| k.hashed), known.and_then(|k| k.cut));
         let since = lineage.since(origin);
-        Wanted { feature, name, aggregate, filter, span, origin, since, hashed }
+        Wanted { feature, name, aggregate, filter, span, origin, since, cut, hashed }
     };
     let live = catalog.features.iter().enumerate().filter(|(_, f)| f.stream == at);
     let gone = lineage.retired.iter().filter(|r| r.stream == stream.name);
@@ -87,4 +92,31 @@ pub(super) fn values<'a>(wanted: &[Wanted<'a>]) -> Result<Values<'a>, LayoutErro
         }
     }
     Ok(values)
+}
+
+/// A filter before it has its place in the row.
+pub(super) struct FilterPlan {
+    pub(super) expr: TypedExpr,
+    pub(super) sql: String,
+    pub(super) since: u32,
+    pub(super) fingerprint: u64,
+    pub(super) cut: Option<(Cut, Option<u64>)>,
+}
+
+impl FilterPlan {
+    /// The filter of a feature that has one, or needs one to say since when it counts.
+    pub(super) fn new(want: &Wanted<'_>, stream: &Stream, zone: &Zone) -> Self {
+        let since = want.since;
+        let own = want.filter.cloned().unwrap_or_else(|| TypedExpr::always(stream.place));
+        let sql = own.sql.clone();
+        let own_print = hash64(format!("{}|{since}", meaning(stream, &own)).as_bytes());
+        let Some(cut) = want.cut else {
+            return Self { expr: own, sql, since, fingerprint: own_print, cut: None };
+        };
+        let is_new = want.filter.is_none() && since == FIRST_VERSION;
+        let expr = own.and_from(&stream.columns[stream.time].name, cut.from_ms, zone);
+        let fingerprint = hash64(format!("{own_print}|{cut:?}").as_bytes());
+        let base = (!is_new).then_some(own_print);
+        Self { expr, sql, since, fingerprint, cut: Some((cut, base)) }
+    }
 }

@@ -16,9 +16,12 @@ use crate::store::{Store, StoreError};
 use crate::user::snapshot::{Schema, SnapshotError, TagsOnly};
 use crate::user::stored::StoredLayout;
 
+/// Keys of schemas in the store begin with this.
+pub const SCHEMA_PREFIX: &str = "schema/";
+
 /// Key of a schema in the store.
 pub fn schema_key(id: u64) -> String {
-    format!("schema/{id:016x}")
+    format!("{SCHEMA_PREFIX}{id:016x}")
 }
 
 /// A stored schema, resolved against the present ruleset.

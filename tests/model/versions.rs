@@ -7,7 +7,7 @@ use rand::RngExt;
 
 use crate::driven::Files;
 use crate::generate::{DAY_MS, Random};
-use crate::spec::{Body, Cond, Source, Span, Spec};
+use crate::spec::{Agg, Body, Cond, Source, Span, Spec};
 
 /// How long what no feature needs any more is kept.
 pub const RETIRE_AFTER_MS: i64 = 7 * DAY_MS;
@@ -83,10 +83,20 @@ impl Spec {
             Some((Body::Plain(Source::Feature(f)), _)) => Some(self.features[*f].group),
             other => panic!("{other:?} is not the feature that every catalogue ends with"),
         };
-        let closed = reads_of(self.closed.iter().collect(), Vec::new());
+        // What says that an account is closed is always there, and all that it reads.
+        let mut needed = reads_of(self.closed.iter().collect(), Vec::new());
+        let mut at = 0;
+        while let Some(source) = needed.get(at) {
+            if let Source::Tag(tag) = *source {
+                needed.extend(reads(&self.tags[tag].0));
+            }
+            at += 1;
+        }
         let closes = |at: usize| {
-            closed.iter().any(|s| match s {
-                Source::Feature(f) | Source::Age(f) => self.features[*f].group == at,
+            needed.iter().any(|s| match s {
+                Source::Feature(f) | Source::Age(f) | Source::Length(f) | Source::Head(f) => {
+                    self.features[*f].group == at
+                }
                 Source::Tag(_) => false,
             })
         };
@@ -96,11 +106,14 @@ impl Spec {
         let mut tags: Vec<bool> = Vec::new();
         for (at, (body, _)) in self.tags.iter().enumerate() {
             let there = |source: Source| match source {
-                Source::Feature(f) | Source::Age(f) => groups[self.features[f].group],
+                Source::Feature(f) | Source::Age(f) | Source::Length(f) | Source::Head(f) => {
+                    groups[self.features[f].group]
+                }
                 Source::Tag(t) => tags[t],
             };
             let can = reads(body).into_iter().all(there);
-            tags.push(can && (at + 1 == self.tags.len() || !random.rng.random_ratio(1, 8)));
+            let stays = at + 1 == self.tags.len() || needed.contains(&Source::Tag(at));
+            tags.push(can && (stays || !random.rng.random_ratio(1, 8)));
         }
         Chosen { groups, tags }
     }
@@ -124,7 +137,10 @@ impl Spec {
     pub fn key(&self, group: usize, span: Span) -> Key {
         let group = &self.groups[group];
         let ever = span == Span::Lifetime;
-        format!("{} {:?} {:?} {:?} {ever}", group.stream, group.agg, group.value, group.filter)
+        // How many of the top are shown makes no difference to what is kept.
+        let agg = if let Agg::Top(_) = group.agg { Agg::Top(1) } else { group.agg };
+        let (value, by) = (group.value, group.by);
+        format!("{} {agg:?} {value:?} {by:?} {:?} {ever}", group.stream, group.filter)
     }
 
     fn keys(&self, chosen: &Chosen) -> Vec<Key> {

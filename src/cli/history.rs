@@ -1,0 +1,306 @@
+//! `tagloom backfill --history`: what came before, for features that have not seen it.
+//!
+//! In: files of history and a cut. Out: profiles in which features count what came before the cut
+//! from history and the rest from live events. Files are folded into a store beside the live one
+//! first; then whoever has the live store open merges it, user by user, between its other windows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Failure, Outcome, desk, open, progress, rejects, run};
+use crate::catalog::model::{Catalog, Format};
+use crate::clock::{Zone, show_instant};
+use crate::config::Config;
+use crate::engine::history::{self, Merge, Progress};
+use crate::engine::version::{Version, active, next_with};
+use crate::engine::{Clock, EngineError, Report};
+use crate::serve::local::{MergeRequest, Request};
+use crate::source::input::STDIN;
+use crate::store::fjall::FjallStore;
+use crate::store::{ClockMode, Identity, Store};
+use crate::user::layout::hash64;
+
+/// How often somebody who waits for another process looks.
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Rejects that are listed.
+const REJECTS_SHOWN: usize = 10;
+
+/// What a history needs to know of the store it is for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Plan {
+    version: Version,
+    horizon_days: u32,
+    /// A history that is not merged yet, or the last one.
+    merge: Option<(Merge, Progress)>,
+}
+
+/// Runs the command. `given`: STREAM=FILE.
+pub(super) fn run(
+    given: &[String],
+    cut: &str,
+    users_per_s: Option<NonZeroU32>,
+    config: &Config,
+    json: bool,
+) -> Outcome {
+    let loaded = open::ready_catalog(&config.catalog.path)?;
+    let catalog = &loaded.catalog;
+    let cut_ms = first_of_day(cut, &catalog.zone)?;
+    let mut sources = run::sources(catalog, config, given)?;
+    sources.iter_mut().for_each(|s| s.format = written_as(&s.path, s.format));
+    if sources.iter().any(|s| s.path == Path::new(STDIN)) {
+        let message = "--history: standard input cannot be read again after an interruption; \
+                       give a file";
+        return Err(Failure::Input(message.to_owned()));
+    }
+    let mut streams: Vec<usize> = sources.iter().flat_map(|s| s.streams.clone()).collect();
+    streams.sort_unstable();
+    streams.dedup();
+    if let Some(table) =
+        streams.iter().map(|s| &catalog.streams[*s]).find(|s| s.changelog.is_some())
+    {
+        let name = &table.name;
+        return Err(Failure::Input(format!(
+            "--history {name}: it is a table's changes, of which a later one may take back an \
+             earlier one; give its rows as insertions to `tagloom run --source {name}=FILE`"
+        )));
+    }
+    let plan: Plan = desk::request(config, Request::HistoryPlan, &mut |_, _| {})?;
+    if plan.version.fingerprint != catalog.fingerprint {
+        let message = format!(
+            "the rules in {} are not those that the running process uses: let it take them over, \
+             or name its directory with --catalog",
+            config.catalog.path.display()
+        );
+        return Err(Failure::Input(message));
+    }
+    if let Some((merge, _)) = plan.merge.as_ref().filter(|m| m.1.ended) {
+        // One that was killed between its last window and its end.
+        remove(&merge.dir)?;
+    } else if let Some((merge, _)) = &plan.merge {
+        eprintln!("an interrupted history goes on where it was; run this again for another one");
+        let users = merged(config, Request::HistoryResume)?;
+        remove(&merge.dir)?;
+        return show(users, None, json);
+    }
+    let lacking = history::lacking(catalog, &plan.version, &streams);
+    if lacking.is_empty() {
+        return show(0, None, json);
+    }
+    let origins: BTreeSet<u64> = lacking.keys().copied().collect();
+    let paths: Vec<String> = sources.iter().map(|s| s.name.clone()).collect();
+    let dir = side_dir(config, &format!("{cut_ms} {paths:?} {origins:?}"))?;
+    let names: Vec<String> = streams.iter().map(|s| catalog.streams[*s].name.clone()).collect();
+    let catalog = catalog.clone();
+    let (uid, timezone) = (catalog.uid, catalog.zone.name().to_owned());
+    let ruleset = history::ruleset(catalog, &plan.version, &origins, cut_ms, plan.horizon_days);
+    let ruleset = Arc::new(ruleset.map_err(Failure::input)?);
+    let identity = Identity { uid, timezone, clock: ClockMode::Event };
+    let store = FjallStore::open(&dir, &identity, &open::fjall_options(config));
+    let store: Arc<dyn Store> = Arc::new(store.map_err(open::store_failure)?);
+    let mut options = run::options(config, &ruleset, Arc::clone(&store), Clock::Event);
+    options.sources = sources;
+    options.state_bytes_max = usize::MAX;
+    let mut bars = run::Bars::default();
+    let report = crate::engine::run(options, &mut |seen| bars.show(seen));
+    bars.clear();
+    let report = report.map_err(run::engine_failure)?;
+    tell_rejects(store.as_ref(), &report)?;
+    drop(store);
+    let request = MergeRequest { dir: dir.clone(), cut_ms, streams: names, users_per_s };
+    let users = merged(config, Request::HistoryMerge(request))?;
+    remove(&dir)?;
+    show(users, Some(&report), json)
+}
+
+/// Archives are often written in another way than live events: their names say so.
+fn written_as(path: &Path, declared: Format) -> Format {
+    let name = path.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let has = |ending: &str| name.split('.').skip(1).any(|part| part == ending);
+    match () {
+        () if has("csv") => Format::Csv,
+        () if has("json") || has("jsonl") || has("ndjson") => Format::Json,
+        () => declared,
+    }
+}
+
+/// Days are kept apart, instants of a day are not: a cut falls between two days.
+fn first_of_day(text: &str, zone: &Zone) -> Result<i64, Failure> {
+    let instant_ms = match text.len() {
+        10 => open::instant(&format!("{text}T00:00"), zone),
+        _ => open::instant(text, zone),
+    }?;
+    let first_ms = zone.day_start_ms(zone.day_of(instant_ms));
+    if first_ms == instant_ms {
+        return Ok(instant_ms);
+    }
+    Err(Failure::Input(format!(
+        "--cut {text}: the cut has to be the first instant of a day in {}: write {} or that of \
+         another day, and give history up to there",
+        zone.name(),
+        zone.show(first_ms)
+    )))
+}
+
+/// Beside the live store: the same command finds it again.
+fn side_dir(config: &Config, what: &str) -> Result<PathBuf, Failure> {
+    let mut name = desk::absolute(&config.store.path)?.into_os_string();
+    name.push(format!("-history-{:016x}", hash64(what.as_bytes())));
+    Ok(name.into())
+}
+
+fn remove(dir: &Path) -> Outcome {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failure::Failed(
+            format!("{}: {error}; the history is merged: remove it by hand", dir.display()),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn merged(config: &Config, request: Request) -> Result<u64, Failure> {
+    let bar = progress::users_bar("merge", 0);
+    let users = desk::request(config, request, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    users
+}
+
+fn tell_rejects(store: &dyn Store, report: &Report) -> Outcome {
+    if report.rejected_rows == 0 {
+        return Ok(());
+    }
+    eprintln!("{} rows of the history could not be used; the last of them:", report.rejected_rows);
+    let rejects = rejects::collect(store, None, None, REJECTS_SHOWN)?;
+    rejects.reasons().for_each(|reason| eprintln!("  {reason}"));
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "a command's output")]
+fn show(users: u64, report: Option<&Report>, json: bool) -> Outcome {
+    let (rows, rejected) = report.map_or((0, 0), |r| (r.rows, r.rejected_rows));
+    if json {
+        println!("{}", json!({ "users": users, "rows": rows, "rejected_rows": rejected }));
+    } else if users == 0 && report.is_none() {
+        println!("no feature of these streams lacks history: nothing to do");
+    } else {
+        println!("{rows} rows of history read, {users} users have it now");
+    }
+    Ok(())
+}
+
+/// What whoever has the store open says of it.
+pub(super) fn plan(store: &dyn Store, horizon_days: u32) -> Result<Plan, Failure> {
+    let version = active(store).map_err(open::version_failure)?;
+    let version = version.ok_or_else(|| Failure::failed("the store has no catalogue yet"))?;
+    let merge = history::progress(store, &version).map_err(run::engine_failure)?;
+    Ok(Plan { version, horizon_days, merge })
+}
+
+/// Begins to merge a history into a store that this process has open, beside its engine or by one
+/// of its own, and waits for the end. Gives the number of users.
+pub(super) fn merge(
+    desk: &desk::Desk,
+    request: Option<&MergeRequest>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<u64, Failure> {
+    if let Some(request) = request {
+        begin(desk, request)?;
+    }
+    let store = desk.store().as_ref();
+    if desk.swaps().active().is_none() {
+        return alone(desk, progress);
+    }
+    loop {
+        let version = active(store).map_err(open::version_failure)?;
+        let merge = version.map(|v| history::progress(store, &v)).transpose();
+        let merge = merge.map_err(run::engine_failure)?.flatten();
+        let is_wanted = |m: &Merge| request.is_none_or(|r| r.dir == m.dir);
+        if let Some((_, so_far)) = merge.filter(|(m, _)| is_wanted(m)) {
+            if so_far.ended {
+                return Ok(so_far.users);
+            }
+            progress(so_far.users, 0);
+        } else {
+            progress(0, 0);
+        }
+        // The engine's thread has no way to tell this one.
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+}
+
+/// Gives the partials that lack history their cut, from which on live events count; the engine
+/// merges what the history's store holds.
+fn begin(desk: &desk::Desk, request: &MergeRequest) -> Outcome {
+    let (store, config) = (desk.store(), desk.config());
+    let Plan { version, horizon_days, merge } = plan(store.as_ref(), desk.horizon_days()?)?;
+    if let Some((merge, _)) = merge.filter(|m| !m.1.ended) {
+        return Err(Failure::Input(format!(
+            "another history is being merged ({}): wait for its end",
+            merge.dir.display()
+        )));
+    }
+    let texts = crate::engine::version::files(store.as_ref(), version.number);
+    let texts = texts.map_err(open::version_failure)?;
+    let dir = config.catalog.path.to_string_lossy();
+    let loaded = crate::catalog::load_from(&dir, texts).map_err(Failure::failed)?;
+    let job = history::next_job(&version);
+    let as_of_ms = {
+        let side = FjallStore::open_existing(&request.dir, &open::fjall_options(config));
+        let side = side.map_err(open::store_failure)?;
+        crate::engine::stored_as_of(&side).map_err(run::engine_failure)?
+    };
+    let stored = crate::engine::stored_as_of(store.as_ref()).map_err(run::engine_failure)?;
+    let latest_ms = stored.max(as_of_ms).unwrap_or(request.cut_ms);
+    let lacking = lacking(&loaded.catalog, &version, &request.streams);
+    let cuts =
+        history::cuts(&loaded.catalog, &lacking, job, request.cut_ms, latest_ms, horizon_days);
+    let users_per_s = request.users_per_s;
+    let merge = Merge { job, dir: request.dir.clone(), users_per_s, as_of_ms };
+    let mut moment = open::moment(store.as_ref(), config, None)?;
+    moment.running = desk.swaps().active().is_some();
+    let files = loaded.files.clone();
+    let next = next_with(store.as_ref(), loaded, moment, Some((merge, cuts)));
+    let next = next.map_err(open::version_failure)?;
+    tracing::info!(job, cut = show_instant(request.cut_ms), "a history is merged");
+    if moment.running {
+        let cache = crate::dimension::CacheOptions { bytes_max: config.dimensions.cache_bytes_max };
+        desk.swaps().propose_next(store, next, files, &cache).map_err(Failure::input)
+    } else {
+        next.save(store.as_ref()).map_err(open::store_failure)
+    }
+}
+
+fn lacking(catalog: &Catalog, version: &Version, streams: &[String]) -> BTreeMap<u64, usize> {
+    let at = |name: &String| catalog.streams.iter().position(|s| s.name == *name);
+    let streams: Vec<usize> = streams.iter().filter_map(at).collect();
+    history::lacking(catalog, version, &streams)
+}
+
+/// Merges with an engine of this command's own.
+fn alone(desk: &desk::Desk, progress: &mut dyn FnMut(u64, u64)) -> Result<u64, Failure> {
+    let (store, config) = (Arc::clone(desk.store()), desk.config());
+    let loaded = open::ready_catalog(&config.catalog.path)?;
+    let next = open::version(store.as_ref(), loaded, config, None)?;
+    let clock = match store.identity().clock {
+        ClockMode::Wall => Clock::Wall,
+        ClockMode::Event | ClockMode::Fixed => Clock::Event,
+    };
+    let options = run::options(config, &Arc::new(next.ruleset), Arc::clone(&store), clock);
+    let report = crate::engine::run(options, &mut |seen| {
+        progress(seen.status.examined_users.load(Ordering::Relaxed), 0);
+    });
+    let report = report.map_err(|error| match error {
+        EngineError::Store(error) => open::store_failure(error),
+        other => run::engine_failure(other),
+    })?;
+    Ok(report.stats.examined_users)
+}

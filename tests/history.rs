@@ -1,0 +1,416 @@
+//! History beside live events: live from a cut and history before it equal one run over everything,
+//! whichever comes first, however often, and whatever is killed on the way.
+//!
+//! `HISTORY_SEED=n` repeats one set of events and kills.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test, which kills another process by the machine's clock"
+)]
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::Value;
+
+const DAY_MS: i64 = 86_400_000;
+/// 2026-03-01T00:00Z.
+const CUT_MS: i64 = 1_772_323_200_000;
+/// 40 days later, in the afternoon.
+const AS_OF_MS: i64 = CUT_MS + 40 * DAY_MS + 50_000_000;
+const USERS: u32 = 400;
+const KILLS: u32 = 10;
+
+const STREAM: &str = "\
+stream: buy
+from: {file: buy.jsonl, format: json}
+columns:
+  id: string
+  user: u64
+  at: timestamp(ms)
+  cents: 'int?'
+  sku: 'string?'
+uid: user
+time: at
+";
+
+/// Everything that merges in its own way, over days, back days, and ever.
+const FEATURES: &str = "\
+feature: count_{span}
+stream: STREAM
+value: count()
+window: '{span}'
+matrix: {span: [1d, 7d, 30d, 60d, lifetime]}
+---
+feature: spent_{span}
+stream: STREAM
+value: sum(cents)
+where: sku <> 's1'
+window: '{span}'
+matrix: {span: [7d, 60d, lifetime]}
+---
+feature: skus_{span}
+stream: STREAM
+value: count(distinct sku)
+window: '{span}'
+matrix: {span: [30d, lifetime]}
+---
+feature: last_sku
+stream: STREAM
+value: last(sku)
+window: lifetime
+---
+feature: first_sku_60d
+stream: STREAM
+value: first(sku)
+window: 60d
+---
+feature: most_30d_before
+stream: STREAM
+value: max(cents)
+window: 30d
+offset: 30d
+---
+feature: first_bought
+stream: STREAM
+value: first_time()
+window: lifetime
+";
+
+/// One event; the two kinds of streams get the same ones.
+#[derive(Clone)]
+struct Event {
+    id: u32,
+    user: u32,
+    at_ms: i64,
+    cents: Option<u32>,
+    sku: u32,
+}
+
+fn lines<'e>(events: impl IntoIterator<Item = &'e Event>) -> String {
+    let mut text = String::new();
+    for e in events {
+        let cents = e.cents.map_or("null".to_owned(), |c| c.to_string());
+        let (id, user, at, sku) = (e.id, e.user, e.at_ms, e.sku);
+        writeln!(
+            text,
+            r#"{{"id":"e{id}","user":{user},"at":{at},"cents":{cents},"sku":"s{sku}"}}"#
+        )
+        .unwrap();
+    }
+    text
+}
+
+/// Events of half a year up to the as-of; history may be of years.
+fn events(rng: &mut StdRng) -> Vec<Event> {
+    let event = |id: u32, rng: &mut StdRng| Event {
+        id,
+        user: rng.random_range(0..USERS),
+        at_ms: if rng.random_ratio(1, 4) {
+            // Near the cut, often at its very instant.
+            CUT_MS + rng.random_range(-2..=2) * rng.random_range(0..DAY_MS)
+        } else {
+            AS_OF_MS - rng.random_range(0..400 * DAY_MS)
+        },
+        cents: rng.random_ratio(4, 5).then(|| rng.random_range(1..9_000)),
+        sku: rng.random_range(0..12),
+    };
+    (0..12_000).map(|id| event(id, rng)).collect()
+}
+
+/// What is written where.
+struct Parts {
+    everything: String,
+    history: String,
+    live: String,
+}
+
+/// `dedupe`: the stream knows ids, so live may repeat what history has, and bring what it has not.
+fn parts(rng: &mut StdRng, dedupe: bool) -> Parts {
+    let all = events(rng);
+    let (mut history, mut live): (Vec<Event>, Vec<Event>) =
+        all.iter().cloned().partition(|e| e.at_ms < CUT_MS);
+    // Late ones: within the horizon, so that their ids are known.
+    let late = |e: &Event| e.at_ms >= AS_OF_MS - 60 * DAY_MS && e.id.is_multiple_of(5);
+    let again: Vec<Event> = history.iter().filter(|e| late(e)).cloned().collect();
+    assert!(again.len() > 50, "events that history and live both have");
+    live.extend(again);
+    if dedupe {
+        // Of these, some come live only.
+        history.retain(|e| !(late(e) && e.id.is_multiple_of(2)));
+    }
+    live.sort_by_key(|e| e.id.wrapping_mul(2_654_435_761));
+    Parts { everything: lines(&all), history: lines(&history), live: lines(&live) }
+}
+
+struct Shop {
+    dir: tempfile::TempDir,
+}
+
+impl Shop {
+    fn new(dedupe: bool, parts: &Parts) -> Self {
+        let shop = Self { dir: tempfile::tempdir().unwrap() };
+        let ids = if dedupe { "dedupe: {by: id}\n" } else { "" };
+        shop.write("tags/catalog.yaml", "name: shop\nuid: u64\ntimezone: UTC\n");
+        shop.write("tags/streams/buy.yaml", &(STREAM.to_owned() + ids));
+        shop.features(&FEATURES.replace("STREAM", "buy"));
+        for (name, text) in
+            [("all", &parts.everything), ("history", &parts.history), ("live", &parts.live)]
+        {
+            shop.write(&format!("{name}.jsonl"), text);
+        }
+        let lines: Vec<&str> = parts.history.split_inclusive('\n').collect();
+        let (older, old) = lines.split_at(lines.len() / 3);
+        shop.write("older.jsonl", &older.concat());
+        shop.write("old.jsonl", &old.concat());
+        shop
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// Features, and a tag for each.
+    fn features(&self, features: &str) {
+        self.write("tags/features/all.yaml", features);
+        let mut rules = String::new();
+        for document in features.split("---\n") {
+            let name = document.lines().next().unwrap().trim_start_matches("feature: ");
+            let matrix = document.lines().find(|l| l.starts_with("matrix")).unwrap_or_default();
+            write!(rules, "---\ntag: tag_{name}\nexpr: {name}\n{matrix}\n").unwrap();
+        }
+        self.write(
+            "tags/rules/all.yaml",
+            &rules.replace("expr: count_{span}", "expr: 'count_{span}'"),
+        );
+        self.done("any", &["check", "--write"]);
+    }
+
+    fn command(&self, store: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tagloom"));
+        let store = format!("store.path={}", self.path(store).display());
+        command.arg("--catalog").arg(self.path("tags")).args(["--set", &store]);
+        command.args(["--set", "window.close_ms=100", "--set", "engine.shards=2"]);
+        command.args(["--set", "source.block_bytes=16384", "--set", "window.users_max=100"]);
+        command.args(args).env("TAGLOOM_LOG", "error");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn done(&self, store: &str, args: &[&str]) -> String {
+        let done = self.command(store, args).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{args:?}: {said}");
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    fn run(&self, store: &str, events: &str) {
+        let source = format!("buy={}", self.path(events).display());
+        self.done(store, &["run", "--source", &source, "--as-of", &AS_OF_MS.to_string()]);
+    }
+
+    fn history_args(&self) -> Vec<String> {
+        let source = |name| format!("buy={}", self.path(name).display());
+        let (old, older) = (source("old.jsonl"), source("older.jsonl"));
+        let fixed = ["--set", "clock.mode=fixed", "backfill", "--json"];
+        let history = ["--history", &older, "--history", &old, "--cut", "2026-03-01"];
+        let args = [&fixed[..], &history].concat();
+        args.into_iter().map(str::to_owned).collect()
+    }
+
+    fn history(&self, store: &str) -> Value {
+        let args = self.history_args();
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        serde_json::from_str(&self.done(store, &args)).unwrap()
+    }
+
+    fn export(&self, store: &str) -> String {
+        let out = self.path(&format!("{store}.csv"));
+        self.done(store, &["export", "--out", out.to_str().unwrap()]);
+        std::fs::read_to_string(out).unwrap()
+    }
+
+    fn expect(&self, store: &str, as_one: &str) {
+        let (have, want) = (self.export(store), self.export(as_one));
+        let differs = have.lines().zip(want.lines()).find(|(a, b)| a != b);
+        let head = have.lines().next().unwrap();
+        assert!(
+            differs.is_none(),
+            "{head}\nhave {}\nwant {}",
+            differs.unwrap().0,
+            differs.unwrap().1
+        );
+        assert_eq!(have.lines().count(), want.lines().count());
+        assert!(have.lines().count() > 300, "users");
+    }
+}
+
+fn seed() -> u64 {
+    let seed = std::env::var("HISTORY_SEED").map_or(11, |s| s.parse().unwrap());
+    eprintln!("HISTORY_SEED={seed}");
+    seed
+}
+
+/// Whatever the order, and twice.
+fn check(dedupe: bool) {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let shop = Shop::new(dedupe, &parts(&mut rng, dedupe));
+    shop.run("one", "all.jsonl");
+
+    shop.run("live_first", "live.jsonl");
+    assert!(shop.history("live_first")["users"].as_u64().unwrap() > 300);
+    shop.expect("live_first", "one");
+    assert_eq!(shop.history("live_first")["users"], 0, "the second time there is nothing to do");
+    shop.expect("live_first", "one");
+
+    shop.history("history_first");
+    shop.run("history_first", "live.jsonl");
+    shop.expect("history_first", "one");
+}
+
+#[test]
+fn history_and_live_events_equal_one_run_over_everything() {
+    check(false);
+}
+
+#[test]
+fn where_events_have_ids_late_ones_count_unless_history_has_them() {
+    check(true);
+}
+
+#[test]
+fn a_feature_that_came_later_gets_what_came_before_and_the_others_stay() {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let mut parts = parts(&mut rng, false);
+    // Without late ones: what only lives cannot be had from history.
+    parts.live = parts.everything.lines().filter(|l| at(l) >= CUT_MS).fold(String::new(), join);
+    let shop = Shop::new(false, &parts);
+    shop.run("one", "all.jsonl");
+    let features = FEATURES.replace("STREAM", "buy");
+    let few = features.split("---\n").take(2).collect::<Vec<_>>().join("---\n");
+    shop.features(&few);
+    // Live began long before the feature did.
+    shop.write("before.jsonl", &parts.history);
+    shop.run("later", "before.jsonl");
+    shop.features(&features);
+    shop.run("later", "live.jsonl");
+    shop.history("later");
+    shop.expect("later", "one");
+}
+
+fn at(line: &str) -> i64 {
+    serde_json::from_str::<Value>(line).unwrap()["at"].as_i64().unwrap()
+}
+
+fn join(text: String, line: &str) -> String {
+    text + line + "\n"
+}
+
+/// Waits for the end for at most `patience`, then kills. True: it was killed.
+fn kill_after(mut child: Child, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait().unwrap() {
+            let said = child.wait_with_output().unwrap().stderr;
+            assert!(status.success(), "{}", String::from_utf8_lossy(&said));
+            return false;
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    true
+}
+
+#[test]
+fn a_history_that_is_killed_again_and_again_goes_on_where_it_was() {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let shop = Shop::new(true, &parts(&mut rng, true));
+    shop.run("one", "all.jsonl");
+    let mut args = shop.history_args();
+    args.extend(["--users-per-s", "150"].map(str::to_owned));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let (mut kills, mut stores) = (0, 0);
+    while kills < KILLS {
+        let store = format!("stormy{stores}");
+        stores += 1;
+        assert!(stores < 30, "histories end before they can be killed: make the data larger");
+        shop.run(&store, "live.jsonl");
+        let mut patience = Duration::from_millis(rng.random_range(20..300));
+        while kill_after(shop.command(&store, &args).spawn().unwrap(), patience) {
+            kills += 1;
+            patience += Duration::from_millis(rng.random_range(0..500));
+        }
+        shop.expect(&store, "one");
+        let left = std::fs::read_dir(shop.dir.path()).unwrap();
+        let left = left
+            .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains("-history-"));
+        assert_eq!(left.count(), 0, "what is merged is removed");
+    }
+    eprintln!("{kills} kills over {stores} stores");
+}
+
+#[test]
+fn live_events_go_on_while_history_is_merged() {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let parts = parts(&mut rng, false);
+    let shop = Shop::new(false, &parts);
+    shop.run("one", "all.jsonl");
+    let as_of = AS_OF_MS.to_string();
+    let args = ["run", "--source", "buy=-", "--as-of", &as_of];
+    let mut child = shop.command("live", &args).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    while !shop.path("live/tagloom.sock").exists() {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    let live: Vec<&str> = parts.live.lines().collect();
+    let (before, after) = live.split_at(live.len() / 2);
+    let send = |stdin: &mut std::process::ChildStdin, lines: &[&str]| {
+        for piece in lines.chunks(200) {
+            stdin.write_all((piece.join("\n") + "\n").as_bytes()).unwrap();
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    };
+    send(&mut stdin, before);
+    let merging = shop.history_args();
+    let merging: Vec<&str> = merging.iter().map(String::as_str).collect();
+    let mut history = shop.command("live", &merging).spawn().unwrap();
+    for piece in after.chunks(after.len().div_ceil(20)) {
+        send(&mut stdin, piece);
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    let done = history.wait().unwrap();
+    assert!(
+        done.success(),
+        "{}",
+        String::from_utf8_lossy(&history.wait_with_output().unwrap().stderr)
+    );
+    drop(stdin);
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    shop.expect("live", "one");
+}
+
+#[test]
+fn a_cut_within_a_day_is_refused_with_the_instant_that_is_meant() {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let shop = Shop::new(false, &parts(&mut rng, false));
+    let source = format!("buy={}", shop.path("history.jsonl").display());
+    let args = ["backfill", "--history", &source, "--cut", "2026-03-01T12:00"];
+    let refused = shop.command("live", &args).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("first instant of a day") && said.contains("2026-03-01"), "{said}");
+}
