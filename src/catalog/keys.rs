@@ -386,6 +386,8 @@ fn takes_schema(takes: &Takes) -> Value {
     let list = || json!({"type": "array", "items": text()});
     let map = |of: Value| json!({"type": "object", "additionalProperties": of});
     let value = || json!({"type": ["string", "number", "boolean", "null"]});
+    // A tag's value may be a list.
+    let expected = || json!({"anyOf": [value(), {"type": "array", "items": value()}]});
     match takes {
         Takes::Text => text(),
         Takes::Word(words) => json!({"enum": words}),
@@ -399,8 +401,8 @@ fn takes_schema(takes: &Takes) -> Value {
         Takes::Many(what) => json!({"type": "array", "items": reference(what)}),
         Takes::Columns(what) => map(json!({"anyOf": [text(), reference(what)]})),
         Takes::Rows => map(json!({"type": "array", "items": map(value())})),
-        Takes::Values => map(value()),
-        Takes::ValuesAfter => map(map(value())),
+        Takes::Values => map(expected()),
+        Takes::ValuesAfter => map(map(expected())),
     }
 }
 
