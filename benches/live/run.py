@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Live at a fixed rate: `run.py --binary BIN --out DIR [--rate 20000] [--users 1000000] [--seconds 60]`.
+"""Live at a fixed rate: `run.py --binary BIN --out DIR [--rate 20000] [--users 1000000] [--seconds 60]
+[--swap-after 30]`.
 
     tagloom gen --rate R --users N | tagloom run --source consume=- (portrait catalogue, embedded store)
 
@@ -8,6 +9,9 @@ The lag is from the end of a window (its cut) to the moment when all profiles th
 stored durably: they are stored together, so this is the lag of the last one. `run` tells it in a
 line of its log for each window. Percentiles are over users: each has the lag of its window. Windows
 that close when the input has ended are left out. Appends a line of JSON to DIR/live.jsonl.
+
+With `--swap-after S` one cut of one rule changes after S seconds (in a copy of the catalogue, which the
+engine watches); the result then says how long sources were held, and counts the rows that were lost.
 Standard library only.
 """
 import argparse
@@ -30,6 +34,7 @@ STORED = re.compile(r"^(\S+Z)\s.*window stored.*?window=(\d+).*?users=(\d+).*?la
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 # The first seconds compile rules and load tables.
 START_S = 5
+SWAPPED = re.compile(r"^(\S+Z)\s.*another catalogue is active.*?held_ms=([0-9.]+)")
 
 
 def cpu_of(pid):
@@ -39,15 +44,31 @@ def cpu_of(pid):
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
+def told(lines, what):
+    """When, and the other groups, for each line of the log that matches."""
+    for line in lines:
+        match = what.match(COLOURS.sub("", line).strip())
+        if match:
+            at, *rest = match.groups()
+            yield datetime.fromisoformat(at.replace("Z", "+00:00")).timestamp(), rest
+
+
 def windows_of(lines):
     """(when it was stored, users, lag) for each window that the log tells."""
-    found = []
-    for line in lines:
-        match = STORED.match(COLOURS.sub("", line).strip())
-        if match:
-            at = datetime.fromisoformat(match.group(1).replace("Z", "+00:00")).timestamp()
-            found.append((at, int(match.group(3)), float(match.group(4))))
-    return found
+    return [(at, int(users), float(lag_ms)) for at, (_, users, lag_ms) in told(lines, STORED)]
+
+
+def change_a_rule(catalog):
+    """Moves one cut of the first rule with bands."""
+    path = os.path.join(catalog, "rules", "00_tags.yaml")
+    with open(path) as file:
+        rules = file.read()
+    changed, cuts = re.subn(r"cuts: \[(\d+)", lambda m: "cuts: [%d" % (int(m.group(1)) - 1), rules, count=1)
+    assert cuts == 1, "no rule with cuts in " + path
+    # Whole or not at all, as an editor does it.
+    with open(path + ".new", "w") as file:
+        file.write(changed)
+    os.rename(path + ".new", path)
 
 
 def percentile_ms(windows, share):
@@ -77,6 +98,9 @@ def live(arguments, settings):
     log_path = os.path.join(arguments.out, "live.log")
     out_path = os.path.join(arguments.out, "live.out")
     generate = [arguments.binary, "gen", "--rate", str(arguments.rate), "--users", str(arguments.users)]
+    if arguments.swap_after:
+        # An end of its own, so that rows can be counted.
+        generate += ["--events", str(arguments.rate * arguments.seconds)]
     run = [arguments.binary, "run", "--json", *settings, "--source", "consume=-"]
     with open(log_path, "w") as log, open(out_path, "w") as out:
         start = time.monotonic()
@@ -89,11 +113,15 @@ def live(arguments, settings):
         def look():
             time.sleep(min(START_S, arguments.seconds / 2))
             counted["early"] = (time.monotonic(), cpu_of(engine.pid))
+            if arguments.swap_after:
+                time.sleep(max(0.0, start + arguments.swap_after - time.monotonic()))
+                change_a_rule(os.path.join(arguments.out, "catalog"))
             time.sleep(max(0.0, start + arguments.seconds - time.monotonic()))
             counted["late"] = (time.monotonic(), cpu_of(engine.pid))
             counted["generator_cpu_s"] = cpu_of(generator.pid)
             counted["ended_at"] = time.time()
-            generator.terminate()
+            if not arguments.swap_after:
+                generator.terminate()
 
         watcher = threading.Thread(target=look)
         watcher.start()
@@ -103,7 +131,9 @@ def live(arguments, settings):
     with open(out_path) as file:
         said = measured.last_json(file.read())
     with open(log_path) as file:
-        windows = windows_of(file)
+        lines = file.readlines()
+    windows = windows_of(lines)
+    counted["swaps"] = [(at, float(held_ms)) for at, (held_ms,) in told(lines, SWAPPED)]
     if engine.returncode != 0 or not said:
         sys.exit("tagloom ended with %d; see %s" % (engine.returncode, log_path))
     return record, said, windows, counted
@@ -117,12 +147,18 @@ def main():
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--close-ms", type=int, default=10_000)
+    parser.add_argument("--swap-after", type=int, default=0, help="seconds after which a rule changes")
     parser.add_argument("--commit", default=measured.commit())
     arguments = parser.parse_args()
     os.makedirs(arguments.out, exist_ok=True)
     store = os.path.join(arguments.out, "store")
     shutil.rmtree(store, ignore_errors=True)
-    settings = ["--catalog", measured.CATALOG, "--set", "store.path=" + store, "--set", "clock.mode=wall",
+    catalog = measured.CATALOG
+    if arguments.swap_after:
+        catalog = os.path.join(arguments.out, "catalog")
+        shutil.rmtree(catalog, ignore_errors=True)
+        shutil.copytree(measured.CATALOG, catalog)
+    settings = ["--catalog", catalog, "--set", "store.path=" + store, "--set", "clock.mode=wall",
                 "--set", "window.close_ms=%d" % arguments.close_ms]
     load_tables(arguments, settings)
     measured.settle()
@@ -146,6 +182,14 @@ def main():
         "command": "benches/live/run.py --binary BIN --out DIR --rate %d --users %d --seconds %d" % (
             arguments.rate, arguments.users, arguments.seconds),
     }
+    if arguments.swap_after:
+        if not counted["swaps"]:
+            sys.exit("the changed rule never became active; see the log in " + arguments.out)
+        (swapped_at, held_ms), = counted["swaps"]
+        before = [round(lag, 1) for at, _, lag in windows if at <= swapped_at]
+        after = [round(lag, 1) for at, _, lag in windows if at > swapped_at]
+        result["swap"] = {"sources_held_ms": held_ms, "lag_ms_before": before, "lag_ms_after": after,
+                          "rows_lost": arguments.rate * arguments.seconds - said["rows"]}
     with open(os.path.join(arguments.out, "live.jsonl"), "a") as file:
         file.write(json.dumps(result) + "\n")
     print(json.dumps(result, indent=1))
