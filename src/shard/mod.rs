@@ -302,14 +302,18 @@ impl Shard {
         self.dirty.len()
     }
 
+    fn counted_bytes(&self) -> usize {
+        self.residency.counted_bytes(self.users.used_bytes(), self.users.empty_bytes())
+    }
+
     /// Whether a window should close, for users that changed take their share of the memory.
     pub fn wants_window(&self) -> bool {
-        self.residency.wants_window(self.users.used_bytes())
+        self.residency.wants_window(self.counted_bytes())
     }
 
     /// Whether there is no room for more users before a window is stored.
     pub fn is_full(&self) -> bool {
-        self.residency.is_full(self.users.used_bytes())
+        self.residency.is_full(self.counted_bytes())
     }
 
     /// The windows that were closed are stored: their users may leave from now on.
@@ -339,11 +343,12 @@ impl Shard {
 
     /// Lets users leave until the others are within the budget, as far as that can be.
     fn make_room(&mut self) {
-        let mut wanted = self.residency.room_wanted(self.users.used_bytes());
+        let mut wanted = self.residency.room_wanted(self.counted_bytes());
         while wanted > 0
             && let Some(slot) = self.residency.next_to_leave()
         {
-            wanted = wanted.saturating_sub(self.users.user_bytes(slot));
+            // Its slot stays and still counts.
+            wanted = wanted.saturating_sub(self.users.heap_bytes_of(slot));
             self.users.remove(slot);
         }
     }

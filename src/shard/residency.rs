@@ -117,6 +117,12 @@ impl Residency {
         self.marks[slot as usize] = FREE;
     }
 
+    /// What counts against the budget: users, and the slots of those that left. Of these at most
+    /// half the budget: however many there were once, users have the other half.
+    pub(super) fn counted_bytes(&self, used_bytes: usize, empty_bytes: usize) -> usize {
+        used_bytes.saturating_add(empty_bytes.min(self.bytes_max / 2))
+    }
+
     /// Bytes to make free, when users take this much.
     pub(super) fn room_wanted(&self, used_bytes: usize) -> usize {
         if used_bytes <= self.bytes_max || self.exhausted {
@@ -223,6 +229,16 @@ mod tests {
         residency.closed(&[0, 1]);
         residency.dirtied(1, 1);
         assert_eq!(residency.stored(), [0]);
+    }
+
+    #[test]
+    fn slots_of_users_that_left_count_but_never_push_everybody_out() {
+        let residency = Residency::new(100);
+        assert_eq!(residency.counted_bytes(60, 0), 60);
+        let counted = residency.counted_bytes(60, 45);
+        assert!(residency.room_wanted(counted) > 0);
+        let counted = residency.counted_bytes(10, 10_000);
+        assert_eq!(residency.room_wanted(counted), 0, "half of it is for users");
     }
 
     #[test]

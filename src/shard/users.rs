@@ -276,7 +276,12 @@ impl UserTable {
     /// What a user takes, as counted last: its struct, its codes, its place in the index, and the
     /// memory behind it.
     pub fn user_bytes(&self, slot: Slot) -> usize {
-        self.slot_bytes() + self.get(slot).counted_bytes as usize
+        self.slot_bytes() + self.heap_bytes_of(slot)
+    }
+
+    /// Memory of a user beside its slot, as counted last.
+    pub fn heap_bytes_of(&self, slot: Slot) -> usize {
+        self.get(slot).counted_bytes as usize
     }
 
     /// Whether what was counted is what there is.
@@ -292,6 +297,11 @@ impl UserTable {
     /// Memory of the users that are resident, as counted last.
     pub fn used_bytes(&self) -> usize {
         self.len() * self.slot_bytes() + self.heap_bytes
+    }
+
+    /// Memory of slots in which nobody lives.
+    pub fn empty_bytes(&self) -> usize {
+        (self.slots - self.len()) * self.slot_bytes()
     }
 
     /// Memory of all users, the table and its free slots included.
