@@ -121,10 +121,32 @@ impl Failure {
 /// Shorthand for what a command gives back.
 pub type Outcome = Result<(), Failure>;
 
+/// Puts `--set` of in front of the command before those behind it: of a global argument that stands in
+/// both places clap keeps the latter only.
+fn settings_in_front(arguments: &[String], set: &mut Vec<String>) {
+    let mut front = Vec::new();
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next().filter(|a| a.starts_with("--")) {
+        match argument.split_once('=') {
+            Some(("--set", setting)) => front.push(setting.to_owned()),
+            Some(_) => {}
+            None if argument == "--set" => front.extend(rest.next().cloned()),
+            None if argument == "--json" => {}
+            // The others that may stand here have a value.
+            None => drop(rest.next()),
+        }
+    }
+    if *set != front {
+        set.splice(0..0, front);
+    }
+}
+
 /// Runs the command line.
 pub fn main() -> ExitCode {
     end_quietly_when_nobody_reads();
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    settings_in_front(&arguments, &mut cli.common.set);
     let filter = tracing_subscriber::EnvFilter::try_from_env("TAGLOOM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,tagloom=info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -190,4 +212,26 @@ fn settings(common: &Common) -> Result<Config, Failure> {
         config.catalog.path.clone_from(path);
     }
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &str, expect: &[&str]) {
+        let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let program = std::iter::once("tagloom").chain(line.split(' '));
+        let mut cli = Cli::try_parse_from(program).expect("a command line");
+        settings_in_front(&arguments, &mut cli.common.set);
+        assert_eq!(cli.common.set, expect);
+    }
+
+    #[test]
+    fn settings_count_wherever_they_stand() {
+        check("check --set a.b=1", &["a.b=1"]);
+        check("--set a.b=1 check", &["a.b=1"]);
+        check("--set a.b=1 --json --set=c.d=2 check --set a.b=3", &["a.b=1", "c.d=2", "a.b=3"]);
+        check("--catalog tags --set a.b=1 check --set a.b=3", &["a.b=1", "a.b=3"]);
+    }
 }
