@@ -162,17 +162,27 @@ impl CachedRows {
         let Some(first) = mine.first() else { return };
         let epoch = keys[*first].0;
         let landing = Landing(self, mine.iter().map(|at| keys[*at].clone()).collect());
-        let wanted: Vec<&[u8]> = mine.iter().map(|at| &*keys[*at].1).collect();
+        // Between the look at the cache and the take-off another flight may have landed.
+        let mut missing = mine;
+        missing.retain(|at| {
+            let entry = self.rows.get(&keys[*at]).filter(|entry| ages.fresh(entry));
+            found[*at] = entry.map(|entry| known(entry.row));
+            found[*at].is_none()
+        });
+        if missing.is_empty() {
+            return;
+        }
+        let wanted: Vec<&[u8]> = missing.iter().map(|at| &*keys[*at].1).collect();
         match store.dim_get(table, epoch, &wanted) {
             Ok(rows) => {
-                for (at, row) in mine.into_iter().zip(rows) {
+                for (at, row) in missing.into_iter().zip(rows) {
                     found[at] = Some(known(row.clone()));
                     self.rows.insert(keys[at].clone(), Entry { read_at_ms: ages.now_ms, row });
                 }
             }
             Err(error) => {
                 fetched.failure = Some(error.to_string());
-                for at in mine {
+                for at in missing {
                     let entry = self.rows.get(&keys[at]).filter(|entry| ages.serves(entry));
                     fetched.stale |= entry.is_some();
                     found[at] = Some(entry.map_or(Found::Unknown, |entry| known(entry.row)));
