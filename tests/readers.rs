@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 
+use arrow::array::AsArray;
+use arrow::datatypes::UInt64Type;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 use tagloom::catalog::place::Files;
 use tagloom::catalog::{LOCK_FILE, load};
@@ -430,4 +433,174 @@ fn generated_data_is_the_same_for_the_same_seed() {
     let sound = consume.lines().filter(|l| serde_json::from_str::<Value>(l).is_ok()).count() as u64;
     let truncated = stream["malformed"]["truncated"].as_u64().unwrap();
     assert_eq!(sound + truncated, stream["lines"].as_u64().unwrap());
+}
+
+/// Streams of which more comes than is kept, and tags that read one, the other or none of them.
+const CROWDED: &[(&str, &str)] = &[
+    ("catalog.yaml", "name: test\nuid: u64\ntimezone: UTC\nexact_values_max: 64\n"),
+    (
+        "streams/all.yaml",
+        "stream: view
+from: {file: view.jsonl}
+columns: {id: string, user: u64, at: timestamp(ms), page: string}
+uid: user
+time: at
+dedupe: {by: id}
+---
+stream: pay
+from: {file: pay.jsonl}
+columns: {user: u64, at: timestamp(ms), amount: int}
+uid: user
+time: at
+---
+stream: orders
+from: {file: orders.jsonl}
+columns: {op: string, v: int, id: u64, user: u64, at: timestamp(ms), amount: int}
+uid: user
+time: at
+mode: changelog
+primary_key: id
+version: v
+operation: {column: op, insert: c, update: u, delete: d}
+before: before
+rows_max: 3
+",
+    ),
+    (
+        "features/all.yaml",
+        "feature: pages
+stream: view
+value: count(distinct page)
+window: lifetime
+---
+feature: top_pages
+stream: view
+value: top_k(page, 3)
+window: lifetime
+---
+feature: paid
+stream: pay
+value: sum(amount)
+window: lifetime
+---
+feature: ordered
+stream: orders
+value: count()
+window: lifetime
+",
+    ),
+    (
+        "rules/all.yaml",
+        "tag: pages_seen\nexpr: pages\n---\ntag: curious\nexpr: pages_seen > 100\n---\n\
+         tag: favourites\nexpr: top_pages\n---\ntag: total\nexpr: paid\n---\n\
+         tag: orders_seen\nexpr: ordered\n",
+    ),
+];
+
+/// User 1: 601 pages, a payment, five orders. User 2: a little of each.
+fn crowded_dir() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    CROWDED.iter().for_each(|(path, text)| write(&format!("tags/{path}"), text));
+    let pages = (0..1000).map(|n| (1, if n < 400 { 0 } else { n }));
+    let mut views = String::new();
+    for (n, (user, page)) in pages.chain([(2, 7), (2, 8), (2, 8)]).enumerate() {
+        let at = AS_OF_MS - i64::try_from(n).unwrap() * 600_000;
+        writeln!(views, r#"{{"id":"v{n}","user":{user},"at":{at},"page":"p{page}, \"{page}\""}}"#)
+            .unwrap();
+    }
+    write("tags/view.jsonl", &views);
+    let pay = |user: u64| format!("{{\"user\":{user},\"at\":{AS_OF_MS},\"amount\":5}}\n");
+    write("tags/pay.jsonl", &(pay(1) + &pay(2)));
+    let order = |(id, user): (u64, u64)| {
+        format!(
+            "{{\"op\":\"c\",\"v\":1,\"id\":{id},\"user\":{user},\"at\":{AS_OF_MS},\"amount\":1}}\n"
+        )
+    };
+    let orders = [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 2), (7, 2), (8, 2)];
+    write("tags/orders.jsonl", &orders.map(order).concat());
+    let run = ["run", "--set", "user.state_bytes_max=8000", "--as-of", "2026-03-31T12:00:00Z"];
+    for args in [&["check", "--write"][..], &run] {
+        let output = answer(dir.path(), args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    dir
+}
+
+fn texts(of: &Value) -> Vec<&str> {
+    of.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect()
+}
+
+#[test]
+fn what_is_estimated_partly_seen_or_forgotten_is_said_of_the_tags_that_read_it() {
+    let dir = crowded_dir();
+    let at = dir.path();
+    let [count, top] = [
+        "pages: estimated: more than 64 distinct values; relative standard error 12.7 %",
+        "top_pages: estimated: more than 64 distinct values, of which a sample of 64 is ranked; a \
+         value outside of it may weigh more",
+    ];
+    let partly = "stream orders: partly: features see 3 of more rows (rows_max)";
+    let user = json(at, &["get", "1"]);
+    assert_eq!(texts(&user["partly"]), ["orders"]);
+    let notes = texts(&user["notes"]);
+    assert_eq!(notes[..3], [partly, count, top], "{notes:?}");
+    let since = notes[3];
+    assert!(since.starts_with("repeats are recognised only behind 2026-03-"), "{since}");
+    assert_eq!(notes.len(), 4);
+    // 601 pages: three standard errors either way.
+    let pages: f64 = user["tags"]["pages_seen"].as_str().unwrap().parse().unwrap();
+    assert!((pages - 601.0).abs() < 3.0 * 0.127 * 601.0, "{pages}");
+    assert_eq!(user["tags"]["orders_seen"], "3");
+    let of_tag = |tag: &str| {
+        let why = json(at, &["why", "1", tag]);
+        texts(&why["notes"]).iter().map(|note| (*note).to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(of_tag("pages_seen"), [count, since]);
+    assert_eq!(of_tag("curious"), [count, since], "through another tag");
+    assert_eq!(of_tag("favourites"), [top, since]);
+    assert_eq!(of_tag("orders_seen"), [partly]);
+    assert_eq!(of_tag("total"), [""; 0], "nothing of what it does not read");
+    let little = json(at, &["get", "2"]);
+    assert_eq!((texts(&little["partly"]).len(), texts(&little["notes"]).len()), (0, 0));
+    assert_eq!(little["tags"]["orders_seen"], "3");
+}
+
+#[test]
+fn a_list_is_exported_as_a_list_and_as_json() {
+    let dir = crowded_dir();
+    let export = |name: &str| {
+        let output = answer(dir.path(), &["export", "--out", name, "--select", "favourites"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        dir.path().join(name)
+    };
+    let mut rows = csv::Reader::from_path(export("all.csv")).unwrap();
+    assert_eq!(rows.headers().unwrap(), vec!["uid", "favourites"]);
+    let of_csv: Vec<(u64, Vec<String>)> = rows
+        .records()
+        .map(|row| {
+            let row = row.unwrap();
+            (row[0].parse().unwrap(), serde_json::from_str(&row[1]).unwrap())
+        })
+        .collect();
+    assert_eq!((of_csv[0].0, of_csv[0].1.len()), (1, 3));
+    assert_eq!(of_csv[1], (2, vec!["p8, \"8\"".to_owned(), "p7, \"7\"".to_owned()]));
+    let file = std::fs::File::open(export("all.parquet")).unwrap();
+    let batches = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+    let mut of_parquet = Vec::new();
+    for batch in batches {
+        let batch = batch.unwrap();
+        let uids = batch.column(0).as_primitive::<UInt64Type>();
+        let lists = batch.column(1).as_list::<i32>();
+        for row in 0..batch.num_rows() {
+            let list = lists.value(row);
+            let values = list.as_string::<i32>().iter().map(|v| v.unwrap().to_owned());
+            of_parquet.push((uids.value(row), values.collect::<Vec<_>>()));
+        }
+    }
+    assert_eq!(of_parquet, of_csv);
 }

@@ -6,6 +6,7 @@
 pub mod diff;
 pub mod expect;
 pub mod local;
+mod notes;
 pub mod read;
 pub mod stats;
 pub mod survey;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::model::{Aggregate, Catalog, Strategy, Tag};
+use crate::catalog::model::{Catalog, Strategy, Tag};
 use crate::clock::{earlier, show_instant};
 use crate::dimension::{CacheOptions, Dimensions, Now, SpecError};
 use crate::engine::ruleset::Ruleset;
@@ -19,8 +19,7 @@ use crate::rule::closed::ClosedBatch;
 use crate::rule::{AsOf, Plan, PlanError, TagBatch};
 use crate::shard::compute::add_dimension_columns;
 use crate::store::{Bytes, ClockMode, Epoch, Store, StoreError, Uid, UidError, UidKey};
-use crate::user::features::{Due, FeatureBatch, estimated};
-use crate::user::sample::relative_error;
+use crate::user::features::{Due, FeatureBatch};
 use crate::user::snapshot::{Head, decode_tags};
 use crate::user::state::UserState;
 use crate::user::texts::Texts;
@@ -232,7 +231,7 @@ impl Reader {
         let differs = |at: &usize| values[*at] != user.values[*at];
         let names = |at: usize| catalog.tags[at].name.clone();
         let notes = match &evaluation {
-            Some(evaluation) => self.notes(&user, evaluation),
+            Some(evaluation) => self.notes(&user, evaluation, None),
             None => vec!["quarantined: the values are the last ones that were stored".to_owned()],
         };
         Ok(UserTags {
@@ -246,7 +245,7 @@ impl Reader {
             quarantined: evaluation.is_none(),
             closed: evaluation.as_ref().map_or(user.head.closed, |e| e.closed),
             differs: (0..values.len()).filter(differs).map(names).collect(),
-            partly: self.partly(&user).map(|(name, _)| name.to_owned()).collect(),
+            partly: self.partly(&user),
             notes,
             tags: catalog
                 .tags
@@ -471,61 +470,6 @@ impl Reader {
         let due = first_due(tags).min(feature_due);
         let due_ms = due.at_ms(|day| self.ruleset.catalog.zone.day_start_ms(day));
         earlier(due_ms, plan.next_edge_ms(as_of.ms))
-    }
-
-    /// Streams of which not all rows of a user are kept, and how many are.
-    fn partly<'a>(&'a self, user: &'a StoredUser) -> impl Iterator<Item = (&'a str, usize)> {
-        let streams = user.state.partly().map_or(&[][..], |partly| partly.streams());
-        streams.iter().map(|(stream, _)| {
-            let layout = &self.ruleset.layout.streams[usize::from(*stream)];
-            (layout.name.as_str(), layout.changelog.as_ref().map_or(0, |c| c.rows_max))
-        })
-    }
-
-    /// What is stale, missing or not exact about this user.
-    pub(super) fn notes(&self, user: &StoredUser, evaluation: &Evaluation) -> Vec<String> {
-        let mut notes = Vec::new();
-        for (dimension, lookup) in self.ruleset.catalog.dimensions.iter().zip(&evaluation.lookups) {
-            let (name, table) = (&dimension.name, &dimension.table);
-            let why = lookup.failure.as_deref().unwrap_or("the store could not be read");
-            if lookup.epoch.is_none() && !lookup.missing {
-                notes.push(format!("dimension {name}: table `{table}` was never loaded: NULL"));
-            } else if lookup.missing {
-                notes.push(format!("dimension {name}: missing: {why}"));
-            } else if lookup.stale {
-                notes.push(format!("dimension {name}: stale: {why}"));
-            }
-        }
-        for (tag, _) in &evaluation.tags.failed {
-            let name = &self.ruleset.catalog.tags[*tag].name;
-            notes.push(format!("{name}: cannot be computed for this user: no value"));
-        }
-        notes.extend(self.partly(user).map(|(name, rows_max)| {
-            format!("stream {name}: partly: features see {rows_max} of more rows (rows_max)")
-        }));
-        let (layout, texts) = (&self.ruleset.layout, user.texts.view());
-        for (feature, kept) in estimated(&user.state, layout, evaluation.as_of, &texts) {
-            let feature = &self.ruleset.catalog.features[feature];
-            let name = &feature.name;
-            notes.push(match feature.aggregate {
-                Aggregate::CountDistinct(..) => format!(
-                    "{name}: estimated: more than {kept} distinct values; relative standard error \
-                     {:.1} %",
-                    100.0 * relative_error(kept)
-                ),
-                _ => format!(
-                    "{name}: estimated: more than {kept} distinct values, of which a sample of \
-                     {kept} is ranked; a value outside of it may weigh more"
-                ),
-            });
-        }
-        if let Some(day) = user.state.settled().and_then(|s| s.ids_forgotten_until) {
-            let until = OpenValue::Date(day).label();
-            notes.push(format!(
-                "repeats are recognised only behind {until}: older ids were dropped"
-            ));
-        }
-        notes
     }
 }
 

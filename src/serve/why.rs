@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::read::{Evaluation, ReadError, Reader, StoredUser, labels_of};
 use crate::catalog::model::{Aggregate, DimensionKey, Domain, Feature, Span, Stream, TypedExpr};
 use crate::catalog::place::{Files, Place};
+use crate::catalog::select::reach;
 use crate::clock::hop_of;
 use crate::rule::AsOf;
 use crate::rule::sql::nearest;
@@ -178,7 +179,7 @@ impl Reader {
         why.closed = self.closed_because(evaluation.closed);
         why.inputs = view.inputs(at, 1);
         why.next = self.next_change(&user, &evaluation, &focus, values[at].as_deref());
-        why.notes = self.notes(&user, &evaluation);
+        why.notes = self.notes(&user, &evaluation, Some(&reach([at], catalog)));
         why.notes.splice(0..0, catalog.tags[at].terms.text(&catalog.zone));
         Ok(why)
     }
