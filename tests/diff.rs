@@ -165,6 +165,53 @@ fn what_the_store_does_not_hold_is_said_and_not_guessed() {
 }
 
 #[test]
+fn another_condition_for_closed_accounts_says_which_would_close_and_which_reopen() {
+    let shop = shop();
+    let closes = |dir: &str, when: &str| {
+        let text = fs::read_to_string(shop.0.path().join(dir).join("catalog.yaml")).unwrap();
+        let kept: Vec<&str> = text.lines().filter(|l| !l.starts_with("closed:")).collect();
+        shop.write(&format!("{dir}/catalog.yaml"), &format!("{}\n{when}\n", kept.join("\n")));
+    };
+    let all = ["diff", "tags", "new", "--store"];
+    // Users spent 5 times their number.
+    closes("new", "closed: spend_30d < 25");
+    shop.check(&["diff", "tags", "new"], 0, &["no account was closed before", "--store counts"]);
+    let close = "4 of 60 accounts would close (6.7 %)  such as 1, 2, 3, 4";
+    shop.check(
+        &all,
+        0,
+        &["~ closed accounts  no account was", close, "0 of 60 accounts would reopen"],
+    );
+    closes("tags", "closed: spend_30d < 25");
+    shop.check(&["backfill"], 0, &[]);
+    assert_eq!(shop.json(&all)["closed"], Value::Null);
+    closes("new", "closed: spend_30d < 15 OR spend_30d > 290");
+    let texts = ["on another condition", "2 of 60 accounts would close (3.3 %)  such as 59, 60"];
+    shop.check(
+        &all,
+        0,
+        &[&texts[..], &["2 of 60 accounts would reopen (3.3 %)  such as 3, 4"]].concat(),
+    );
+    closes("new", "");
+    shop.check(&all, 0, &["no account is closed any more", "4 of 60 accounts would reopen"]);
+    // Through a tag, and beside a run.
+    closes("tags", "closed: level = 'low'");
+    shop.check(&["backfill"], 0, &[]);
+    closes("new", "closed: level = 'low'");
+    shop.edit("new/rules/r.yaml", "cuts: [50]", "cuts: [60]");
+    let texts = ["~ closed accounts  by what it reads: level", "2 of 60 accounts would close"];
+    let running = shop.running();
+    shop.check(&all, 0, &texts);
+    drop(running);
+    // What the store does not hold is said of this, too.
+    let feature = "feature: extra\nstream: consume\nvalue: max(price)\nwindow: lifetime\n";
+    shop.write("new/features/z.yaml", feature);
+    closes("new", "closed: extra > 3");
+    let said = shop.check(&all, 0, &["~ closed accounts", "`extra` has no history"]);
+    assert!(!said.contains("would close"), "{said}");
+}
+
+#[test]
 fn stats_count_users_and_costs() {
     let shop = shop();
     let report = shop.json(&["catalog", "stats"]);

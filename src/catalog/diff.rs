@@ -5,7 +5,7 @@
 
 use super::lineage::{Item, Lineage};
 use super::meaning::{Meaning, rule};
-use super::model::Catalog;
+use super::model::{Catalog, TypedExpr};
 use super::terms::Terms;
 
 /// A tag that is not what it was.
@@ -57,10 +57,7 @@ impl Change {
 
 /// The tags that differ, in the order of the new catalogue; those that are gone come last.
 pub fn changes(old: &Catalog, new: &Catalog) -> Vec<Change> {
-    let compared = Compared {
-        old: (old, Meaning::of(old), Lineage::new(old)),
-        new: (new, Meaning::of(new), Lineage::new(new)),
-    };
+    let compared = Compared::of(old, new);
     let former: Vec<Option<usize>> = (0..new.tags.len()).map(|at| compared.former(at)).collect();
     let gone: Vec<usize> = (0..old.tags.len()).filter(|at| !former.contains(&Some(*at))).collect();
     let mut changes = Vec::new();
@@ -78,6 +75,16 @@ pub fn changes(old: &Catalog, new: &Catalog) -> Vec<Change> {
     changes
 }
 
+/// Why accounts are closed on another condition; none: they are not. A catalogue without condition
+/// closes none.
+pub fn closed(old: &Catalog, new: &Catalog) -> Option<Because> {
+    let compared = Compared::of(old, new);
+    (compared.old.1.closed != compared.new.1.closed).then(|| Because {
+        rule: old.closed.as_ref().map(rule) != new.closed.as_ref().map(rule),
+        through: new.closed.as_ref().map(|expr| compared.through(expr)).unwrap_or_default(),
+    })
+}
+
 /// A catalogue, what it means, and who reads whom.
 type Side<'a> = (&'a Catalog, Meaning, Lineage<'a>);
 
@@ -86,7 +93,12 @@ struct Compared<'a> {
     new: Side<'a>,
 }
 
-impl Compared<'_> {
+impl<'a> Compared<'a> {
+    fn of(old: &'a Catalog, new: &'a Catalog) -> Self {
+        let side = |catalog| (catalog, Meaning::of(catalog), Lineage::new(catalog));
+        Self { old: side(old), new: side(new) }
+    }
+
     /// What a tag of the new catalogue was in the old one.
     fn former(&self, new: usize) -> Option<usize> {
         let (tag, old) = (&self.new.0.tags[new], &self.old.0.tags);
@@ -98,16 +110,17 @@ impl Compared<'_> {
         let (was, is) = (&self.old.0.tags[old], &self.new.0.tags[new]);
         let meaning = (self.old.1.tags[old] != self.new.1.tags[new]).then(|| Because {
             rule: rule(&was.expr) != rule(&is.expr) || was.terms.valid != is.terms.valid,
-            through: self.through(new),
+            through: self.through(&is.expr),
         });
         let terms = terms(&was.terms, &is.terms);
         let same = meaning.is_none() && terms.is_empty() && was.name == is.name;
         (!same).then_some(Change::Kept { old, new, meaning, terms })
     }
 
-    /// What a tag reads under a name that means something else than before.
-    fn through(&self, new: usize) -> Vec<String> {
-        let reads = self.new.2.reads(Item::Tag(new)).into_iter();
+    /// What an expression of the new catalogue reads under a name that means something else than
+    /// before.
+    fn through(&self, expr: &TypedExpr) -> Vec<String> {
+        let reads = self.new.2.names_read(expr).into_iter();
         let differs = |item: Item| {
             let before = self.old.2.of_name(self.new.2.name(item));
             match (item, before) {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::fields::listed;
-use super::model::{Catalog, DimensionKey};
+use super::model::{Catalog, DimensionKey, TypedExpr};
 use crate::rule::sql::nearest;
 
 /// Something that reads or is read, by its index in the catalogue.
@@ -95,22 +95,25 @@ impl<'a> Lineage<'a> {
                     vec![Read { item: Item::Dimension(dimension), columns }]
                 }
             },
-            Item::Tag(at) => {
-                let mut reads: Vec<Read> = Vec::new();
-                for name in &catalog.tags[at].expr.columns {
-                    let Some(item) = self.of_name(name) else { continue };
-                    let known = reads.iter().position(|r| r.item == item);
-                    let at = known.unwrap_or_else(|| {
-                        reads.push(Read { item, columns: Vec::new() });
-                        reads.len() - 1
-                    });
-                    if matches!(item, Item::Dimension(_)) {
-                        reads[at].columns.push(name.clone());
-                    }
-                }
-                reads
+            Item::Tag(at) => self.names_read(&catalog.tags[at].expr),
+        }
+    }
+
+    /// What an expression over features, dimension columns and tags reads, in the order of names.
+    pub fn names_read(&self, expr: &TypedExpr) -> Vec<Read> {
+        let mut reads: Vec<Read> = Vec::new();
+        for name in &expr.columns {
+            let Some(item) = self.of_name(name) else { continue };
+            let known = reads.iter().position(|r| r.item == item);
+            let at = known.unwrap_or_else(|| {
+                reads.push(Read { item, columns: Vec::new() });
+                reads.len() - 1
+            });
+            if matches!(item, Item::Dimension(_)) {
+                reads[at].columns.push(name.clone());
             }
         }
+        reads
     }
 
     /// All that an item stands on.

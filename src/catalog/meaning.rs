@@ -23,6 +23,8 @@ pub struct Meaning {
     pub columns: Vec<Vec<u64>>,
     /// By tag: its value, and when it has one.
     pub tags: Vec<u64>,
+    /// When an account is closed.
+    pub closed: Option<u64>,
 }
 
 impl Meaning {
@@ -82,6 +84,8 @@ impl Meaning {
             names.insert(&tag.name, means);
             meaning.tags[*at] = means;
         }
+        let zone = catalog.zone.name();
+        meaning.closed = catalog.closed.as_ref().map(|e| hash(&(expression(e, &names), zone)));
         meaning
     }
 }

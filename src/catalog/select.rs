@@ -127,9 +127,18 @@ impl Selection {
 
 /// What tags depend on, directly or through other tags and dimensions' keys.
 pub fn reach(tags: impl IntoIterator<Item = usize>, catalog: &Catalog) -> Reach {
+    reach_of(tags.into_iter().map(Item::Tag).collect(), &Lineage::new(catalog))
+}
+
+/// What decides whether an account is closed depends on, directly or through tags.
+pub fn reach_of_closed(catalog: &Catalog) -> Reach {
     let lineage = Lineage::new(catalog);
+    let reads = catalog.closed.as_ref().map(|expr| lineage.names_read(expr)).unwrap_or_default();
+    reach_of(reads.into_iter().map(|read| read.item).collect(), &lineage)
+}
+
+fn reach_of(mut waiting: Vec<Item>, lineage: &Lineage<'_>) -> Reach {
     let mut found = Reach::default();
-    let mut waiting: Vec<Item> = tags.into_iter().map(Item::Tag).collect();
     while let Some(item) = waiting.pop() {
         let new = match item {
             Item::Stream(at) => found.streams.insert(at),

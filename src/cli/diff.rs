@@ -10,7 +10,7 @@ use super::test::percent;
 use super::{Outcome, desk, open};
 use crate::clock::show_instant;
 use crate::config::Config;
-use crate::serve::diff::{Report, TagChange, of_rules};
+use crate::serve::diff::{ClosedChange, Report, TagChange, of_rules};
 use crate::serve::local::SurveyRequest;
 
 /// Pairs of values shown of a tag.
@@ -60,6 +60,9 @@ fn text(report: &Report) -> String {
     for change in &report.changes {
         of_tag(change, report, &mut out);
     }
+    if let Some(closed) = &report.closed {
+        of_closed(closed, report, &mut out);
+    }
     let is = |of: fn(&TagChange) -> bool| report.changes.iter().filter(|c| of(c)).count();
     let changed = is(|c| c.meaning);
     let (added, removed) = (is(|c| c.old.is_none()), is(|c| c.new.is_none()));
@@ -82,12 +85,46 @@ fn text(report: &Report) -> String {
             let as_of = show_instant(surveyed.as_of_ms);
             write!(out, "\ncomputed for {}, as of {as_of}", whom(surveyed)).ok();
         }
-        None if changed + added > 0 => {
+        None if changed + added > 0 || report.closed.is_some() => {
             out.push_str("\n--store counts who would notice");
         }
         None => {}
     }
     out
+}
+
+fn of_closed(change: &ClosedChange, report: &Report, out: &mut String) {
+    let mut because = Vec::new();
+    match (&change.old, &change.new) {
+        (None, _) => because.push("no account was closed before".to_owned()),
+        (_, None) => because.push("no account is closed any more".to_owned()),
+        _ if change.rule => because.push("on another condition".to_owned()),
+        _ => {}
+    }
+    if !change.through.is_empty() {
+        because.push(by_what(&change.through));
+    }
+    writeln!(out, "~ closed accounts  {}", because.join("; ")).ok();
+    let Some(surveyed) = &report.surveyed else { return };
+    for lack in &change.lacks {
+        writeln!(out, "    cannot be computed from the store: {lack}").ok();
+    }
+    if !change.lacks.is_empty() {
+        return;
+    }
+    let all = surveyed.users;
+    for (users, what) in [(&change.close, "close"), (&change.reopen, "reopen")] {
+        let share = percent(users.users, all);
+        write!(out, "    {} of {all} accounts would {what} ({share})", users.users).ok();
+        if !users.examples.is_empty() {
+            write!(out, "  such as {}", users.examples.join(", ")).ok();
+        }
+        out.push('\n');
+    }
+}
+
+fn by_what(through: &[String]) -> String {
+    format!("by what it reads: {}", through.join(", "))
 }
 
 fn of_tag(change: &TagChange, report: &Report, out: &mut String) {
@@ -102,7 +139,7 @@ fn of_tag(change: &TagChange, report: &Report, out: &mut String) {
         because.push("its rule is another one".to_owned());
     }
     if !change.through.is_empty() {
-        because.push(format!("by what it reads: {}", change.through.join(", ")));
+        because.push(by_what(&change.through));
     }
     if let Some(like) = &change.like {
         because.push(format!("means what `{like}` meant: renamed? then add `was: {like}`"));

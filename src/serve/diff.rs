@@ -2,8 +2,8 @@
 //!
 //! In: a reader by the old catalogue and one by the new, over one store. Out: for each tag that
 //! means something else how many users flip, from which value to which, with examples; for each new
-//! tag how many users have which value; and which tags cannot be computed, because the store does not
-//! hold what they look at.
+//! tag how many users have which value; whose accounts would close or be open again; and what cannot
+//! be computed, because the store does not hold what it looks at.
 //! Invariant: no number is given for a tag whose inputs the store does not hold.
 
 use std::collections::BTreeMap;
@@ -16,10 +16,10 @@ use super::expect::Users;
 use super::read::{ReadError, Reader, UserRow};
 use super::survey::{Survey, Surveyed};
 use super::tally::{Column, Tally};
-use crate::catalog::diff::{Change, changes};
+use crate::catalog::diff::{Change, changes, closed};
 use crate::catalog::meaning::table_column;
 use crate::catalog::model::{Catalog, Dimension, DimensionColumn, Span};
-use crate::catalog::select::reach;
+use crate::catalog::select::{Reach, reach, reach_of_closed};
 use crate::engine::version::{Version, active};
 
 /// Pairs of values of one tag that are told apart.
@@ -38,6 +38,27 @@ pub struct Report {
     pub tags: (usize, usize),
     /// Tags that differ, in the order of the new catalogue; those that are gone come last.
     pub changes: Vec<TagChange>,
+    /// Accounts are closed on another condition.
+    pub closed: Option<ClosedChange>,
+}
+
+/// Accounts are closed on another condition than before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClosedChange {
+    /// The old condition; none: no account was closed.
+    pub old: Option<String>,
+    /// The new one; none: no account will be.
+    pub new: Option<String>,
+    /// The condition itself is another one.
+    pub rule: bool,
+    /// What it reads is another one.
+    pub through: Vec<String>,
+    /// Users whose account would close.
+    pub close: Users,
+    /// Users whose closed account would be open again.
+    pub reopen: Users,
+    /// Why there are no users to tell of.
+    pub lacks: Vec<String>,
 }
 
 /// One tag that differs.
@@ -85,6 +106,13 @@ pub fn of_rules(old: &Catalog, new: &Catalog) -> Report {
         timezone: new.zone.name().to_owned(),
         tags: (old.tags.len(), new.tags.len()),
         changes: found.iter().map(|change| described(change, old, new)).collect(),
+        closed: closed(old, new).map(|because| ClosedChange {
+            old: old.closed.as_ref().map(|expr| expr.sql.clone()),
+            new: new.closed.as_ref().map(|expr| expr.sql.clone()),
+            rule: because.rule,
+            through: because.through,
+            ..ClosedChange::default()
+        }),
     }
 }
 
@@ -129,12 +157,15 @@ pub fn of_users(
                 watch.see((old, before), (new, after));
             }
         }
+        if let Some(closed) = &mut report.closed {
+            before.iter().zip(&after).for_each(|(before, after)| closed.see(before, after));
+        }
         Ok(())
     })?;
     let active = active(survey.store)?;
     let is_active = |v: &Version| v.fingerprint == catalogs.0.fingerprint;
     report.old_is_active = active.as_ref().is_none_or(is_active);
-    let lacking = Lacking::of(old, new, active.map_or(0, |v| v.number));
+    let lacking = Lacking::new(old, new, active.map_or(0, |v| v.number));
     for ((change, watch), found) in report.changes.iter_mut().zip(watches).zip(&found) {
         if let Some(new) = found.in_new() {
             change.lacks = lacking.of_tag(new);
@@ -142,6 +173,9 @@ pub fn of_users(
         if change.lacks.is_empty() {
             watch.finish(change);
         }
+    }
+    if let Some(closed) = &mut report.closed {
+        closed.finish(lacking.of_closed());
     }
     // What means the same and is kept under another name would begin anew, too.
     for (at, tag) in catalogs.1.tags.iter().enumerate() {
@@ -154,6 +188,24 @@ pub fn of_users(
     }
     report.surveyed = Some(surveyed);
     Ok(report)
+}
+
+impl ClosedChange {
+    fn see(&mut self, before: &UserRow, after: &UserRow) {
+        match (before.closed, after.closed) {
+            (false, true) => self.close.add(after),
+            (true, false) => self.reopen.add(after),
+            _ => {}
+        }
+    }
+
+    /// Nothing is told where the store does not hold what the new condition looks at.
+    fn finish(&mut self, lacks: Vec<String>) {
+        if !lacks.is_empty() {
+            (self.close, self.reopen) = (Users::default(), Users::default());
+        }
+        self.lacks = lacks;
+    }
 }
 
 /// What is seen of one tag that differs.
@@ -230,7 +282,7 @@ struct Lacking {
 impl Lacking {
     /// Of the new catalogue, over a store that is written with the old one. `active`: the number
     /// of the version it is written with.
-    fn of(old: &Reader, new: &Reader, active: u32) -> Self {
+    fn new(old: &Reader, new: &Reader, active: u32) -> Self {
         let catalog = &new.ruleset.catalog;
         let mut features: Vec<Option<String>> = vec![None; catalog.features.len()];
         let horizon_days = old.ruleset.layout.horizon_days;
@@ -271,7 +323,15 @@ impl Lacking {
 
     /// Why a tag of the new catalogue cannot be told in users.
     fn of_tag(&self, tag: usize) -> Vec<String> {
-        let reach = reach([tag], &self.catalog);
+        self.of(&reach([tag], &self.catalog))
+    }
+
+    /// Why it cannot be told whose account is closed.
+    fn of_closed(&self) -> Vec<String> {
+        self.of(&reach_of_closed(&self.catalog))
+    }
+
+    fn of(&self, reach: &Reach) -> Vec<String> {
         let features = reach.features.iter().filter_map(|f| self.features[*f].clone());
         let dimensions = reach.dimensions.iter().filter_map(|d| self.dimensions[*d].clone());
         features.chain(dimensions).collect()
