@@ -1,5 +1,5 @@
 //! What a window does with its users, stage by stage, on the portrait workload: fold, features,
-//! tags, packing, and the whole close of a window with 10,000 dirty users.
+//! tags, packing, the whole close of a window with 10,000 dirty users, and reading users back.
 //!
 //! `cargo bench --bench window`: the data come from `tagloom gen`, seed 1, 20,000 users.
 
@@ -27,12 +27,13 @@ use tagloom::rule::{AsOf, Scratch, TagBatch};
 use tagloom::shard::users::User;
 use tagloom::shard::{Shard, Shared, WindowClose};
 use tagloom::source::file::{FileSource, FileSpec, ReadLimits};
+use tagloom::store::fjall::{FjallOptions, FjallStore};
 use tagloom::store::memory::MemoryStore;
-use tagloom::store::{ClockMode, Identity, Store, Uid};
+use tagloom::store::{ClockMode, Identity, Store, Uid, WindowWrite};
 use tagloom::user::features::FeatureBatch;
 use tagloom::user::snapshot::{Head, Packer, Profile};
 use tagloom::user::texts::Texts;
-use tagloom::write::profile::Schemas;
+use tagloom::write::profile::{Schemas, schema_key};
 
 /// As the service has it.
 #[global_allocator]
@@ -41,6 +42,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USERS: usize = 20_000;
 const DIRTY_USERS: usize = 10_000;
 const AS_OF_MS: i64 = 1_774_958_400_000;
+
+fn identity(catalog: &Catalog) -> Identity {
+    let timezone = catalog.zone.name().to_owned();
+    Identity { uid: catalog.uid, timezone, clock: ClockMode::Fixed }
+}
 
 /// The workload, read into blocks for one shard.
 struct Workload {
@@ -64,12 +70,7 @@ impl Workload {
         let loaded = tagloom::catalog::load(&catalog).unwrap_or_else(|e| panic!("{e}"));
         let ruleset = Arc::new(Ruleset::new(loaded.catalog).unwrap());
         let catalog = Arc::clone(&ruleset.catalog);
-        let identity = Identity {
-            uid: catalog.uid,
-            timezone: catalog.zone.name().to_owned(),
-            clock: ClockMode::Fixed,
-        };
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(identity, 1_000));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(identity(&catalog), 1_000));
         for table in ["user_dim", "city_dim"] {
             let spec = TableSpec::of(&catalog, table).unwrap();
             let file = data.path().join(format!("{table}.csv"));
@@ -97,6 +98,10 @@ impl Workload {
         }
         let as_of_day = catalog.zone.day_of(AS_OF_MS);
         Self { shared, dimensions, blocks, as_of_day, _data: data }
+    }
+
+    fn identity(&self) -> Identity {
+        identity(&self.shared.ruleset.catalog)
     }
 
     fn shard(&self) -> Shard {
@@ -334,8 +339,52 @@ fn close(criterion: &mut Criterion, workload: &Workload) {
         });
     });
     took.sort_unstable();
-    let p99 = took[(took.len() * 99 / 100).min(took.len() - 1)];
-    eprintln!("close with 10,000 dirty users: p99 {p99:?} of {} windows", took.len());
+    // None when another bench was asked for.
+    if let Some(p99) = took.get((took.len() * 99 / 100).min(took.len().saturating_sub(1))) {
+        eprintln!("close with 10,000 dirty users: p99 {p99:?} of {} windows", took.len());
+    }
+}
+
+/// One event each for 10,000 users who have to be read from the store, beside the same for users who
+/// are there.
+fn activation(criterion: &mut Criterion, workload: &Workload) {
+    let mut shard = workload.folded();
+    let closed = shard.close(&workload.close()).unwrap();
+    let uids: Vec<u64> = shard.users().iter().map(|u| number(&u.uid)).collect();
+    let events = new_events(workload, &uids[..DIRTY_USERS]);
+    let (ruleset, dir) = (&workload.shared.ruleset, tempfile::tempdir().unwrap());
+    let fjall = FjallStore::open(dir.path(), &workload.identity(), &FjallOptions::default());
+    let stores: [(&str, Arc<dyn Store>); 2] = [
+        ("memory", Arc::new(MemoryStore::new(workload.identity(), 1_000))),
+        ("fjall", Arc::new(fjall.unwrap())),
+    ];
+    let mut group = criterion.benchmark_group("activation");
+    group.throughput(Throughput::Elements(DIRTY_USERS as u64));
+    let fold = |mut shard: Shard| {
+        for (stream, rows) in &events {
+            shard.fold(*stream, rows).unwrap();
+        }
+        shard
+    };
+    let resident = || {
+        let mut shard = workload.folded();
+        shard.close(&workload.close()).unwrap();
+        shard
+    };
+    group.sample_size(10).bench_function("event of a resident user", |bencher| {
+        bencher.iter_batched(resident, fold, BatchSize::PerIteration);
+    });
+    for (name, store) in stores {
+        let schema = serde_json::to_vec(&ruleset.schema).unwrap();
+        store.put_meta(&schema_key(ruleset.schema_id), schema).unwrap();
+        let profiles = closed.profiles.clone();
+        store.write_window(WindowWrite { profiles, ..WindowWrite::default() }).unwrap();
+        let shared = Shared { store, store_had_profiles: true, ..workload.shared.clone() };
+        let cold = || Shard::new(0, shared.clone());
+        group.bench_function(format!("event of a user in the store, {name}"), |bencher| {
+            bencher.iter_batched(cold, fold, BatchSize::PerIteration);
+        });
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a bench measures")]
@@ -369,6 +418,7 @@ fn benches(criterion: &mut Criterion) {
     tags(criterion, &workload, &users);
     packing(criterion, &workload, &users);
     close(criterion, &workload);
+    activation(criterion, &workload);
 }
 
 criterion_group!(window, benches);
