@@ -414,3 +414,49 @@ fn a_cut_within_a_day_is_refused_with_the_instant_that_is_meant() {
     assert_eq!(refused.status.code(), Some(2), "{said}");
     assert!(said.contains("first instant of a day") && said.contains("2026-03-01"), "{said}");
 }
+
+/// Rows of the table, as insertions with a version.
+fn rows(version: u32, rows: impl Iterator<Item = u32>) -> String {
+    let mut text = String::new();
+    for n in rows {
+        let (user, at, cents) = (n % 10, AS_OF_MS - i64::from(n) * DAY_MS, n * n % 1000);
+        writeln!(
+            text,
+            r#"{{"op":"c","v":{version},"id":"r{n}","user":{user},"at":{at},"cents":{cents},"sku":"s{n}"}}"#
+        )
+        .unwrap();
+    }
+    text
+}
+
+#[test]
+fn the_history_of_a_table_is_refused_and_its_rows_are_an_ordinary_source() {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let shop = Shop::new(false, &parts(&mut rng, false));
+    let stream = STREAM.replace("columns:\n", "columns:\n  op: string\n  v: int\n");
+    let table = "mode: changelog\nprimary_key: id\nversion: v\nbefore: before\noperation: {column: \
+                 op, insert: c, update: u, delete: d}\n";
+    shop.write("tags/streams/buy.yaml", &(stream + table));
+    shop.write("half.jsonl", &rows(1, 0..200));
+    shop.write("rows.jsonl", &rows(2, 0..300));
+    let features = FEATURES.replace("STREAM", "buy");
+    let few = features.split("---\n").take(2).collect::<Vec<_>>().join("---\n");
+    shop.features(&few);
+    shop.run("later", "half.jsonl");
+    shop.features(&features);
+    let source = format!("buy={}", shop.path("rows.jsonl").display());
+    let args = ["backfill", "--history", &source, "--cut", "2026-03-01"];
+    let refused = shop.command("later", &args).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    for text in
+        ["--history buy", "insertions to `tagloom run --source buy=FILE`", "a version above"]
+    {
+        assert!(said.contains(text), "{said}");
+    }
+    // What it says gives every feature, old and new, all rows.
+    shop.run("later", "rows.jsonl");
+    shop.run("one", "rows.jsonl");
+    assert_eq!(shop.export("later"), shop.export("one"));
+    assert!(shop.export("one").contains(",s"), "favourites and firsts have values");
+}

@@ -67,8 +67,9 @@ pub(super) fn run(
     {
         let name = &table.name;
         return Err(Failure::Input(format!(
-            "--history {name}: it is a table's changes, of which a later one may take back an \
-             earlier one; give its rows as insertions to `tagloom run --source {name}=FILE`"
+            "--history {name}: the history of a table (`mode: changelog`) is its rows: give them as \
+             insertions to `tagloom run --source {name}=FILE`, as an ordinary source; for a feature \
+             that is newer than rows which the store has, with a version above theirs"
         )));
     }
     let plan: Plan = desk::request(config, Request::HistoryPlan, &mut |_, _| {})?;
