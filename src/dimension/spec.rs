@@ -177,9 +177,12 @@ fn key_of(
             let kind = column_type(&feature.data_type);
             (kind.ok_or_else(|| unfit(feature.data_type.to_string()))?, vec![feature.name.clone()])
         }
-        DimensionKey::Column { dimension, column } => {
-            let column = &catalog.dimensions[dimension].columns[column];
-            (column.kind.clone(), vec![column.from.clone(), column.name.clone()])
+        DimensionKey::Column { dimension: holder, column } => {
+            let holder = &catalog.dimensions[holder];
+            let column = &holder.columns[column];
+            // Where rows name other rows of their own table, that column is a value, not the key.
+            let from = (holder.table != dimension.table).then(|| column.from.clone());
+            (column.kind.clone(), from.into_iter().chain([column.name.clone()]).collect())
         }
     };
     match KeyKind::of(&kind) {

@@ -51,6 +51,23 @@ fn keys_may_be_features_or_columns_of_another_dimension() {
 }
 
 #[test]
+fn a_column_that_names_other_rows_of_its_table_is_not_taken_for_the_key() {
+    let mut world = World::new(Strategy::Preload);
+    let parent = column("city_part_of", "part_of", ColumnType::String);
+    let key = DimensionKey::Column { dimension: 0, column: 0 };
+    let region = column("whole_region", "region", ColumnType::String);
+    world.catalog.dimensions = vec![
+        dimension("city", "city", DimensionKey::Feature(0), vec![parent]),
+        dimension("whole", "city", key, vec![region]),
+    ];
+    world.load("city", "place,part_of,region\ncamden,london,north\nlondon,,south\n");
+    let dimensions = world.open();
+    let camden: ArrayRef = Arc::new(StringArray::from(vec!["camden"]));
+    let whole = check(&dimensions, 0, KeyColumn::Array(&camden), &["london"]);
+    check(&dimensions, 1, KeyColumn::Array(&whole.columns[0]), &["south"]);
+}
+
+#[test]
 fn integers_find_each_other_whatever_their_width_and_sign() {
     for strategy in STRATEGIES {
         let (_world, dimensions) = World::loaded(strategy);
