@@ -3,6 +3,8 @@
 //! for hardly any user at a time, give equal stores. Equal is what SEMANTICS section 7 says: state and labels, byte by byte.
 #![expect(unreachable_pub, dead_code, clippy::unwrap_used, reason = "a test")]
 
+#[path = "model/dimensions.rs"]
+mod dimensions;
 mod driven;
 #[path = "model/generate.rs"]
 mod generate;

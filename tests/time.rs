@@ -95,7 +95,7 @@ fn the_example_catalogue_is_right_after_days_without_events() {
     // The evening of the file's last day, 2011-12-09. Tags that show an age change every day.
     check(&ruleset, 1_323_460_800_000, false, |as_of_ms| {
         let store = driven::memory(&ruleset);
-        portrait::load_table(store.as_ref(), &ruleset, "country", &countries);
+        driven::tables::load_table(store.as_ref(), &ruleset, "country", &countries);
         let mut driver = Driver::open(&ruleset, &store, 2, usize::MAX);
         let spec = FileSpec {
             path: path.clone(),

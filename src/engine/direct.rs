@@ -4,6 +4,8 @@
 //! running engine writes: it drives the same intake, shards and window assembly.
 //! Invariant: no threads, no clock but the caller's.
 
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::EngineError;
@@ -159,6 +161,13 @@ impl Direct {
             stats.add(&self.close_for(as_of_ms, true, chunk)?);
         }
         Ok(stats)
+    }
+
+    /// Takes new epochs of dimension tables over. Gives the jobs that compute users of changed rows
+    /// again, `users_per_s` of them in one window; they are the caller's to do.
+    pub fn follow_epochs(&self, users_per_s: NonZeroU32) -> Result<VecDeque<Job>, EngineError> {
+        self.dimensions.refresh();
+        super::reload::jobs(self.shared.store.as_ref(), &self.shared.ruleset, users_per_s)
     }
 
     /// Closes a window that also computes a chunk's users.

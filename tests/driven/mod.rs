@@ -13,6 +13,9 @@ use tagloom::store::{ClockMode, Identity, Store, Uid, UidKey};
 use tagloom::user::snapshot::decode_tags;
 use tagloom::write::profile::{Schemas, labels};
 
+/// Loading of dimension tables.
+pub mod tables;
+
 /// Path inside a catalogue, and text.
 pub type Files = Vec<(String, String)>;
 

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use flate2::read::GzDecoder;
-use tagloom::dimension::{LoadOptions, TableSpec, load};
 use tagloom::engine::ruleset::Ruleset;
 use tagloom::store::Store;
 
+use crate::driven::tables::load_table;
 use crate::driven::{Driver, Labels};
 
 /// 2026-03-31T20:00 in Asia/Shanghai.
@@ -30,16 +30,6 @@ pub fn ruleset() -> Arc<Ruleset> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/portrait/catalog");
     let loaded = tagloom::catalog::load(&dir).unwrap_or_else(|e| panic!("{e}"));
     Arc::new(Ruleset::new(loaded.catalog).unwrap())
-}
-
-/// Loads a dimension table from text.
-pub fn load_table(store: &dyn Store, ruleset: &Ruleset, table: &str, csv: &str) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join(format!("{table}.csv"));
-    std::fs::write(&path, csv).unwrap();
-    let spec = TableSpec::of(&ruleset.catalog, table).unwrap();
-    let (zone, options) = (&ruleset.catalog.zone, LoadOptions::default());
-    load(store, &spec, zone, &path, &options, 0, &mut |_| {}).unwrap();
 }
 
 /// A store in memory with the workload's dimensions.

@@ -60,7 +60,7 @@ impl Random {
     }
 
     /// A value that events and conditions are likely to share.
-    fn value(&mut self, kind: Kind) -> Val {
+    pub fn value(&mut self, kind: Kind) -> Val {
         match kind {
             Kind::Int => Val::Int(self.upto(9) - 3),
             Kind::U64 => Val::U64(self.upto(5).unsigned_abs()),
@@ -75,7 +75,7 @@ impl Random {
     }
 
     /// A value as events have it, now and then an extreme one.
-    fn cell(&mut self, kind: Kind) -> Option<Val> {
+    pub fn cell(&mut self, kind: Kind) -> Option<Val> {
         if self.one_in(5) {
             return None;
         }
@@ -218,19 +218,19 @@ impl Random {
         let lists = (0..spec.features.len()).filter(|f| spec.features[*f].kind == Kind::List);
         let of_lists = lists.flat_map(|f| [Source::Length(f), Source::Head(f)]);
         let tags = (0..spec.tags.len()).map(Source::Tag);
-        let all: Vec<Source> = features
-            .chain(ages)
-            .chain(of_lists)
-            .chain(tags)
-            .filter(|s| kinds.contains(&spec.kind_of(*s)))
-            .collect();
+        let mut all: Vec<Source> = spec.dimension_columns().collect();
+        // There are few columns beside the features.
+        if all.is_empty() || !self.one_in(3) {
+            all.extend(features.chain(ages).chain(of_lists).chain(tags));
+        }
+        all.retain(|s| kinds.contains(&spec.kind_of(*s)));
         all.choose(&mut self.rng).copied()
     }
 
     /// A condition over features, their ages and tags.
     fn tag_cond(&mut self, spec: &Spec) -> Cond<Source> {
         self.cond(2, true, &mut |r| {
-            let of = r.source(spec, &ANY_KIND).expect("there is a feature");
+            let of = r.source(spec, &ANY_KIND).expect("there is a feature or a column");
             (of, spec.kind_of(of))
         })
     }
@@ -309,6 +309,8 @@ impl Random {
             streams: (0..streams).map(|_| stream(self)).collect(),
             groups: (0..groups).map(|_| self.group(streams)).collect(),
             features: Vec::new(),
+            tables: Vec::new(),
+            dimensions: Vec::new(),
             tags: Vec::new(),
             valid: Vec::new(),
             closed: None,
@@ -317,6 +319,7 @@ impl Random {
             let kind = group.kind();
             spec.features.extend(group.spans.iter().map(|s| Feature { group: at, span: *s, kind }));
         }
+        self.dimensions(&mut spec);
         for _ in 0..self.rng.random_range(5..=20) {
             if let Some(tag) = self.tag(&spec) {
                 spec.tags.push(tag);

@@ -20,6 +20,14 @@ pub fn uid_text(spec: &Spec, user: usize) -> String {
     }
 }
 
+/// A uid as a table's key has it.
+pub fn uid_value(spec: &Spec, user: usize) -> Val {
+    match uid(spec, user) {
+        Value::String(text) => Val::Str(text),
+        number => Val::U64(number.as_u64().expect("a uid")),
+    }
+}
+
 /// The columns of an event. `nulls`: each NULL is written; else some are left out.
 fn columns(spec: &Spec, event: &Event, nulls: bool) -> Map<String, Value> {
     let mut row = Map::new();

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::tz::TimeZone;
 
+use crate::dimensions::Rows;
 use crate::spec::{
     Agg, Body, Cond, Cut, Feature, Group, Kind, Op, RowExpr, Source, Span, Spec, Test, Val,
     date_text,
@@ -41,7 +42,7 @@ pub struct Change {
 
 /// All events so far.
 pub struct Model<'a> {
-    spec: &'a Spec,
+    pub spec: &'a Spec,
     zone: TimeZone,
     events: Vec<(Event, i64)>,
     /// Arrival of each of them, among all that came.
@@ -50,6 +51,8 @@ pub struct Model<'a> {
     known: Known,
     /// Rows of tables, and those that are gone, by stream, user and key.
     rows: BTreeMap<(usize, usize, u32), Row>,
+    /// What users find in dimension tables.
+    pub rows_of_tables: Rows,
 }
 
 /// The greatest version of a row that a user has seen.
@@ -67,7 +70,7 @@ pub fn day_of(at_ms: i64, zone: &TimeZone) -> i64 {
 }
 
 /// Greater, equal or less, of values of one kind, or of two kinds of exact numbers.
-fn compare(a: &Val, b: &Val) -> Ordering {
+pub fn compare(a: &Val, b: &Val) -> Ordering {
     match (a, b) {
         (Val::Str(a), Val::Str(b)) => a.as_bytes().cmp(b.as_bytes()),
         (Val::Bool(a), Val::Bool(b)) => a.cmp(b),
@@ -186,6 +189,7 @@ impl<'a> Model<'a> {
             arrivals: 0,
             known: Known::default(),
             rows: BTreeMap::new(),
+            rows_of_tables: vec![None; spec.tables.len()],
         }
     }
 
@@ -267,7 +271,7 @@ impl<'a> Model<'a> {
     }
 
     /// A feature's value.
-    fn feature(&self, user: usize, feature: Feature, now: At) -> Option<Val> {
+    pub fn feature(&self, user: usize, feature: Feature, now: At) -> Option<Val> {
         let group = &self.spec.groups[feature.group];
         let in_span = |at_ms: i64, day: i64| match feature.span {
             Span::Lifetime => day <= now.day,
@@ -385,6 +389,7 @@ impl<'a> Model<'a> {
                 other => panic!("{other:?} is no list"),
             },
             Source::Tag(t) => self.tag(user, t, now),
+            Source::Column(dimension, column) => self.column(user, dimension, column, now),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::dimensions::{Dimension, Table};
 use crate::driven::Files;
 
 /// A value of a column, a feature or a tag.
@@ -192,6 +193,8 @@ pub enum Source {
     /// The first value of a list.
     Head(usize),
     Tag(usize),
+    /// A dimension, and a column of it.
+    Column(usize, usize),
 }
 
 /// A decimal number as written.
@@ -253,6 +256,8 @@ pub struct Spec {
     pub groups: Vec<Group>,
     /// The groups' features.
     pub features: Vec<Feature>,
+    pub tables: Vec<Table>,
+    pub dimensions: Vec<Dimension>,
     pub tags: Vec<(Body, Kind)>,
     /// By tag: the first instant with a value, and the first without one again.
     pub valid: Vec<(Option<i64>, Option<i64>)>,
@@ -361,6 +366,9 @@ impl Spec {
             Source::Length(f) => format!("array_length({})", self.feature_name(f)),
             Source::Head(f) => format!("{}[1]", self.feature_name(f)),
             Source::Tag(t) => format!("tag{t}"),
+            Source::Column(dimension, column) => {
+                self.dimensions[dimension].column_name(dimension, column)
+            }
         }
     }
 
@@ -371,6 +379,7 @@ impl Spec {
             Source::Length(_) => Kind::U64,
             Source::Head(f) => self.item_kind(f),
             Source::Tag(t) => self.tags[t].1,
+            Source::Column(dimension, column) => self.column_kind(dimension, column),
         }
     }
 
@@ -408,6 +417,9 @@ impl Spec {
             ("features/all.yaml".into(), self.groups_yaml()),
             ("rules/all.yaml".into(), self.tags_yaml()),
         ];
+        if !self.dimensions.is_empty() {
+            files.push(("dimensions/all.yaml".into(), self.dimensions_yaml()));
+        }
         for (at, stream) in self.streams.iter().enumerate() {
             files.push((format!("streams/s{at}.yaml"), stream_yaml(at, stream, uid)));
         }

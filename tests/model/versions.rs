@@ -61,6 +61,20 @@ fn reads_of(mut waiting: Vec<&Cond<Source>>, mut found: Vec<Source>) -> Vec<Sour
 }
 
 impl Spec {
+    /// Tags that read dimensions, themselves or through other tags.
+    pub fn tags_of_dimensions(&self) -> Vec<bool> {
+        let mut found: Vec<bool> = Vec::new();
+        for (body, _) in &self.tags {
+            let reads_one = |source: Source| match source {
+                Source::Column(..) => true,
+                Source::Tag(tag) => found[tag],
+                _ => false,
+            };
+            found.push(reads(body).into_iter().any(reads_one));
+        }
+        found
+    }
+
     /// Everything.
     pub fn all(&self) -> Chosen {
         Chosen { groups: vec![true; self.groups.len()], tags: vec![true; self.tags.len()] }
@@ -97,10 +111,10 @@ impl Spec {
                 Source::Feature(f) | Source::Age(f) | Source::Length(f) | Source::Head(f) => {
                     self.features[*f].group == at
                 }
-                Source::Tag(_) => false,
+                Source::Tag(_) | Source::Column(..) => false,
             })
         };
-        let keep = |at| Some(at) == longest || Some(at) == last || closes(at);
+        let keep = |at| Some(at) == longest || Some(at) == last || closes(at) || self.is_key(at);
         let groups: Vec<bool> =
             (0..self.groups.len()).map(|at| keep(at) || !random.one_in(3)).collect();
         let mut tags: Vec<bool> = Vec::new();
@@ -110,6 +124,7 @@ impl Spec {
                     groups[self.features[f].group]
                 }
                 Source::Tag(t) => tags[t],
+                Source::Column(..) => true,
             };
             let can = reads(body).into_iter().all(there);
             let stays = at + 1 == self.tags.len() || needed.contains(&Source::Tag(at));
