@@ -37,8 +37,9 @@ use spec::{Span, Spec};
 use tagloom::engine::job::Chunk;
 use tagloom::engine::ruleset::Ruleset;
 use tagloom::engine::version::Moment;
-use tagloom::store::Store;
+use tagloom::serve::read::Reader;
 use tagloom::store::fjall::{FjallOptions, FjallStore};
+use tagloom::store::{Store, Uid};
 use versions::{Chosen, RETIRE_AFTER_MS};
 
 /// How many runs there are, if not told otherwise.
@@ -63,6 +64,8 @@ struct Run<'a> {
     as_of_ms: i64,
     latest_ms: Option<i64>,
     roll_up: bool,
+    /// `user.state_bytes_max`: the oldest days beyond it become tiles.
+    state_bytes_max: usize,
     next_id: u32,
     /// The rows of each stream that is a table.
     tables: Vec<Vec<Event>>,
@@ -84,6 +87,10 @@ impl<'a> Run<'a> {
         let as_of_ms = EPOCH_MS + random.upto(150 * DAY_MS);
         let latest_ms = random.one_in(2).then(|| as_of_ms + random.upto(30 * DAY_MS));
         let roll_up = random.one_in(2);
+        // Ids are forgotten with the days they are of: repeats would count again.
+        let has_ids = spec.streams.iter().any(|s| s.dedupe && !s.table);
+        let little = !has_ids && !random.one_in(3);
+        let state_bytes_max = if little { random.rng.random_range(100..2_000) } else { usize::MAX };
         let users = random.pick(&[1, 1, 5, 5]);
         let mut run = Self {
             users,
@@ -106,6 +113,7 @@ impl<'a> Run<'a> {
             as_of_ms,
             latest_ms,
             roll_up,
+            state_bytes_max,
         };
         run.look();
         run.model.open(&run.chosen, as_of_ms);
@@ -132,7 +140,9 @@ impl<'a> Run<'a> {
         let shards = self.random.rng.random_range(1..=3);
         // Half the time so little that users leave memory after each window.
         let bytes_max = if self.random.one_in(2) { self.random.below(4_000) } else { usize::MAX };
-        self.driver = Some(Driver::open(&self.ruleset, store, shards, bytes_max));
+        let mut driver = Driver::open(&self.ruleset, store, shards, bytes_max);
+        driver.engine = driver.engine.keeping(self.state_bytes_max);
+        self.driver = Some(driver);
         self.reopened();
     }
 
@@ -144,6 +154,7 @@ impl<'a> Run<'a> {
             ("runs", true),
             ("  on disk", on_disk),
             ("  with ids that are known again", spec.streams.iter().any(|s| s.dedupe && !s.table)),
+            ("  with users who may keep little", self.state_bytes_max < usize::MAX),
             ("  with tables that change", spec.streams.iter().any(|s| s.table)),
             ("  with closed accounts", spec.closed.is_some()),
             ("  with dimensions", by(|_| true)),
@@ -332,6 +343,25 @@ impl<'a> Run<'a> {
         (!soon.is_empty()).then(|| self.random.pick(&soon))
     }
 
+    /// Whether features see a part of a user's rows only: never of a user who had no more than are
+    /// kept.
+    fn is_partly(&self, user: usize) -> bool {
+        if self.spec.streams.iter().all(|s| !s.table || s.rows_max.is_none()) {
+            return false;
+        }
+        let store = Arc::clone(self.store.as_ref().unwrap());
+        let reader = Reader::open(Arc::clone(&self.ruleset), store, Arc::new(|| 0)).unwrap();
+        let uid = Uid::parse(self.ruleset.catalog.uid, &uid_text(self.spec, user)).unwrap();
+        let partly = reader.read(&uid, None).unwrap().partly;
+        for (at, stream) in self.spec.streams.iter().enumerate() {
+            if partly.contains(&format!("s{at}")) {
+                let (had, rows_max) = (self.model.rows_ever(user, at), stream.rows_max.unwrap());
+                assert!(had > rows_max, "user {user} is partly with {had} of {rows_max} rows");
+            }
+        }
+        !partly.is_empty()
+    }
+
     /// Every stored user is what the model says, but those whose due instant has passed unless
     /// they have been drained. Until users of changed rows are computed again, they show what they
     /// found before.
@@ -342,6 +372,10 @@ impl<'a> Run<'a> {
         assert!(!drained || self.epochs.earlier.is_empty(), "users of changed rows were drained");
         for user in users {
             let have = &stored[&uid_text(self.spec, user)];
+            if self.is_partly(user) {
+                self.seen.add("users with a part of their rows", 1);
+                continue;
+            }
             if have.due_ms.is_some_and(|due| due <= self.as_of_ms) {
                 assert!(!drained, "user {user} is due and was not drained");
                 continue;

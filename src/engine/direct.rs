@@ -91,6 +91,16 @@ impl Direct {
     /// The same engine with a limit to the memory of its users: before it is fed.
     pub fn within(mut self, resident_bytes_max: usize) -> Self {
         self.shared.resident_bytes_max = resident_bytes_max / self.shards.len();
+        self.opened_again()
+    }
+
+    /// The same engine with a limit to the events that each user keeps apart: before it is fed.
+    pub fn keeping(mut self, state_bytes_max: usize) -> Self {
+        self.shared.state_bytes_max = state_bytes_max;
+        self.opened_again()
+    }
+
+    fn opened_again(mut self) -> Self {
         let number = |at: usize| u16::try_from(at).unwrap_or(u16::MAX);
         let shard = |at| Shard::new(number(at), self.shared.clone());
         self.shards = (0..self.shards.len()).map(shard).collect();

@@ -299,6 +299,7 @@ impl Random {
         let stream = |r: &mut Self| Stream {
             dedupe: r.one_in(2),
             table: r.one_in(3),
+            rows_max: r.one_in(4).then(|| r.rng.random_range(2..=8)),
             filter: r.one_in(3).then(|| r.row_cond(1)),
         };
         let mut spec = Spec {

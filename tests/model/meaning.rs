@@ -264,6 +264,11 @@ impl<'a> Model<'a> {
         }
     }
 
+    /// How many rows of a table a user ever had.
+    pub fn rows_ever(&self, user: usize, stream: usize) -> usize {
+        self.rows.keys().filter(|(of, whose, _)| *of == stream && *whose == user).count()
+    }
+
     /// Users with an event, or with a row of a table that there is or was.
     pub fn users(&self) -> BTreeSet<usize> {
         let rows = self.rows.keys().map(|(_, user, _)| *user);

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Everything that is counted, in the order in which it is shown.
-const ALL: [&str; 25] = [
+const ALL: [&str; 27] = [
     "runs",
     "  on disk",
     "  with ids that are known again",
+    "  with users who may keep little",
     "  with tables that change",
     "  with closed accounts",
     "  with dimensions",
@@ -25,6 +26,7 @@ const ALL: [&str; 25] = [
     "windows of users of changed rows",
     "  users",
     "jobs cut short by a restart",
+    "users with a part of their rows",
     "users compared",
     "  that still show an epoch of before",
     "labels compared",

@@ -235,6 +235,8 @@ pub struct Stream {
     pub dedupe: bool,
     /// Rows are changes of a table's rows.
     pub table: bool,
+    /// Of a table: rows kept for a user.
+    pub rows_max: Option<usize>,
     pub filter: Option<Cond<RowExpr>>,
 }
 
@@ -544,6 +546,9 @@ fn stream_yaml(at: usize, stream: &Stream, uid: &str) -> String {
             "mode: changelog\nprimary_key: id\nversion: v\nbefore: before\noperation: {column: op, \
              insert: [c, r], update: u, delete: d}\n",
         );
+        if let Some(rows_max) = stream.rows_max {
+            writeln!(yaml, "rows_max: {rows_max}").unwrap();
+        }
     } else if stream.dedupe {
         yaml.push_str("dedupe: {by: id}\n");
     }
