@@ -286,6 +286,21 @@ fn history_and_live_events_equal_one_run_over_everything() {
 }
 
 #[test]
+fn those_whom_history_does_not_know_count_from_the_cut_on() {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let mut parts = parts(&mut rng, false);
+    let is_known = |line: &&str| !line.contains("\"user\":7,");
+    parts.history = parts.history.lines().filter(is_known).fold(String::new(), join);
+    let counts = |line: &&str| is_known(line) || at(line) >= CUT_MS;
+    parts.everything = parts.everything.lines().filter(counts).fold(String::new(), join);
+    let shop = Shop::new(false, &parts);
+    shop.run("one", "all.jsonl");
+    shop.run("live", "live.jsonl");
+    shop.history("live");
+    shop.expect("live", "one");
+}
+
+#[test]
 fn where_events_have_ids_late_ones_count_unless_history_has_them() {
     check(true);
 }
@@ -459,4 +474,18 @@ fn the_history_of_a_table_is_refused_and_its_rows_are_an_ordinary_source() {
     shop.run("one", "rows.jsonl");
     assert_eq!(shop.export("later"), shop.export("one"));
     assert!(shop.export("one").contains(",s"), "favourites and firsts have values");
+}
+
+#[test]
+fn a_cut_beyond_what_is_kept_by_day_is_refused_with_the_first_one_that_can_be() {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let shop = Shop::new(false, &parts(&mut rng, false));
+    shop.run("any", "live.jsonl");
+    let source = format!("buy={}", shop.path("history.jsonl").display());
+    let args = ["backfill", "--history", &source, "--cut", "2025-12-01"];
+    let refused = shop.command("any", &args).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    // 60 days and 7 of lateness before the last day.
+    assert!(said.contains("67 days") && said.contains("2026-02-02"), "{said}");
 }

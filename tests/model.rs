@@ -1,7 +1,7 @@
-//! The plain model: SEMANTICS sections 1-4 and 6, and of section 8 the catalogue versions and the
+//! The plain model: SEMANTICS sections 1-4 and 6, and of section 8 catalogue versions, histories and the
 //! epochs of dimension tables, computed slowly and obviously, agrees with the engine on generated
-//! catalogues and streams, whatever the windows, shards, restarts, changes of rules, loads of tables
-//! and steps of the clock. At the end it says what the runs went through.
+//! catalogues and streams, whatever the windows, shards, restarts, changes of rules, loads of tables,
+//! merges of history and steps of the clock. At the end it says what the runs went through.
 #![expect(unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
 #[path = "model/dimensions.rs"]
@@ -11,6 +11,8 @@ mod driven;
 mod epochs;
 #[path = "model/generate.rs"]
 mod generate;
+#[path = "model/history.rs"]
+mod history;
 #[path = "model/lines.rs"]
 mod lines;
 #[path = "model/meaning.rs"]
@@ -19,6 +21,8 @@ mod meaning;
 mod seen;
 #[path = "model/spec.rs"]
 mod spec;
+#[path = "model/told.rs"]
+mod told;
 #[path = "model/versions.rs"]
 mod versions;
 
@@ -274,6 +278,9 @@ impl<'a> Run<'a> {
         self.all_computed();
         self.seen.add("rules swapped", 1);
         self.compare(true);
+        if self.random.one_in(3) {
+            self.history(false);
+        }
     }
 
     fn close(&mut self) {
@@ -433,12 +440,16 @@ fn check(seed: u64, show: bool) -> Seen {
         spec.files().iter().for_each(|(path, text)| eprintln!("# {path}\n{text}"));
     }
     let mut run = Run::new(&spec, random);
+    if run.random.one_in(4) {
+        run.history(true);
+    }
     for _ in 0..run.random.rng.random_range(3..=12) {
         run.send_new();
         run.tables_change();
-        match run.random.below(7) {
+        match run.random.below(8) {
             0 => run.restart(),
             6 => run.swap(),
+            7 => run.history(false),
             1 => run.drain(),
             2 | 3 => run.close(),
             _ => {}

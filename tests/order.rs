@@ -14,6 +14,8 @@ mod lines;
 mod meaning;
 #[path = "model/spec.rs"]
 mod spec;
+#[path = "model/told.rs"]
+mod told;
 #[path = "model/versions.rs"]
 mod versions;
 

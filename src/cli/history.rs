@@ -18,7 +18,7 @@ use crate::catalog::model::{Catalog, Format};
 use crate::clock::{Zone, show_instant};
 use crate::config::Config;
 use crate::engine::history::{self, Merge, Progress};
-use crate::engine::version::{Version, active, next_with};
+use crate::engine::version::{Version, active, is_recomputed, next_with};
 use crate::engine::{Clock, EngineError, Report};
 use crate::serve::local::{MergeRequest, Request};
 use crate::source::input::STDIN;
@@ -39,6 +39,10 @@ pub(super) struct Plan {
     horizon_days: u32,
     /// A history that is not merged yet, or the last one.
     merge: Option<(Merge, Progress)>,
+    /// Everybody has been computed since.
+    is_computed: bool,
+    /// As of when; none: the store has no users.
+    as_of_ms: Option<i64>,
 }
 
 /// Runs the command. `given`: STREAM=FILE.
@@ -83,7 +87,7 @@ pub(super) fn run(
     }
     if let Some((merge, _)) = plan.merge.as_ref().filter(|m| m.1.ended) {
         // One that was killed between its last window and its end.
-        remove(&merge.dir)?;
+        finish(config, &plan, merge)?;
     } else if let Some((merge, _)) = &plan.merge {
         eprintln!("an interrupted history goes on where it was; run this again for another one");
         let users = merged(config, Request::HistoryResume)?;
@@ -94,6 +98,7 @@ pub(super) fn run(
     if lacking.is_empty() {
         return show(0, None, json);
     }
+    check_cut(catalog, &plan, &lacking, cut_ms)?;
     let origins: BTreeSet<u64> = lacking.keys().copied().collect();
     let paths: Vec<String> = sources.iter().map(|s| s.name.clone()).collect();
     let dir = side_dir(config, &format!("{cut_ms} {paths:?} {origins:?}"))?;
@@ -149,6 +154,26 @@ fn first_of_day(text: &str, zone: &Zone) -> Result<i64, Failure> {
     )))
 }
 
+/// Partials over everything have live events that are too old to be told apart.
+fn check_cut(
+    catalog: &Catalog,
+    plan: &Plan,
+    lacking: &BTreeMap<u64, usize>,
+    cut_ms: i64,
+) -> Outcome {
+    let first_ms = history::first_cut_ms(catalog, lacking, plan.as_of_ms, plan.horizon_days);
+    let Some(first_ms) = first_ms.filter(|first_ms| cut_ms < *first_ms) else { return Ok(()) };
+    let zone = &catalog.zone;
+    Err(Failure::Input(format!(
+        "--cut {}: live events are kept by day for {} days only, so for features over `lifetime` \
+         those from before and after this cut cannot be told apart; the first cut that can be is \
+         {}: give history up to there",
+        zone.show(cut_ms),
+        plan.horizon_days,
+        zone.show(first_ms)
+    )))
+}
+
 /// Beside the live store: the same command finds it again.
 fn side_dir(config: &Config, what: &str) -> Result<PathBuf, Failure> {
     let mut name = desk::absolute(&config.store.path)?.into_os_string();
@@ -163,6 +188,14 @@ fn remove(dir: &Path) -> Outcome {
         )),
         _ => Ok(()),
     }
+}
+
+/// Of a history that is merged: computes who is not computed yet, and removes it.
+fn finish(config: &Config, plan: &Plan, merge: &Merge) -> Outcome {
+    if !plan.is_computed {
+        merged(config, Request::HistoryResume)?;
+    }
+    remove(&merge.dir)
 }
 
 fn merged(config: &Config, request: Request) -> Result<u64, Failure> {
@@ -203,7 +236,9 @@ pub(super) fn plan(store: &dyn Store, horizon_days: u32) -> Result<Plan, Failure
     let version = active(store).map_err(open::version_failure)?;
     let version = version.ok_or_else(|| Failure::failed("the store has no catalogue yet"))?;
     let merge = history::progress(store, &version).map_err(run::engine_failure)?;
-    Ok(Plan { version, horizon_days, merge })
+    let is_computed = is_recomputed(store, version.number).map_err(open::version_failure)?;
+    let as_of_ms = history::as_of_users(store).map_err(run::engine_failure)?;
+    Ok(Plan { version, horizon_days, merge, is_computed, as_of_ms })
 }
 
 /// Begins to merge a history into a store that this process has open, beside its engine or by one
@@ -242,8 +277,9 @@ pub(super) fn merge(
 /// merges what the history's store holds.
 fn begin(desk: &desk::Desk, request: &MergeRequest) -> Outcome {
     let (store, config) = (desk.store(), desk.config());
-    let Plan { version, horizon_days, merge } = plan(store.as_ref(), desk.horizon_days()?)?;
-    if let Some((merge, _)) = merge.filter(|m| !m.1.ended) {
+    let plan = plan(store.as_ref(), desk.horizon_days()?)?;
+    let Plan { version, horizon_days, .. } = &plan;
+    if let Some((merge, _)) = plan.merge.as_ref().filter(|m| !m.1.ended) {
         return Err(Failure::Input(format!(
             "another history is being merged ({}): wait for its end",
             merge.dir.display()
@@ -253,7 +289,7 @@ fn begin(desk: &desk::Desk, request: &MergeRequest) -> Outcome {
     let texts = texts.map_err(open::version_failure)?;
     let dir = config.catalog.path.to_string_lossy();
     let loaded = crate::catalog::load_from(&dir, texts).map_err(Failure::failed)?;
-    let job = history::next_job(&version);
+    let job = history::next_job(version);
     let as_of_ms = {
         let side = FjallStore::open_existing(&request.dir, &open::fjall_options(config));
         let side = side.map_err(open::store_failure)?;
@@ -261,9 +297,10 @@ fn begin(desk: &desk::Desk, request: &MergeRequest) -> Outcome {
     };
     let stored = crate::engine::stored_as_of(store.as_ref()).map_err(run::engine_failure)?;
     let latest_ms = stored.max(as_of_ms).unwrap_or(request.cut_ms);
-    let lacking = lacking(&loaded.catalog, &version, &request.streams);
+    let lacking = lacking(&loaded.catalog, version, &request.streams);
+    check_cut(&loaded.catalog, &plan, &lacking, request.cut_ms)?;
     let cuts =
-        history::cuts(&loaded.catalog, &lacking, job, request.cut_ms, latest_ms, horizon_days);
+        history::cuts(&loaded.catalog, &lacking, job, request.cut_ms, latest_ms, *horizon_days);
     let users_per_s = request.users_per_s;
     let merge = Merge { job, dir: request.dir.clone(), users_per_s, as_of_ms };
     let mut moment = open::moment(store.as_ref(), config, None)?;
@@ -299,9 +336,11 @@ fn alone(desk: &desk::Desk, progress: &mut dyn FnMut(u64, u64)) -> Result<u64, F
     let report = crate::engine::run(options, &mut |seen| {
         progress(seen.status.examined_users.load(Ordering::Relaxed), 0);
     });
-    let report = report.map_err(|error| match error {
+    report.map_err(|error| match error {
         EngineError::Store(error) => open::store_failure(error),
         other => run::engine_failure(other),
     })?;
-    Ok(report.stats.examined_users)
+    // Everybody has been computed after the merge: those who have the history are fewer.
+    let merge = plan(store.as_ref(), 0)?.merge;
+    Ok(merge.map_or(0, |(_, progress)| progress.users))
 }

@@ -418,7 +418,7 @@ impl CheckpointActor {
         let store = Arc::clone(&self.parts.store);
         next.becomes_active(store.as_ref(), self.ended.as_of_ms)?;
         next.save(store.as_ref())?;
-        let is_new = next.is_new;
+        let recomputes = next.is_new || next.begins_history;
         if self.parts.clock == Clock::Event {
             let history = next.version.history.as_ref().and_then(|h| h.as_of_ms);
             self.ended.as_of_ms = self.ended.as_of_ms.max(history);
@@ -439,7 +439,7 @@ impl CheckpointActor {
         jobs.retain(|job| !job.is_background());
         jobs.iter_mut().for_each(Job::forget_ahead);
         let limit = self.parts.recompute_users_per_s_max.map(Limit::new);
-        if is_new {
+        if recomputes {
             jobs.push_front(Job::recompute(store.as_ref(), &ruleset, limit)?);
         }
         if let Some(job) = super::history::resume(store.as_ref(), &ruleset)? {

@@ -18,7 +18,7 @@ use super::job::{Job, Limit};
 use super::ruleset::{Ruleset, RulesetError};
 use super::start::read_meta;
 use super::version::{Version, origins};
-use crate::catalog::model::Catalog;
+use crate::catalog::model::{Catalog, Span};
 use crate::store::fjall::{FjallOptions, FjallStore};
 use crate::store::{Store, UidKey};
 use crate::user::layout::StateLayout;
@@ -76,7 +76,7 @@ pub fn progress(
 }
 
 /// The job that goes on with a history that is not merged yet.
-pub(super) fn resume(store: &dyn Store, ruleset: &Ruleset) -> Result<Option<Job>, EngineError> {
+pub fn resume(store: &dyn Store, ruleset: &Ruleset) -> Result<Option<Job>, EngineError> {
     let Some(version) = super::version::active(store)? else { return Ok(None) };
     let Some((merge, progress)) = progress(store, &version)? else { return Ok(None) };
     if progress.ended {
@@ -167,6 +167,31 @@ pub fn lacking(catalog: &Catalog, version: &Version, streams: &[usize]) -> BTree
     let all = origins(catalog).map(of).filter(|(_, stream)| streams.contains(stream));
     let lacks = |o: &u64| version.partials.get(o).is_none_or(|r| r.known.cut.is_none());
     all.filter(|(origin, _)| lacks(origin)).collect()
+}
+
+/// As-of of a store that has users.
+pub fn as_of_users(store: &dyn Store) -> Result<Option<i64>, EngineError> {
+    if store.scan_profiles(None, 1)?.is_empty() {
+        return Ok(None);
+    }
+    super::stored_as_of(store)
+}
+
+/// The first cut that partials which lack history can have. What is older than the horizon is not
+/// kept by day: partials over everything cannot tell what came live before an earlier cut from what
+/// came after it. None: any cut will do. `as_of_ms`: see [`as_of_users`].
+pub fn first_cut_ms(
+    catalog: &Catalog,
+    lacking: &BTreeMap<u64, usize>,
+    as_of_ms: Option<i64>,
+    horizon_days: u32,
+) -> Option<i64> {
+    let mut wanted = origins(catalog).filter(|(origin, _)| lacking.contains_key(origin));
+    if !wanted.any(|(_, feature)| catalog.features[feature].span == Span::Lifetime) {
+        return None;
+    }
+    let oldest = catalog.zone.day_of(as_of_ms?).saturating_sub_unsigned(horizon_days);
+    Some(catalog.zone.day_start_ms(oldest))
 }
 
 /// The ruleset by which a history is folded: only what lacks it, only what came before the cut, and

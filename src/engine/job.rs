@@ -270,6 +270,11 @@ fn progress_bytes(name: u64, after: Option<Vec<u8>>) -> Vec<u8> {
     serde_json::to_vec(&(name, after)).expect("numbers and bytes are JSON")
 }
 
+/// Progress by which a recompute of everybody begins with the first user.
+pub(super) fn from_the_start(name: u64) -> (String, Vec<u8>) {
+    (RECOMPUTE_KEY.to_owned(), progress_bytes(name, None))
+}
+
 /// Where an interrupted recompute of everyone goes on, whose progress has this key; `None` when
 /// there is none of this name.
 pub fn interrupted(store: &dyn Store, key: &str, name: u64) -> Result<Option<UidKey>, EngineError> {

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Clock;
 use super::history::Merge;
+use super::job::from_the_start;
 use super::ruleset::{Ruleset, RulesetError, give_provisional_ids};
 use crate::catalog::model::Catalog;
 use crate::catalog::{Loaded, load_from};
@@ -140,6 +141,9 @@ pub struct Next {
     pub version: Version,
     /// Another catalogue was active, or none.
     pub is_new: bool,
+    /// A history begins: what its partials count of live events changes for everybody, whether the
+    /// history has them or not.
+    pub begins_history: bool,
     /// The record is not as stored.
     changed: bool,
     texts: Vec<(String, String)>,
@@ -155,6 +159,13 @@ impl Next {
         if self.is_new {
             let files = zstd::bulk::compress(&json(&self.texts), 0).unwrap_or_default();
             store.put_meta(&files_key(number), files)?;
+        }
+        if self.begins_history {
+            // Before the cut: without it, a recompute finds nothing to change.
+            let (key, progress) = from_the_start(self.version.fingerprint);
+            store.put_meta(&key, progress)?;
+            let (key, number) = recomputed(0);
+            store.put_meta(&key, number)?;
         }
         if self.changed {
             store.put_meta(&version_key(number), json(&self.version))?;
@@ -229,7 +240,10 @@ pub fn next_with(
     history: Option<(Merge, BTreeMap<u64, Cut>)>,
 ) -> Result<Next, VersionError> {
     let before = active(store)?;
-    let is_empty = !moment.running && store.scan_profiles(None, 1)?.is_empty();
+    // A store that was given a history of nobody, or has not merged it yet, is not empty: its partials
+    // know the cut.
+    let has_history = before.as_ref().is_some_and(|b| b.history.is_some());
+    let is_empty = !moment.running && !has_history && store.scan_profiles(None, 1)?.is_empty();
     let Loaded { catalog, texts, .. } = loaded;
     let is_new = before.as_ref().is_none_or(|b| b.fingerprint != catalog.fingerprint);
     let number = before.as_ref().map_or(0, |b| b.number) + u32::from(is_new);
@@ -237,6 +251,7 @@ pub fn next_with(
         Some(before) if !(is_empty && is_new) => present(before, &catalog, number, moment),
         _ => BTreeMap::new(),
     };
+    let begins_history = history.is_some();
     let (merge, cuts) = history.unzip();
     for (origin, cut) in cuts.into_iter().flatten() {
         if let Some(record) = records.get_mut(&origin) {
@@ -270,7 +285,7 @@ pub fn next_with(
         },
     };
     let changed = before.as_ref() != Some(&version);
-    Ok(Next { version, is_new, changed, texts, ruleset })
+    Ok(Next { version, is_new, begins_history, changed, texts, ruleset })
 }
 
 /// Compiles a catalogue for reading a store only: it need not be active, and tags that have no id

@@ -137,6 +137,8 @@ impl Shard {
             found.push((slot, bytes));
         }
         self.activate(new)?;
+        // They leave with this window: from now on the store has users who are not resident.
+        self.shared.store_had_profiles = true;
         let Shared { ruleset, texts, .. } = &self.shared;
         for (slot, bytes) in found {
             let history = side.state(bytes, &ruleset.layout, texts)?;

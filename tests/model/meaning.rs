@@ -11,6 +11,7 @@ use crate::spec::{
     Agg, Body, Cond, Cut, Feature, Group, Kind, Op, RowExpr, Source, Span, Spec, Test, Val,
     date_text,
 };
+use crate::told::Told;
 use crate::versions::{Chosen, Known};
 
 /// One row of a stream.
@@ -48,7 +49,9 @@ pub struct Model<'a> {
     /// Arrival of each of them, among all that came.
     arrived: Vec<usize>,
     arrivals: usize,
-    known: Known,
+    pub known: Known,
+    /// By number.
+    pub histories: Vec<Told>,
     /// Rows of tables, and those that are gone, by stream, user and key.
     rows: BTreeMap<(usize, usize, u32), Row>,
     /// What users find in dimension tables.
@@ -188,6 +191,7 @@ impl<'a> Model<'a> {
             arrived: Vec::new(),
             arrivals: 0,
             known: Known::default(),
+            histories: Vec::new(),
             rows: BTreeMap::new(),
             rows_of_tables: vec![None; spec.tables.len()],
         }
@@ -204,7 +208,7 @@ impl<'a> Model<'a> {
             return;
         }
         let stream = &self.spec.streams[event.stream];
-        if !self.is_usable(event, latest_ms) || !self.is_wanted(event) {
+        if !self.is_counted(event, latest_ms) {
             return;
         }
         let same = |(have, _): &(Event, i64)| {
@@ -224,6 +228,11 @@ impl<'a> Model<'a> {
         self.known.open(self.spec, chosen, self.arrivals, as_of_ms);
     }
 
+    /// Whether it is an event at all.
+    pub fn is_counted(&self, event: &Event, latest_ms: Option<i64>) -> bool {
+        self.is_usable(event, latest_ms) && self.is_wanted(event)
+    }
+
     fn is_usable(&self, event: &Event, latest_ms: Option<i64>) -> bool {
         !event.broken && latest_ms.is_none_or(|latest| event.at_ms <= latest)
     }
@@ -239,7 +248,7 @@ impl<'a> Model<'a> {
     fn change(&mut self, event: &Event, change: &Change, latest_ms: Option<i64>) {
         let was = if change.op == 'd' { Some(event) } else { change.before.as_deref() };
         let is = (change.op != 'd').then_some(event);
-        let is = is.filter(|event| self.is_usable(event, latest_ms) && self.is_wanted(event));
+        let is = is.filter(|event| self.is_counted(event, latest_ms));
         if let Some(gone) = was.filter(|event| self.is_wanted(event))
             && is.is_none_or(|is| is.user != gone.user)
         {
@@ -269,10 +278,11 @@ impl<'a> Model<'a> {
         self.rows.keys().filter(|(of, whose, _)| *of == stream && *whose == user).count()
     }
 
-    /// Users with an event, or with a row of a table that there is or was.
+    /// Users with an event, live or in a history, or with a row of a table that there is or was.
     pub fn users(&self) -> BTreeSet<usize> {
         let rows = self.rows.keys().map(|(_, user, _)| *user);
-        self.events.iter().map(|(e, _)| e.user).chain(rows).collect()
+        let told = self.histories.iter().flat_map(Told::known_users);
+        self.events.iter().map(|(e, _)| e.user).chain(rows).chain(told).collect()
     }
 
     /// A feature's value.
@@ -289,12 +299,19 @@ impl<'a> Model<'a> {
                 last - i64::from(hops) < hop(at_ms) && hop(at_ms) <= last
             }
         };
-        let since = self.known.since(&self.spec.key(feature.group, feature.span));
+        let key = self.spec.key(feature.group, feature.span);
+        let since = self.known.since(&key);
+        let told = self.known.history(&key).map(|number| &self.histories[number]);
+        let dedupe = self.spec.streams[group.stream].dedupe;
         let rows = self.rows.values().filter(|row| row.arrived > since);
         let live = rows.filter_map(|row| row.live.as_ref());
-        let counts = |at: &usize| self.arrived[*at] > since;
+        let counts = |at: &usize| {
+            let admits = |told: &Told| told.admits(&self.events[*at], dedupe);
+            self.arrived[*at] > since && told.is_none_or(admits)
+        };
         let events = (0..self.events.len()).filter(counts).map(|at| &self.events[at]);
-        let chosen = events.chain(live).filter(|(e, day)| {
+        let before = told.into_iter().flat_map(|told| told.of(user));
+        let chosen = events.chain(live).chain(before).filter(|(e, day)| {
             e.user == user && e.stream == group.stream && in_span(e.at_ms, *day)
         });
         let chosen = chosen.map(|(e, _)| e).filter(|event| match &group.filter {

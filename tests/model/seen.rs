@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Everything that is counted, in the order in which it is shown.
-const ALL: [&str; 27] = [
+const ALL: [&str; 32] = [
     "runs",
     "  on disk",
     "  with ids that are known again",
@@ -19,6 +19,11 @@ const ALL: [&str; 27] = [
     "drains",
     "restarts",
     "rules swapped",
+    "histories",
+    "  of empty stores",
+    "  windows",
+    "  interruptions",
+    "  cuts refused",
     "tables loaded",
     "  rows changed",
     "  rows removed",

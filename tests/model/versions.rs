@@ -1,13 +1,13 @@
 //! Catalogues that change: which of a generated catalogue's features and tags are there, and since
 //! when each counts (SEMANTICS section 8).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt;
 
 use crate::driven::Files;
 use crate::generate::{DAY_MS, Random};
-use crate::spec::{Agg, Body, Cond, Source, Span, Spec};
+use crate::spec::{Agg, Body, Cond, Feature, Source, Span, Spec};
 
 /// How long what no feature needs any more is kept.
 pub const RETIRE_AFTER_MS: i64 = 7 * DAY_MS;
@@ -28,6 +28,8 @@ pub struct Known {
     since: BTreeMap<Key, usize>,
     /// As-of when the last feature went.
     gone_ms: BTreeMap<Key, i64>,
+    /// The history that has what came before, by number.
+    history: BTreeMap<Key, usize>,
 }
 
 fn sources<'c>(body: &'c Body, cond: &mut Vec<&'c Cond<Source>>) -> Vec<Source> {
@@ -166,10 +168,10 @@ impl Spec {
 
 impl Known {
     /// A process opens the store with these rules, of which some may be other ones than before.
-    /// `events`: how many have been counted so far.
+    /// `events`: how many live ones have been counted so far.
     pub fn open(&mut self, spec: &Spec, chosen: &Chosen, events: usize, as_of_ms: i64) {
         let here = spec.keys(chosen);
-        if events == 0 {
+        if events == 0 && self.history.is_empty() {
             *self = Self::default();
         }
         for key in self.since.keys() {
@@ -182,6 +184,7 @@ impl Known {
         let lost = |gone_ms: &i64| as_of_ms - gone_ms >= RETIRE_AFTER_MS;
         self.since.retain(|key, _| !self.gone_ms.get(key).is_some_and(lost));
         self.gone_ms.retain(|_, gone_ms| !lost(gone_ms));
+        self.history.retain(|key, _| self.since.contains_key(key));
         for key in here {
             self.since.entry(key).or_insert(events);
         }
@@ -190,5 +193,32 @@ impl Known {
     /// The first event that counts.
     pub fn since(&self, key: &Key) -> usize {
         self.since.get(key).copied().unwrap_or(0)
+    }
+
+    /// The history that a feature has.
+    pub fn history(&self, key: &Key) -> Option<usize> {
+        self.history.get(key).copied()
+    }
+
+    /// What lacks history, of some streams.
+    pub fn lacking(&self, spec: &Spec, chosen: &Chosen, streams: &[usize]) -> BTreeSet<Key> {
+        let of_streams = |f: &&Feature| streams.contains(&spec.groups[f.group].stream);
+        let there = spec.features.iter().filter(|f| chosen.groups[f.group]).filter(of_streams);
+        let keys = there.map(|f| spec.key(f.group, f.span));
+        keys.filter(|key| !self.history.contains_key(key)).collect()
+    }
+
+    /// What lacks history has this one from now on. Returns how many did.
+    pub fn tell(
+        &mut self,
+        spec: &Spec,
+        chosen: &Chosen,
+        streams: &[usize],
+        number: usize,
+    ) -> usize {
+        let lacking = self.lacking(spec, chosen, streams);
+        let told = lacking.len();
+        self.history.extend(lacking.into_iter().map(|key| (key, number)));
+        told
     }
 }
