@@ -3,6 +3,8 @@
 //! In: nothing, or an instant. Out: instants in epoch milliseconds, days since 1970-01-01.
 //! Invariant: nothing else in tagloom reads a clock.
 
+use std::sync::LazyLock;
+
 use jiff::{Timestamp, tz::TimeZone};
 
 /// A day of the business calendar: days since 1970-01-01 by local date.
@@ -36,6 +38,13 @@ impl Zone {
     pub fn new(name: &str) -> Result<Self, UnknownZone> {
         let zone = TimeZone::get(name).map_err(|_| UnknownZone(name.to_owned()))?;
         Ok(Self { name: name.to_owned(), zone })
+    }
+
+    /// UTC, for instants that are written in it without saying so.
+    pub fn utc() -> &'static Self {
+        static UTC: LazyLock<Zone> =
+            LazyLock::new(|| Zone { name: "UTC".to_owned(), zone: TimeZone::UTC });
+        &UTC
     }
 
     /// The IANA name.

@@ -182,6 +182,24 @@ impl Order {
             [usize::try_from(self.category).unwrap()]
     }
 
+    /// As a row of canal has it: every value is a text.
+    fn texts(&self) -> String {
+        let row: serde_json::Value = serde_json::from_str(&format!("{{{}}}", self.json())).unwrap();
+        let amount = format!("{}.{:02}", self.cents / 100, self.cents % 100);
+        let text = |(name, value): (&String, &serde_json::Value)| {
+            let value = match value {
+                _ if name == "amount" => amount.clone().into(),
+                // The database has a tinyint.
+                serde_json::Value::Bool(paid) => u8::from(*paid).to_string().into(),
+                serde_json::Value::Number(number) => number.to_string().into(),
+                other => other.clone(),
+            };
+            (name.clone(), value)
+        };
+        let cells = row.as_object().unwrap().iter().map(text);
+        serde_json::Value::Object(cells.collect()).to_string()
+    }
+
     fn json(&self) -> String {
         let category = serde_json::to_string(&self.category()).unwrap();
         format!(
@@ -198,16 +216,137 @@ impl Order {
     }
 }
 
-/// The log, one JSON object a change, and the table as it is in the end.
+/// One change of the table.
+struct Change {
+    op: char,
+    seq: u64,
+    before: Option<Order>,
+    after: Option<Order>,
+    /// In JSON lines: a deletion has the row in its own columns.
+    in_own_columns: bool,
+}
+
+impl Change {
+    fn json(&self) -> String {
+        let (op, seq) = (self.op, self.seq);
+        let row = |order: &Option<Order>| order.as_ref().map_or(String::new(), Order::json);
+        let (after, before) = (row(&self.after), row(&self.before));
+        match op {
+            'd' if self.in_own_columns => format!("{{\"op\":\"d\",\"seq\":{seq},{before}}}\n"),
+            'd' => format!("{{\"op\":\"d\",\"seq\":{seq},\"before\":{{{before}}}}}\n"),
+            'u' => {
+                format!("{{\"op\":\"u\",\"seq\":{seq},{after},\"before\":{{{before}}}}}\n")
+            }
+            _ => format!("{{\"op\":\"{op}\",\"seq\":{seq},{after}}}\n"),
+        }
+    }
+
+    /// As Debezium writes it, with its schema or without; a deletion is followed by a tombstone.
+    fn debezium(&self) -> String {
+        let row = |order: &Option<Order>| match order {
+            // Decimals as texts, or as bytes beside their schema.
+            Some(order) => {
+                let text = format!("\"amount\":{}.{:02}", order.cents / 100, order.cents % 100);
+                let amount = match self.seq % 2 {
+                    0 => format!("{}.{:02}", order.cents / 100, order.cents % 100),
+                    _ => base64(&u32::try_from(order.cents).unwrap().to_be_bytes()),
+                };
+                format!("{{{}}}", order.json().replace(&text, &format!("\"amount\":\"{amount}\"")))
+            }
+            None => "null".to_owned(),
+        };
+        let payload = format!(
+            r#"{{"before":{},"after":{},"source":{{"db":"shop","table":"orders","pos":{}}},"op":"{}","ts_ms":1}}"#,
+            row(&self.before),
+            row(&self.after),
+            self.seq,
+            self.op,
+        );
+        let tombstone = if self.op == 'd' { "null\n" } else { "" };
+        match self.seq % 2 {
+            0 => format!("{payload}\n{tombstone}"),
+            _ => format!("{{\"schema\":{SCHEMA},\"payload\":{payload}}}\n{tombstone}"),
+        }
+    }
+
+    /// Only what was other before.
+    fn old(&self, row: fn(&Order) -> String) -> Option<String> {
+        let object = |order: &Order| -> serde_json::Map<String, serde_json::Value> {
+            serde_json::from_str(&row(order)).unwrap()
+        };
+        let (mut old, new) = (object(self.before.as_ref()?), object(self.after.as_ref()?));
+        old.retain(|name, value| new[name] != *value);
+        Some(serde_json::Value::Object(old).to_string())
+    }
+
+    fn row(&self) -> &Order {
+        self.after.as_ref().or(self.before.as_ref()).unwrap()
+    }
+
+    fn maxwell(&self) -> String {
+        let word = match self.op {
+            'r' => "bootstrap-insert",
+            'c' => "insert",
+            'u' => "update",
+            _ => "delete",
+        };
+        let old = self.old(|order| format!("{{{}}}", order.json()));
+        let old = old.map_or(String::new(), |old| format!(",\"old\":{old}"));
+        format!(
+            r#"{{"database":"shop","table":"orders","type":"{word}","ts":1,"xid":{},"data":{{{}}}{old}}}"#,
+            self.seq,
+            self.row().json(),
+        ) + "\n"
+    }
+
+    fn canal(&self) -> String {
+        let word = match self.op {
+            'r' | 'c' => "INSERT",
+            'u' => "UPDATE",
+            _ => "DELETE",
+        };
+        let old = self.old(Order::texts).map_or("null".to_owned(), |old| format!("[{old}]"));
+        format!(
+            r#"{{"data":[{}],"database":"shop","es":1,"id":{},"isDdl":false,"old":{old},"table":"orders","type":"{word}"}}"#,
+            self.row().texts(),
+            self.seq,
+        ) + "\n"
+    }
+}
+
+const SCHEMA: &str = r#"{"type":"struct","fields":[{"type":"struct","fields":[{"type":"bytes","optional":true,"name":"org.apache.kafka.connect.data.Decimal","version":1,"parameters":{"scale":"2"},"field":"amount"}],"optional":true,"field":"after"}]}"#;
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte));
+        let word = word << (8 * (3 - chunk.len()));
+        for at in 0..4usize {
+            let digit = usize::try_from(word >> (18 - 6 * at) & 63).unwrap();
+            text.push(if at > chunk.len() { '=' } else { char::from(DIGITS[digit]) });
+        }
+    }
+    text
+}
+
+/// The log as JSON lines, and the table as it is in the end.
 fn history() -> (Vec<String>, Vec<Order>) {
+    let (log, table) = changes();
+    (log.iter().map(Change::json).collect(), table)
+}
+
+/// The log, and the table as it is in the end.
+fn changes() -> (Vec<Change>, Vec<Order>) {
     let mut numbers = Numbers(2026);
-    let (mut log, mut table): (Vec<String>, Vec<Order>) = (Vec::new(), Vec::new());
+    let (mut log, mut table): (Vec<Change>, Vec<Order>) = (Vec::new(), Vec::new());
     for seq in 1..=CHANGES as u64 {
         let fresh = numbers.order(seq);
         let what = if table.len() < 100 { 0 } else { numbers.below(100) };
         if what < 45 {
             let op = if numbers.below(20) == 0 { 'r' } else { 'c' };
-            log.push(format!("{{\"op\":\"{op}\",\"seq\":{seq},{}}}\n", fresh.json()));
+            let after = Some(fresh.clone());
+            log.push(Change { op, seq, before: None, after, in_own_columns: false });
             table.push(fresh);
             continue;
         }
@@ -215,10 +354,8 @@ fn history() -> (Vec<String>, Vec<Order>) {
         let old = table[at].clone();
         if what < 60 {
             table.swap_remove(at);
-            log.push(match numbers.below(2) {
-                0 => format!("{{\"op\":\"d\",\"seq\":{seq},{}}}\n", old.json()),
-                _ => format!("{{\"op\":\"d\",\"seq\":{seq},\"before\":{{{}}}}}\n", old.json()),
-            });
+            let in_own_columns = numbers.below(2) == 0;
+            log.push(Change { op: 'd', seq, before: Some(old), after: None, in_own_columns });
             continue;
         }
         let mut new = old.clone();
@@ -232,8 +369,8 @@ fn history() -> (Vec<String>, Vec<Order>) {
             6 => new.category = fresh.category,
             _ => (new.cents, new.paid) = (fresh.cents, fresh.paid),
         }
-        let (after, before) = (new.json(), old.json());
-        log.push(format!("{{\"op\":\"u\",\"seq\":{seq},{after},\"before\":{{{before}}}}}\n"));
+        let (before, after) = (Some(old), Some(new.clone()));
+        log.push(Change { op: 'u', seq, before, after, in_own_columns: false });
         table[at] = new;
     }
     (log, table)
@@ -334,6 +471,56 @@ fn every_customer_is_what_duckdb_says_of_the_final_table() {
         let differs = first.iter().zip(&dump).find(|(a, b)| a != b);
         assert_eq!(differs, None, "shuffle {seed}");
         assert_eq!(first.len(), dump.len(), "shuffle {seed}");
+    }
+}
+
+/// The catalogue with the table's changes in a format of a change data capture tool; `seq`: where
+/// the envelope holds the version.
+fn enveloped(format: &str, seq: &str) -> Arc<Ruleset> {
+    let stream = |text: &str| {
+        text.replace(
+            "orders.jsonl}",
+            &format!("orders.jsonl, format: {format}, table: shop.orders}}"),
+        )
+        .replace("  op: string\n", "")
+        .replace("seq: int", &format!("seq: {{type: int, envelope: {seq}}}"))
+        .replace("operation: {column: op, insert: [c, r], update: u, delete: d}\n", "")
+        .replace("before: before\n", "")
+    };
+    let files = CATALOG.iter().map(|(path, text)| match *path {
+        "streams/orders.yaml" => ((*path).to_owned(), stream(text)),
+        _ => ((*path).to_owned(), (*text).to_owned()),
+    });
+    driven::ruleset(files.collect())
+}
+
+#[test]
+fn envelopes_of_every_tool_give_what_json_lines_give() {
+    let (log, _) = changes();
+    let json = ruleset();
+    let as_json: Vec<String> = log.iter().map(Change::json).collect();
+    let dump = |ruleset: &Arc<Ruleset>, mut lines: Vec<String>, seed: u64| {
+        let mut numbers = Numbers(seed);
+        lines.extend(lines.iter().filter(|_| numbers.below(5) == 0).cloned().collect::<Vec<_>>());
+        numbers.shuffle(&mut lines);
+        let store = driven::memory(ruleset);
+        feed(ruleset, &store, &lines, &mut numbers, usize::MAX);
+        check(ruleset, store.as_ref());
+        canonical::dump(store.as_ref(), ruleset, AS_OF_MS).unwrap()
+    };
+    let expected = dump(&json, as_json, 1);
+    let log = &log;
+    let lines = |written: fn(&Change) -> String| log.iter().map(written).collect::<Vec<_>>();
+    for (format, seq, lines) in [
+        ("debezium", "source.pos", lines(Change::debezium)),
+        ("maxwell", "xid", lines(Change::maxwell)),
+        ("canal", "id", lines(Change::canal)),
+    ] {
+        let ruleset = enveloped(format, seq);
+        let have = dump(&ruleset, lines, 2);
+        let differs = expected.iter().zip(&have).find(|(a, b)| a != b);
+        assert_eq!(differs, None, "{format}");
+        assert_eq!(expected.len(), have.len(), "{format}");
     }
 }
 

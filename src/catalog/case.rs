@@ -394,11 +394,13 @@ fn give_id(row: &mut Row, stream: &Stream, number: usize) {
 /// own, inserted in the order of the case.
 fn give_change(row: &mut Row, stream: &Stream, number: usize) {
     let Some(changelog) = &stream.changelog else { return };
-    let inserts = changelog.operation.words.iter().find(|w| w.1 == OperationKind::Insert);
-    let first = inserts.or(changelog.operation.words.first()).map(|(word, _)| word.as_str());
+    let operation = changelog.operation.as_ref();
+    let words = operation.map_or(&[][..], |operation| operation.words.as_slice());
+    let inserts = words.iter().find(|w| w.1 == OperationKind::Insert);
+    let first = inserts.or(words.first()).map(|(word, _)| word.as_str());
     for (at, column) in stream.columns.iter().enumerate().filter(|(at, _)| changelog.needs(*at)) {
         let value = match column.kind {
-            _ if at == changelog.operation.column => Json::from(first),
+            _ if operation.is_some_and(|o| o.column == at) => Json::from(first),
             ColumnType::String => Json::from(format!("case-{number}")),
             ColumnType::U64 | ColumnType::Int | ColumnType::Timestamp(_) => Json::from(number),
             _ => continue,

@@ -4,7 +4,7 @@
 //! Invariant: without `mode: changelog` none of its keys is accepted.
 
 use super::fields::{Fields, suggest, texts_of};
-use super::model::{Changelog, ColumnType, OperationColumn, OperationKind};
+use super::model::{Changelog, ColumnType, Format, OperationColumn, OperationKind};
 use super::place::Diagnostics;
 use super::scalar::type_text;
 use super::stream::{StreamColumns, must_be_required};
@@ -27,7 +27,7 @@ pub(super) enum Mode<'a> {
 /// The keys of a changelog, as written.
 pub(super) struct Written<'a> {
     primary_key: Option<&'a Node>,
-    version: Option<&'a Text>,
+    pub(super) version: Option<&'a Text>,
     operation: Option<&'a Node>,
     before: Option<&'a Text>,
     rows_max: Option<&'a Text>,
@@ -81,6 +81,7 @@ impl<'a> Written<'a> {
         mode: &Text,
         columns: &StreamColumns<'_>,
         dedupe: Option<&Node>,
+        format: Option<Format>,
         out: &mut Diagnostics,
     ) -> Option<Changelog> {
         if let Some(dedupe) = dedupe {
@@ -100,23 +101,46 @@ impl<'a> Written<'a> {
             Some(text) => Some(version_column(text, columns, out)?),
             None => None,
         };
-        let operation = match self.operation {
-            Some(node) => operation_column(node, columns, out),
+        let rows_max = self.rows_max.map_or(Some(ROWS_DEFAULT), |text| read_rows_max(text, out));
+        let (operation, before) = match format.and_then(Format::before) {
+            Some(before) => {
+                self.refuse_what_envelopes_say(format.map_or("", Format::name), out);
+                (None, Some(before.to_owned()))
+            }
             None => {
-                let remedy = "add `operation: {column: op, insert: [c], update: [u], delete: [d]}`";
-                out.error(mode.place, "a changelog needs `operation`", remedy);
-                None
+                let operation = self.read_operation(mode, columns, out);
+                self.check_before(operation.as_ref(), columns, out);
+                (Some(operation?), self.before.map(|text| text.text.clone()))
             }
         };
-        self.check_before(operation.as_ref(), columns, out);
-        let rows_max = self.rows_max.map_or(Some(ROWS_DEFAULT), |text| read_rows_max(text, out));
-        Some(Changelog {
-            primary_key: primary_key?,
-            version,
-            operation: operation?,
-            before: self.before.map(|text| text.text.clone()),
-            rows_max: rows_max?,
-        })
+        let (primary_key, rows_max) = (primary_key?, rows_max?);
+        Some(Changelog { primary_key, version, operation, before, rows_max })
+    }
+
+    fn read_operation(
+        &self,
+        mode: &Text,
+        columns: &StreamColumns<'_>,
+        out: &mut Diagnostics,
+    ) -> Option<OperationColumn> {
+        let Some(node) = self.operation else {
+            let remedy = "add `operation: {column: op, insert: [c], update: [u], delete: [d]}`";
+            out.error(mode.place, "a changelog needs `operation`", remedy);
+            return None;
+        };
+        operation_column(node, columns, out)
+    }
+
+    /// An envelope says what happened, and holds the row as it was.
+    fn refuse_what_envelopes_say(&self, format: &str, out: &mut Diagnostics) {
+        let keys = [
+            ("operation", self.operation.map(|node| node.place)),
+            ("before", self.before.map(|text| text.place)),
+        ];
+        for (key, place) in keys.into_iter().filter_map(|(key, place)| Some((key, place?))) {
+            let message = format!("`{key}` is not for the format `{format}`");
+            out.error(place, message, "leave it out: the envelope says it");
+        }
     }
 
     fn check_before(

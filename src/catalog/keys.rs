@@ -116,7 +116,12 @@ const MAPPINGS: &[Mapping] = &[
                 "Rows are events, or changes of a table's rows.",
             ),
             may("primary_key", Takes::TextOrList, "Changelog: what tells the table's rows apart."),
-            may("version", Takes::Text, "Changelog: of a row's versions the greatest counts."),
+            may(
+                "version",
+                Takes::Text,
+                "Changelog: the column of which a row's greatest value counts; `log_position` is \
+                 where Debezium or Maxwell found the change.",
+            ),
             may("operation", Takes::One("`operation`"), "Changelog: what happened to the row."),
             may("before", Takes::Text, "Changelog: the member that holds the row as it was."),
             may("rows_max", Takes::Text, "Changelog: rows kept for a user."),
@@ -133,7 +138,17 @@ const MAPPINGS: &[Mapping] = &[
                  .zst.",
             ),
             may("kafka", Takes::Text, "A Kafka topic."),
-            may("format", Takes::Word(&["csv", "json"]), "How rows are written."),
+            may(
+                "format",
+                Takes::Word(&["csv", "json", "debezium", "maxwell", "canal"]),
+                "How rows are written.",
+            ),
+            may(
+                "table",
+                Takes::TextOrList,
+                "Debezium, Maxwell and canal: whose rows are read, like shop.orders; `*` stands for \
+                 any characters.",
+            ),
         ],
     },
     Mapping {
@@ -147,6 +162,12 @@ const MAPPINGS: &[Mapping] = &[
                  timestamp(...); `?` behind it: may be missing or null.",
             ),
             may("from", Takes::Text, "Its name in the source, where that is another."),
+            may(
+                "envelope",
+                Takes::Text,
+                "Debezium, Maxwell and canal: what it is in the envelope, like source.ts_ms, where \
+                 it is no column of the row.",
+            ),
             may("mask", Takes::Bool, "Hide the value in rejects, logs and `why`."),
         ],
     },
@@ -154,7 +175,12 @@ const MAPPINGS: &[Mapping] = &[
         what: "`dedupe`",
         doc: "How a second sight of an event is known.",
         keys: &[
-            needs("by", Takes::Text, "The column with the event's id."),
+            needs(
+                "by",
+                Takes::Text,
+                "The column with the event's id; `log_position` is where Debezium or Maxwell found \
+                 the change.",
+            ),
             may("within", Takes::Text, "How long ids are remembered, like 7d."),
         ],
     },

@@ -40,7 +40,7 @@ impl Meaning {
             let (uid, time) = (column(stream.uid), column(stream.time));
             let table = stream.changelog.as_ref().map(|c| {
                 let key: Vec<u64> = c.primary_key.iter().map(|at| column(*at)).collect();
-                let operation = (column(c.operation.column), &c.operation.words);
+                let operation = c.operation.as_ref().map(|o| (column(o.column), &o.words));
                 (key, c.version.map(column), operation, &c.before, c.rows_max)
             });
             streams.push(hash(&(&stream.name, uid, time, filter, dedupe, table)));

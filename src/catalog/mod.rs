@@ -10,6 +10,7 @@ mod case_time;
 mod changelog;
 pub mod diff;
 mod dimension;
+mod envelope;
 mod expression;
 mod feature;
 mod fields;

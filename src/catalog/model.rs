@@ -122,6 +122,49 @@ pub enum Format {
     Json,
     /// RFC 4180 with a header line.
     Csv,
+    /// One Debezium envelope a line (or record), with or without its schema.
+    Debezium,
+    /// One of Maxwell's JSON objects a line (or record).
+    Maxwell,
+    /// One of canal's flat messages a line (or record), of one row or several.
+    Canal,
+}
+
+impl Format {
+    /// Its word in a catalogue.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Csv => "csv",
+            Self::Debezium => "debezium",
+            Self::Maxwell => "maxwell",
+            Self::Canal => "canal",
+        }
+    }
+
+    /// Whether records are envelopes around changes of a table's rows, which say themselves what
+    /// happened and how the row was before.
+    pub fn is_envelope(self) -> bool {
+        matches!(self, Self::Debezium | Self::Maxwell | Self::Canal)
+    }
+
+    /// Of envelopes: the member that holds the row as it was.
+    pub fn before(self) -> Option<&'static str> {
+        match self {
+            Self::Debezium => Some("before"),
+            Self::Maxwell | Self::Canal => Some("old"),
+            Self::Json | Self::Csv => None,
+        }
+    }
+}
+
+impl From {
+    /// How rows are written.
+    pub fn format(&self) -> Format {
+        match self {
+            Self::File { format, .. } | Self::Kafka { format, .. } => *format,
+        }
+    }
 }
 
 /// A source of events about users.
@@ -133,6 +176,9 @@ pub struct Stream {
     pub doc: String,
     /// Where rows come from.
     pub from: From,
+    /// Of envelopes: the tables whose rows it reads, each `table` or `database.table`, `*` for any
+    /// characters. None: of all.
+    pub tables: Vec<String>,
     /// Source columns, in file order.
     pub columns: Vec<Column>,
     /// Row expressions, usable like columns; each may use those before it.
@@ -177,8 +223,8 @@ pub struct Changelog {
     pub primary_key: Vec<usize>,
     /// Of a row's versions the greatest counts. Index into `columns`; `None`: the place in the log.
     pub version: Option<usize>,
-    /// What happened to the row.
-    pub operation: OperationColumn,
+    /// What happened to the row. `None`: the envelope says it.
+    pub operation: Option<OperationColumn>,
     /// The member of a JSON object that holds the row as it was before; in CSV its columns are named
     /// with this and a dot in front. `None`: a row never leaves its user.
     pub before: Option<String>,
@@ -191,7 +237,7 @@ impl Changelog {
     pub fn needs(&self, column: usize) -> bool {
         self.primary_key.contains(&column)
             || self.version == Some(column)
-            || self.operation.column == column
+            || self.operation.as_ref().is_some_and(|o| o.column == column)
     }
 }
 
@@ -222,6 +268,9 @@ pub struct Column {
     pub name: String,
     /// Its name in the source.
     pub from: String,
+    /// Of envelopes: `from` is a member of the envelope, like `source.ts_ms`, and not a column of
+    /// the row.
+    pub envelope: bool,
     /// Its type.
     pub kind: ColumnType,
     /// False: may be missing or null (`?` behind the type).
@@ -269,6 +318,11 @@ pub enum TimestampFormat {
     Iso,
     /// strftime pattern; without offset it is local time in the catalogue's zone.
     Pattern(String),
+    /// The same, where what has no offset is UTC.
+    Utc(Box<TimestampFormat>),
+    /// The same, where what looks like UTC is local time in the catalogue's zone: a `DATETIME`, which
+    /// has no zone, as Debezium writes it.
+    WallClock(Box<TimestampFormat>),
 }
 
 impl ColumnType {

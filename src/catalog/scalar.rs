@@ -253,7 +253,28 @@ fn decimal_type(argument: &str) -> Result<ColumnType, Fault> {
     }
 }
 
+/// `iso`, or `iso, utc` and `ms, local`, which say what instants without a zone mean.
 fn timestamp_format(argument: &str) -> Result<TimestampFormat, Fault> {
+    // A pattern may hold commas.
+    let last = argument.rsplit_once(',').map(|(format, zone)| (format.trim(), zone.trim()));
+    match last {
+        Some((format, zone @ ("utc" | "local"))) => {
+            let format = plain_timestamp_format(format)?;
+            let is_text = matches!(format, TimestampFormat::Iso | TimestampFormat::Pattern(_));
+            match zone {
+                "local" => Ok(TimestampFormat::WallClock(Box::new(format))),
+                _ if is_text => Ok(TimestampFormat::Utc(Box::new(format))),
+                _ => fault(
+                    format!("timestamp({argument}): numbers are UTC"),
+                    "leave `utc` out; `local` is for local times that are written as if in UTC",
+                ),
+            }
+        }
+        _ => plain_timestamp_format(argument),
+    }
+}
+
+fn plain_timestamp_format(argument: &str) -> Result<TimestampFormat, Fault> {
     let quoted = argument.strip_prefix(['\'', '"']).and_then(|rest| rest.strip_suffix(['\'', '"']));
     match (argument, quoted) {
         ("s", _) => Ok(TimestampFormat::Seconds),
@@ -269,7 +290,8 @@ fn timestamp_format(argument: &str) -> Result<TimestampFormat, Fault> {
         ),
         _ => fault(
             format!("timestamp({argument}) is not a type"),
-            "write timestamp(s), (ms), (us), (iso) or ('%Y-%m-%d %H:%M:%S')",
+            "write timestamp(s), (ms), (us), (iso) or ('%Y-%m-%d %H:%M:%S'); `, utc` or `, local` behind \
+             it says what has no zone",
         ),
     }
 }
@@ -293,11 +315,19 @@ pub(super) fn type_text(kind: &ColumnType) -> String {
         ColumnType::String => "string".into(),
         ColumnType::Bool => "bool".into(),
         ColumnType::Date => "date".into(),
-        ColumnType::Timestamp(TimestampFormat::Seconds) => "timestamp(s)".into(),
-        ColumnType::Timestamp(TimestampFormat::Millis) => "timestamp(ms)".into(),
-        ColumnType::Timestamp(TimestampFormat::Micros) => "timestamp(us)".into(),
-        ColumnType::Timestamp(TimestampFormat::Iso) => "timestamp(iso)".into(),
-        ColumnType::Timestamp(TimestampFormat::Pattern(p)) => format!("timestamp('{p}')"),
+        ColumnType::Timestamp(format) => format!("timestamp({})", timestamp_text(format)),
+    }
+}
+
+fn timestamp_text(format: &TimestampFormat) -> String {
+    match format {
+        TimestampFormat::Seconds => "s".into(),
+        TimestampFormat::Millis => "ms".into(),
+        TimestampFormat::Micros => "us".into(),
+        TimestampFormat::Iso => "iso".into(),
+        TimestampFormat::Pattern(pattern) => format!("'{pattern}'"),
+        TimestampFormat::Utc(format) => format!("{}, utc", timestamp_text(format)),
+        TimestampFormat::WallClock(format) => format!("{}, local", timestamp_text(format)),
     }
 }
 

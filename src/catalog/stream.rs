@@ -4,6 +4,7 @@
 //! Invariant: a stream is given out only when every part of it is right.
 
 use super::changelog::{Mode, Written, read_mode};
+use super::envelope;
 use super::expression::{Reach, Typer, names, words};
 use super::fields::{Fields, bool_of, map_of, suggest, text_of};
 use super::model::{Column, ColumnType, Dedupe, Derived, Format, From, Stream, TypedExpr, UidType};
@@ -40,14 +41,23 @@ pub(super) fn read(
     }
     let doc = fields.text("doc", out).map_or(String::new(), |t| t.text.clone());
     let from = fields.need("from", out).and_then(|node| read_from(node, out));
+    let (from, tables) = from.unzip();
+    let format = from.as_ref().map(From::format);
     let mut reach = Reach::default();
-    let columns = match fields.need("columns", out) {
-        Some(node) => columns(node, settings, &mut reach, out),
+    let mut columns = match fields.need("columns", out) {
+        Some(node) => columns(node, format, settings, &mut reach, out),
         None => {
             reach.incomplete = true;
             Vec::new()
         }
     };
+    let dedupe = fields.take("dedupe");
+    let (mode, written) = (read_mode(&mut fields, out), Written::take(&mut fields, out));
+    let implied = format.and_then(|f| envelope::implied(f, dedupe, written.version, &columns, out));
+    if let Some(column) = implied {
+        reach.add(&column.name, column.kind.data_type(&settings.zone));
+        columns.push(column);
+    }
     let typer = Typer { params: &settings.params, zone: &settings.zone, kind: ScopeKind::Row };
     let derive =
         fields.take("derive").map(|n| derived(n, &typer, &mut reach, out)).unwrap_or_default();
@@ -58,11 +68,9 @@ pub(super) fn read(
     let uid = uid.and_then(|text| uid_column(text, &columns, &reach, settings.uid, out));
     let time = fields.need_text("time", out);
     let time = time.and_then(|text| time_column(text, &columns, &reach, out));
-    let dedupe = fields.take("dedupe");
-    let (mode, written) = (read_mode(&mut fields, out), Written::take(&mut fields, out));
     let found = StreamColumns { all: &columns, reach: &reach };
     let changelog = match mode {
-        Mode::Changelog(word) => written.read(word, &found, dedupe, out),
+        Mode::Changelog(word) => written.read(word, &found, dedupe, format, out),
         Mode::Append => {
             written.refuse(out);
             None
@@ -74,21 +82,24 @@ pub(super) fn read(
 
     let Some(name) = name else { return (None, None) };
     let scope = StreamScope { name: name.text.clone(), place: name.place, reach, index: None };
-    let parts = (from, uid, time);
+    let parts = (from, tables, uid, time);
     let stream = match parts {
-        (Some(from), Some(uid), Some(time)) if error_count(out) == before => Some(Stream {
-            name: name.text.clone(),
-            doc,
-            from,
-            columns,
-            derive,
-            filter,
-            uid,
-            time,
-            dedupe,
-            changelog,
-            place: name.place,
-        }),
+        (Some(from), Some(tables), Some(uid), Some(time)) if error_count(out) == before => {
+            Some(Stream {
+                name: name.text.clone(),
+                doc,
+                from,
+                tables,
+                columns,
+                derive,
+                filter,
+                uid,
+                time,
+                dedupe,
+                changelog,
+                place: name.place,
+            })
+        }
         _ => None,
     };
     (Some(scope), stream)
@@ -98,11 +109,13 @@ fn error_count(out: &Diagnostics) -> usize {
     out.items.iter().filter(|d| d.severity == super::place::Severity::Error).count()
 }
 
-fn read_from(node: &Node, out: &mut Diagnostics) -> Option<From> {
+/// The source, and the tables whose rows are read.
+fn read_from(node: &Node, out: &mut Diagnostics) -> Option<(From, Vec<String>)> {
     let mut fields = Fields::open(node, "`from`", out)?;
     let file = fields.text("file", out);
     let topic = fields.text("kafka", out);
     let written = fields.text("format", out);
+    let tables = fields.take("table");
     let place = fields.place;
     fields.finish(out);
     let format = match written {
@@ -115,7 +128,11 @@ fn read_from(node: &Node, out: &mut Diagnostics) -> Option<From> {
             }
         },
     };
-    match (file, topic) {
+    let tables = match tables {
+        Some(node) => envelope::tables(node, format, out)?,
+        None => Vec::new(),
+    };
+    let from = match (file, topic) {
         (Some(file), None) => Some(From::File { path: file.text.clone(), format: format? }),
         (None, Some(topic)) => {
             let format = format?;
@@ -135,24 +152,20 @@ fn read_from(node: &Node, out: &mut Diagnostics) -> Option<From> {
             out.error(place, "`from` names no source", remedy);
             None
         }
-    }
+    };
+    from.map(|from| (from, tables))
 }
 
 fn read_format(text: &Text, out: &mut Diagnostics) -> Option<Format> {
-    match text.text.as_str() {
-        "json" => Some(Format::Json),
-        "csv" => Some(Format::Csv),
-        later @ ("debezium" | "maxwell" | "canal") => {
-            let message = format!("the format `{later}` is not yet supported");
-            out.error(text.place, message, "use `json` or `csv`");
-            None
-        }
-        other => {
-            let message = format!("unknown format `{other}`");
-            out.error(text.place, message, suggest(other, ["json", "csv"], "formats"));
-            None
-        }
+    const FORMATS: [Format; 5] =
+        [Format::Json, Format::Csv, Format::Debezium, Format::Maxwell, Format::Canal];
+    let found = FORMATS.into_iter().find(|format| format.name() == text.text);
+    if found.is_none() {
+        let message = format!("unknown format `{}`", text.text);
+        let remedy = suggest(&text.text, FORMATS.map(Format::name), "formats");
+        out.error(text.place, message, remedy);
     }
+    found
 }
 
 fn implied_format(path: &str) -> Option<Format> {
@@ -166,6 +179,7 @@ fn implied_format(path: &str) -> Option<Format> {
 
 fn columns(
     node: &Node,
+    format: Option<Format>,
     settings: &Settings,
     reach: &mut Reach,
     out: &mut Diagnostics,
@@ -178,7 +192,7 @@ fn columns(
     }
     for (name, value) in entries {
         check(scalar::name(&name.text, "a column"), name.place, out);
-        match column(name, value, out) {
+        match column(name, value, format, out) {
             Some(column) => {
                 reach.add(&name.text, column.kind.data_type(&settings.zone));
                 columns.push(column);
@@ -189,21 +203,31 @@ fn columns(
     columns
 }
 
-fn column(name: &Text, node: &Node, out: &mut Diagnostics) -> Option<Column> {
-    let (kind, from, mask) = match &node.value {
+fn column(
+    name: &Text,
+    node: &Node,
+    format: Option<Format>,
+    out: &mut Diagnostics,
+) -> Option<Column> {
+    let (kind, from, member, mask) = match &node.value {
         Value::Map(_) => {
             let mut fields = Fields::open(node, "a column", out)?;
             let kind = fields.need_text("type", out);
-            let from = fields.text("from", out).map(|t| t.text.clone());
+            let from = fields.text("from", out);
+            let member = fields.text("envelope", out);
             let mask = fields.take("mask").and_then(|n| bool_of(n, "mask", out)).unwrap_or(false);
             fields.finish(out);
-            (kind?, from, mask)
+            (kind?, from, member, mask)
         }
-        _ => (text_of(node, &name.text, out)?, None, false),
+        _ => (text_of(node, &name.text, out)?, None, None, false),
     };
     let (kind, optional) = check(scalar::column_type(&kind.text), kind.place, out)?;
-    let from = from.unwrap_or_else(|| name.text.clone());
-    Some(Column { name: name.text.clone(), from, kind, required: !optional, mask })
+    if let Some(member) = member {
+        envelope::check_member(member, from, &kind, format, out)?;
+    }
+    let (envelope, required) = (member.is_some(), !optional);
+    let from = member.or(from).map_or_else(|| name.text.clone(), |text| text.text.clone());
+    Some(Column { name: name.text.clone(), from, envelope, kind, required, mask })
 }
 
 fn derived(

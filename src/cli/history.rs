@@ -131,6 +131,8 @@ fn written_as(path: &Path, declared: Format) -> Format {
     let has = |ending: &str| name.split('.').skip(1).any(|part| part == ending);
     match () {
         () if has("csv") => Format::Csv,
+        // Their envelopes are JSON, too.
+        () if declared.is_envelope() => declared,
         () if has("json") || has("jsonl") || has("ndjson") => Format::Json,
         () => declared,
     }

@@ -108,8 +108,9 @@ pub(super) fn collect(
 
 /// Where a row stood, and why it was refused.
 fn reason(reject: &Reject) -> String {
-    let Reject { source, line, stream, detail, .. } = reject;
-    format!("{source}:{line}  {stream}  {}: {detail}", reject.reason.name())
+    let Reject { source, line, stream, detail, index, .. } = reject;
+    let row = if *index == 0 { String::new() } else { format!(" row {index}") };
+    format!("{source}:{line}{row}  {stream}  {}: {detail}", reject.reason.name())
 }
 
 impl Rejects {

@@ -1,12 +1,14 @@
 //! What a run did, for people or as one line of JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::survey::values_text;
 use super::{Failure, desk};
 use crate::clock::show_instant;
 use crate::engine::Report;
+use crate::engine::intake::StreamTotals;
 use crate::engine::ruleset::Ruleset;
+use crate::event::block::Skipped;
 use crate::serve::tally::{self, Tally};
 use crate::store::Store;
 
@@ -40,6 +42,7 @@ pub(super) fn show(
         if totals.failed > 0 {
             println!("  {:<14} {:>12} expressions could not be computed (NULL)", "", totals.failed);
         }
+        show_skipped(totals);
     }
     println!("repeats dropped  {:>12}", report.folds.counts.repeats + report.folds.counts.changed);
     if report.folds.counts.changed > 0 {
@@ -87,6 +90,27 @@ pub(super) fn show(
     println!("took             {seconds:.2} s, {} windows", report.windows);
     show_shadow(shadow);
     warnings(report, ruleset);
+}
+
+/// Records of change data capture that are no rows of a stream.
+#[expect(clippy::print_stdout, reason = "a command's output")]
+fn show_skipped(totals: &StreamTotals) {
+    for (name, count) in totals.skipped.counts().into_iter().filter(|(_, count)| *count > 0) {
+        let what = match name {
+            "updates" => "updates left out (events do not change: `mode: changelog` is for tables)",
+            "deletes" => "deletions left out (events stay: `mode: changelog` is for tables)",
+            "truncates" => "truncations left out (events stay)",
+            "other_tables" => "records of other tables",
+            "ddl" => "changes of tables' columns",
+            "tombstones" => "records without value",
+            _ => "heartbeats, borders and statements",
+        };
+        println!("  {:<14} {count:>12} {what}", "");
+    }
+    if !totals.unread_columns.is_empty() {
+        let names: Vec<&str> = totals.unread_columns.iter().map(String::as_str).collect();
+        println!("  {:<14} {:>12} columns are not read: {}", "", names.len(), names.join(", "));
+    }
 }
 
 /// What a shadow tag would have published.
@@ -196,12 +220,21 @@ fn as_json(report: &Report, seconds: f64) -> serde_json::Value {
         .iter()
         .map(|(s, t)| (s.as_str(), t.rejects.iter().map(|(r, n)| (r.name(), *n)).collect()))
         .collect();
+    let streams = report.totals.streams.iter();
+    let captured = streams.clone().filter(|(_, t)| t.skipped != Skipped::default());
+    let skipped: BTreeMap<&str, Skipped> = captured.map(|(s, t)| (s.as_str(), t.skipped)).collect();
+    let unread: BTreeMap<&str, &BTreeSet<String>> = streams
+        .filter(|(_, t)| !t.unread_columns.is_empty())
+        .map(|(s, t)| (s.as_str(), &t.unread_columns))
+        .collect();
     let (cpu_seconds, peak_rss_bytes) = super::usage::usage().unwrap_or_default();
     serde_json::json!({
         "rows": report.rows,
         "events": report.events,
         "rejected_rows": report.rejected_rows,
         "rejects": rejects,
+        "skipped": skipped,
+        "unread_columns": unread,
         "repeats": report.folds.counts.repeats,
         "changed_repeats": report.folds.counts.changed,
         "replaced": report.folds.counts.replaced,

@@ -127,6 +127,12 @@ fn instant(text: &str, format: &TimestampFormat, zone: &Zone) -> Result<i64, Str
             let at: DateTime = text.parse().map_err(|_| "is no ISO 8601 date and time")?;
             Ok(local(at)?)
         }
+        TimestampFormat::Utc(format) => instant(text, format, Zone::utc()),
+        TimestampFormat::WallClock(format) => {
+            let at = Timestamp::from_millisecond(instant(text, format, Zone::utc())?);
+            let at = at.map_err(|_| "lies beyond the years -9999 to 9999")?;
+            Ok(local(jiff::tz::TimeZone::UTC.to_datetime(at))?)
+        }
         TimestampFormat::Pattern(pattern) => {
             let mismatch = |_| format!("does not match `{pattern}`");
             let parsed = strtime::parse(pattern, text).map_err(mismatch)?;
@@ -166,6 +172,10 @@ mod tests {
         check(&at(TimestampFormat::Seconds), "-1", Ok(-1000));
         check(&at(TimestampFormat::Micros), "-1", Ok(-1));
         check(&at(TimestampFormat::Iso), "2026-07-01T12:00:00Z", Ok(1_782_907_200_000));
+        let utc = TimestampFormat::Utc(Box::new(TimestampFormat::Iso));
+        check(&at(utc), "2026-07-01T12:00:00", Ok(1_782_907_200_000));
+        let local = TimestampFormat::WallClock(Box::new(TimestampFormat::Iso));
+        check(&at(local), "2026-07-01T13:00:00Z", Ok(1_782_907_200_000));
         check(&at(TimestampFormat::Iso), "2026-07-01T13:00:00", Ok(1_782_907_200_000));
         let pattern = |p: &str| at(TimestampFormat::Pattern(p.to_owned()));
         check(&pattern("%Y-%m-%d %H:%M:%S"), "2026-07-01 13:00:00", Ok(1_782_907_200_000));

@@ -336,6 +336,7 @@ fn as_given(catalog: &Catalog) -> Catalog {
         stream.from = model::From::File { path: String::new(), format: Format::Json };
         for (at, column) in stream.columns.iter_mut().enumerate() {
             column.from = column.name.clone();
+            column.envelope = false;
             let changelog = stream.changelog.as_ref();
             column.required =
                 at == stream.uid || at == stream.time || changelog.is_some_and(|c| c.needs(at));

@@ -5,13 +5,13 @@
 //! Invariant: no I/O, no clock; everything handed to shards before a cut is covered by it, nothing
 //! after it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Day;
 use crate::event::Decoded;
-use crate::event::block::ShardRows;
+use crate::event::block::{ShardRows, Skipped};
 use crate::event::reject::{Reason, Reject};
 use crate::shard::FoldCounts;
 use crate::source::position::Position;
@@ -46,7 +46,16 @@ pub struct StreamTotals {
     /// Of them: rows that came to another user.
     #[serde(default)]
     pub moved: u64,
+    /// Records of change data capture that are no rows of it.
+    #[serde(default)]
+    pub skipped: Skipped,
+    /// Columns of its rows that no stream reads, at most [`UNREAD_COLUMNS_MAX`].
+    #[serde(default)]
+    pub unread_columns: BTreeSet<String>,
 }
+
+/// Names of unread columns that are kept for a stream.
+pub const UNREAD_COLUMNS_MAX: usize = 64;
 
 /// What became of events, since the store was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,6 +175,13 @@ impl Intake {
                 stream.failed += block.failed;
                 stream.gone += block.gone;
                 stream.moved += block.moved;
+                stream.skipped += block.skipped;
+                for name in block.unread {
+                    if stream.unread_columns.len() == UNREAD_COLUMNS_MAX {
+                        break;
+                    }
+                    stream.unread_columns.insert(name);
+                }
             }
             if block.accepted > 0 {
                 self.greatest_ms = self.greatest_ms.max(Some(block.greatest_ms));

@@ -42,10 +42,13 @@ impl Before {
         let filter = stream.filter.as_ref();
         let filter =
             filter.map(|f| RowExpr::new(f, ValueKind::Bool, &inputs, columns)).transpose()?;
+        // What an envelope says of the change is no part of the row.
+        let is_of_row = |at: &usize| columns[sources[*at]].member.is_some();
         let mut needed = vec![stream.uid];
         needed.extend(&changelog.primary_key);
+        needed.retain(is_of_row);
         let keys = needed.len();
-        needed.extend(read_columns(stream, layout));
+        needed.extend(read_columns(stream, layout).into_iter().filter(is_of_row));
         Ok(Self {
             name: name.to_owned(),
             uid: sources[stream.uid],
@@ -78,12 +81,13 @@ impl Before {
     }
 
     /// A column that could not be read.
-    pub(super) fn unread(&self, batch: &Batch<'_>, row: usize) -> Option<(Reason, &str)> {
+    pub(super) fn unread(&self, batch: &Batch<'_>, row: usize) -> Option<(Reason, String)> {
         let row = u32::try_from(row).unwrap_or(u32::MAX);
         self.needed.iter().find_map(|(at, name)| {
-            let errors = &batch.columns[*at].errors;
-            let at = errors.binary_search_by_key(&row, |error| error.0).ok()?;
-            Some((errors[at].1, name.as_str()))
+            let column = &batch.columns[*at];
+            let error = column.errors.binary_search_by_key(&row, |error| error.0).ok()?;
+            let reason = column.errors[error].1;
+            Some((reason, column.explain(reason, name)))
         })
     }
 

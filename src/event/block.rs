@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::Day;
 use crate::user::layout::{StreamLayout, hash64};
 
@@ -43,6 +45,54 @@ pub struct ShardRows {
     pub rows: Vec<u64>,
 }
 
+/// Records of change data capture that are no rows of a stream, by what they are. A record of another
+/// table counts once, however many rows it has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Skipped {
+    /// Updates, where rows are events (`mode: append`).
+    pub updates: u64,
+    /// Deletions, where rows are events.
+    pub deletes: u64,
+    /// Truncations, where rows are events.
+    pub truncates: u64,
+    /// Of tables that the stream does not read.
+    pub other_tables: u64,
+    /// Changes of tables' columns.
+    pub ddl: u64,
+    /// Records without value, which follow deletions.
+    pub tombstones: u64,
+    /// Heartbeats, borders of transactions and of first loads, texts of statements.
+    pub marks: u64,
+}
+
+impl Skipped {
+    /// Counts with their names, in the order of the fields.
+    pub fn counts(&self) -> [(&'static str, u64); 7] {
+        [
+            ("updates", self.updates),
+            ("deletes", self.deletes),
+            ("truncates", self.truncates),
+            ("other_tables", self.other_tables),
+            ("ddl", self.ddl),
+            ("tombstones", self.tombstones),
+            ("marks", self.marks),
+        ]
+    }
+}
+
+impl std::ops::AddAssign for Skipped {
+    fn add_assign(&mut self, other: Self) {
+        self.updates += other.updates;
+        self.deletes += other.deletes;
+        self.truncates += other.truncates;
+        self.other_tables += other.other_tables;
+        self.ddl += other.ddl;
+        self.tombstones += other.tombstones;
+        self.marks += other.marks;
+    }
+}
+
 /// Events of one stream from one batch of source rows.
 #[derive(Debug, Clone)]
 pub struct EventBlock {
@@ -60,6 +110,10 @@ pub struct EventBlock {
     pub filtered: u64,
     /// Row expressions that could not be computed (and are NULL).
     pub failed: u64,
+    /// Records that are no rows of the stream.
+    pub skipped: Skipped,
+    /// Columns of its rows that no stream reads, told once.
+    pub unread: Vec<String>,
     /// Greatest event time, epoch ms; `i64::MIN` without events.
     pub greatest_ms: i64,
     /// Events by day.
@@ -90,6 +144,8 @@ impl EventBlock {
             moved: 0,
             filtered: 0,
             failed: 0,
+            skipped: Skipped::default(),
+            unread: Vec::new(),
             greatest_ms: i64::MIN,
             days: BTreeMap::new(),
             last_day: (0, 0),

@@ -12,6 +12,7 @@
 use super::Batch;
 use super::before::Before;
 use super::column::{Column, Values};
+use super::envelope::Kind;
 use super::inputs::Inputs;
 use super::reject::Reason;
 use super::row_expr::{RowExpr, View};
@@ -24,6 +25,10 @@ use crate::user::texts::Texts;
 /// What to do where before-images lack something.
 const REMEDY: &str =
     "have the database log whole rows (binlog_row_image=FULL, REPLICA IDENTITY FULL)";
+
+/// What to do where a table was emptied.
+const EMPTIED: &str = "the table was emptied, and its rows are not known one by one: they stay. Read it \
+                       again into a new store, and empty tables with DELETE";
 
 /// Which of its images says whom a row leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +79,8 @@ pub(super) struct Table<'a> {
 /// Reads the changes of one stream.
 #[derive(Debug)]
 pub(super) struct Changes {
-    operation: (usize, String),
+    /// `None`: the envelope says it; without envelope every row is one that is there.
+    operation: Option<(usize, String)>,
     words: Vec<(String, OperationKind)>,
     /// By code of the operation's text.
     by_code: Vec<Option<OperationKind>>,
@@ -145,8 +151,8 @@ impl Changes {
         };
         let needed = std::iter::once(stream.uid).chain(changelog.primary_key.iter().copied());
         Ok(Self {
-            operation: named(changelog.operation.column),
-            words: changelog.operation.words.clone(),
+            operation: changelog.operation.as_ref().map(|o| named(o.column)),
+            words: changelog.operation.as_ref().map_or_else(Vec::new, |o| o.words.clone()),
             by_code: Vec::new(),
             generation: u64::MAX,
             version: changelog.version.map(named),
@@ -193,8 +199,10 @@ impl Changes {
         wanted: &mut [bool],
         refused: &mut Vec<Refused>,
     ) {
-        let column = &batch.columns[self.operation.0];
-        let name = &self.operation.1;
+        let Some((column, name)) = &self.operation else {
+            return self.take_operations(batch, wanted, refused);
+        };
+        let column = &batch.columns[*column];
         for (row, reason) in &column.errors {
             refuse(wanted, refused, *row as usize, *reason, name);
         }
@@ -219,6 +227,26 @@ impl Changes {
                     let why = format!("{name}: `{word}` is none of {}", known.join(", "));
                     refuse(wanted, refused, row, Reason::Operation, &why);
                 }
+            }
+        }
+    }
+
+    /// Operations as the envelopes have them.
+    fn take_operations(
+        &mut self,
+        batch: &Batch<'_>,
+        wanted: &mut [bool],
+        refused: &mut Vec<Refused>,
+    ) {
+        let Some(envelopes) = batch.envelopes else {
+            let inserted = Some(OperationKind::Insert);
+            self.rows.iter_mut().for_each(|change| change.operation = inserted);
+            return;
+        };
+        for (row, kind) in envelopes.kinds().enumerate() {
+            self.rows[row].operation = kind.operation();
+            if kind == Kind::Truncate {
+                refuse(wanted, refused, row, Reason::Truncated, EMPTIED);
             }
         }
     }

@@ -99,6 +99,12 @@ pub(super) struct Column {
     pub(super) member: Option<String>,
     /// Rows that do not mention a column with a member, ascending.
     pub(super) absent: Vec<u32>,
+    /// A member of the envelope, and not a column of the row.
+    pub(super) envelope: bool,
+    /// Values are read by their text, as in a CSV, whatever kind of JSON they are.
+    pub(super) by_text: bool,
+    /// Strings are base64 of a decimal's unscaled value, with so many digits behind the point.
+    pub(super) bytes_scale: Option<u32>,
 }
 
 impl Column {
@@ -118,7 +124,27 @@ impl Column {
         };
         let (from, kind) = (from.to_owned(), kind.clone());
         let (valid, errors, absent) = (Validity::default(), Vec::new(), Vec::new());
-        Self { from, kind, values, valid, rows: 0, errors, member: None, absent }
+        let (envelope, by_text, bytes_scale) = (false, false, None);
+        Self {
+            from,
+            kind,
+            values,
+            valid,
+            rows: 0,
+            errors,
+            member: None,
+            absent,
+            envelope,
+            by_text,
+            bytes_scale,
+        }
+    }
+
+    /// The same of a stream of envelopes: `envelope`, see the field.
+    #[must_use]
+    pub(super) fn of_changes(mut self, envelope: bool) -> Self {
+        (self.envelope, self.by_text) = (envelope, true);
+        self
     }
 
     /// The same in a member of the source's object.
@@ -207,14 +233,34 @@ impl Column {
         };
         match stored {
             Ok(()) => self.note_value(),
-            Err(reason) => {
-                if let Some(reason) = reason {
-                    let row = u32::try_from(self.rows).unwrap_or(u32::MAX);
-                    self.errors.push((row, reason));
-                }
-                self.push_null();
-            }
+            Err(reason) => match reason {
+                Some(reason) => self.push_error(reason),
+                None => self.push_null(),
+            },
         }
+    }
+
+    /// What to say of a cell that could not be read: the column, and what helps.
+    pub(super) fn explain(&self, reason: Reason, name: &str) -> String {
+        match reason {
+            Reason::BeforeMissing => {
+                format!("{name}: the database did not log this value: REPLICA IDENTITY FULL")
+            }
+            Reason::Type if self.by_text && matches!(self.kind, ColumnType::Decimal { .. }) => {
+                format!(
+                    "{name}: not a number; Debezium's decimals as bytes can be read only beside \
+                     their schema: set decimal.handling.mode=string"
+                )
+            }
+            _ => name.to_owned(),
+        }
+    }
+
+    /// Appends NULL for a cell that cannot be used.
+    pub(super) fn push_error(&mut self, reason: Reason) {
+        let row = u32::try_from(self.rows).unwrap_or(u32::MAX);
+        self.errors.push((row, reason));
+        self.push_null();
     }
 
     /// Appends NULL.
@@ -311,5 +357,11 @@ impl Column {
 
 /// Whether instants of this format are text in JSON.
 pub(super) fn timestamp_is_text(format: &TimestampFormat) -> bool {
-    matches!(format, TimestampFormat::Iso | TimestampFormat::Pattern(_))
+    match format {
+        TimestampFormat::Iso | TimestampFormat::Pattern(_) => true,
+        TimestampFormat::Utc(format) | TimestampFormat::WallClock(format) => {
+            timestamp_is_text(format)
+        }
+        TimestampFormat::Seconds | TimestampFormat::Millis | TimestampFormat::Micros => false,
+    }
 }

@@ -10,6 +10,7 @@ pub mod block;
 mod change;
 mod column;
 mod dictionary;
+mod envelope;
 mod inputs;
 mod json;
 pub mod parse;
@@ -23,6 +24,8 @@ use std::sync::Arc;
 
 use self::block::EventBlock;
 use self::column::{Column, TextUse};
+pub(crate) use self::envelope::LOG_POSITION;
+use self::envelope::Reads;
 use self::json::Keys;
 use self::parse::Cell;
 use self::quarantine::Quarantine;
@@ -70,6 +73,8 @@ struct Batch<'a> {
     quarantine: &'a Quarantine,
     /// Where each row stands in its source.
     places: &'a [RowPlace],
+    /// What happened to each row, where envelopes say it.
+    envelopes: Option<&'a envelope::Reader>,
 }
 
 /// Where a row of the batch stands.
@@ -79,6 +84,9 @@ struct RowPlace {
     offset: u64,
     start: usize,
     end: usize,
+    /// Which row of the record, and of how many.
+    index: u32,
+    rows: u32,
 }
 
 /// What a batch of source rows gave.
@@ -102,6 +110,8 @@ pub struct Decoder {
     texts: Arc<Texts>,
     columns: Vec<Column>,
     keys: Keys,
+    /// Of change data capture: reads lines instead.
+    envelopes: Option<envelope::Reader>,
     /// CSV: the header, and for each source column its index in it.
     header: Vec<String>,
     cells: Vec<Option<usize>>,
@@ -128,6 +138,13 @@ impl Decoder {
         let mapping: Vec<Images> =
             streams.iter().map(|stream| read.add(catalog, layout, *stream)).collect();
         let columns = read.columns;
+        let format = streams.first().map(|s| catalog.streams[*s].from.format());
+        let reads = streams.iter().zip(&mapping).map(|(s, images)| Reads {
+            tables: catalog.streams[*s].tables.clone(),
+            columns: images.after.iter().chain(&images.before).copied().collect(),
+        });
+        let reads = reads.collect();
+        let envelopes = format.and_then(|format| envelope::Reader::new(format, reads, &columns));
         let decoders = streams
             .iter()
             .zip(&mapping)
@@ -139,6 +156,7 @@ impl Decoder {
             zone: catalog.zone.clone(),
             texts,
             keys: Keys::new(&columns),
+            envelopes,
             header: Vec::new(),
             cells: vec![None; columns.len()],
             columns,
@@ -193,13 +211,16 @@ impl Decoder {
         offset: u64,
         latest_ms: Option<i64>,
     ) -> Decoded {
+        if self.envelopes.is_some() {
+            return self.records_of_changes(block, line, offset, latest_ms);
+        }
         self.clear();
         let mut decoded = Decoded::default();
         let mut start = 0;
         while start < block.len() {
             let (columns, keys) = (&mut self.columns, &mut self.keys);
             if let Some(end) = json::read_plain_line(block, start, columns, keys, &self.zone) {
-                self.places.push(RowPlace { line, offset: offset + start as u64, start, end });
+                self.places.push(RowPlace::line(line, offset + start as u64, start, end));
                 decoded.rows += 1;
                 line += 1;
                 start = end + 1;
@@ -208,7 +229,7 @@ impl Decoder {
             let end = memchr(block, start);
             let text = block[start..end].strip_suffix(b"\r").unwrap_or(&block[start..end]);
             if !text.iter().all(u8::is_ascii_whitespace) {
-                let place = RowPlace { line, offset: offset + start as u64, start, end };
+                let place = RowPlace::line(line, offset + start as u64, start, end);
                 decoded.rows += 1;
                 match json::read_line(text, &mut self.columns, &mut self.keys, &self.zone) {
                     Ok(()) => self.places.push(place),
@@ -234,7 +255,7 @@ impl Decoder {
         let header = std::mem::take(&mut self.header);
         let mut decoded = Decoded { rows: records.len() as u64, ..Decoded::default() };
         for (at, (record, line, offset)) in records.iter().enumerate() {
-            let place = RowPlace { line: *line, offset: *offset, start: at, end: at + 1 };
+            let place = RowPlace::line(*line, *offset, at, at + 1);
             if record.len() != header.len() {
                 let why = format!("{} cells, the header has {}", record.len(), header.len());
                 let row = joined(record, &header, &[]);
@@ -271,7 +292,7 @@ impl Decoder {
     /// A line that was cut off because it is too long.
     pub fn too_long(&self, head: &[u8], bytes: u64, line: u64, offset: u64) -> Decoded {
         let mut decoded = Decoded { rows: 1, ..Decoded::default() };
-        let place = RowPlace { line, offset, start: 0, end: head.len() };
+        let place = RowPlace::line(line, offset, 0, head.len());
         self.broken(place, head, Reason::TooLong, &format!("{bytes} bytes"), &mut decoded);
         decoded
     }
@@ -292,6 +313,7 @@ impl Decoder {
                 source: self.source.clone(),
                 line: place.line,
                 offset: place.offset,
+                index: place.index,
                 row: shown(row, !masks.is_empty()),
                 row_bytes: row.len() as u64,
             });
@@ -311,12 +333,13 @@ impl Decoder {
             latest_ms,
             quarantine: &self.quarantine,
             places: &self.places,
+            envelopes: self.envelopes.as_ref(),
         };
         // Rows that some stream refused.
         let mut rows_refused: Vec<u32> = Vec::new();
         for (at, stream) in self.streams.iter_mut().enumerate() {
             let mut refused: Vec<Refused> = Vec::new();
-            let block = stream.decode(&batch, &self.texts, &mut self.days, &mut refused);
+            let block = stream.decode(&batch, at, &self.texts, &mut self.days, &mut refused);
             decoded.blocks.push(block);
             for Refused { row, reason, detail } in refused {
                 let place = self.places[row as usize];
@@ -329,6 +352,7 @@ impl Decoder {
                     source: self.source.clone(),
                     line: place.line,
                     offset: place.offset,
+                    index: place.index,
                     row_bytes: row.len() as u64,
                     row,
                 });
@@ -337,6 +361,13 @@ impl Decoder {
         rows_refused.sort_unstable();
         rows_refused.dedup();
         decoded.rejected_rows += rows_refused.len() as u64;
+    }
+}
+
+impl RowPlace {
+    /// A record of one row.
+    fn line(line: u64, offset: u64, start: usize, end: usize) -> Self {
+        Self { line, offset, start, end, index: 0, rows: 1 }
     }
 }
 
@@ -362,7 +393,12 @@ impl SourceColumns {
         let mut image = |member: Option<&str>| {
             let columns = s.columns.iter().enumerate();
             columns
-                .map(|(at, c)| self.find_or_add(c, member, text_use(catalog, layout, stream, at)))
+                .map(|(at, c)| {
+                    // What is said of a change is said of both images.
+                    let member = member.filter(|_| !c.envelope);
+                    let by_text = s.from.format().is_envelope();
+                    self.find_or_add(c, (member, by_text), text_use(catalog, layout, stream, at))
+                })
                 .collect()
         };
         let after = image(None);
@@ -374,17 +410,19 @@ impl SourceColumns {
     fn find_or_add(
         &mut self,
         column: &model::Column,
-        member: Option<&str>,
+        (member, by_text): (Option<&str>, bool),
         text_use: TextUse,
     ) -> usize {
         let same = self.columns.iter().zip(&self.uses).position(|(have, have_use)| {
             have.from == column.from
                 && have.kind == column.kind
                 && have.member.as_deref() == member
+                && have.envelope == column.envelope
                 && *have_use == text_use
         });
         same.unwrap_or_else(|| {
             let new = Column::new(&column.from, &column.kind, text_use).within(member);
+            let new = if by_text { new.of_changes(column.envelope) } else { new };
             self.columns.push(new);
             self.uses.push(text_use);
             self.columns.len() - 1
@@ -404,7 +442,8 @@ fn masks(stream: &model::Stream) -> Vec<String> {
 
 fn text_use(catalog: &Catalog, layout: &StateLayout, stream: usize, column: usize) -> TextUse {
     let s = &catalog.streams[stream];
-    let is_operation = s.changelog.as_ref().is_some_and(|c| c.operation.column == column);
+    let operation = s.changelog.as_ref().and_then(|c| c.operation.as_ref());
+    let is_operation = operation.is_some_and(|o| o.column == column);
     if s.columns[column].kind != ColumnType::String || is_operation {
         TextUse::Dictionary
     } else if column == s.uid {

@@ -4,6 +4,7 @@
 //! the reason why the row is refused. Invariant: no I/O; nothing wraps or rounds silently.
 
 use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
 use super::column::timestamp_is_text;
@@ -153,6 +154,8 @@ pub(super) fn decimal(cell: Cell<'_>, precision: u8, scale: i8) -> Parsed<i64> {
 
 pub(super) fn date(cell: Cell<'_>) -> Parsed<Day> {
     match cell {
+        // Debezium's days since 1970.
+        Cell::Number(_) => Day::try_from(i64(cell)?).map_err(|_| Reason::Range),
         Cell::Text(t) | Cell::Csv(t) => {
             let date: Date = t.trim().parse().map_err(|_| Reason::Type)?;
             Ok(days_from_civil(i32::from(date.year()), date.month(), date.day()))
@@ -163,6 +166,14 @@ pub(super) fn date(cell: Cell<'_>) -> Parsed<Day> {
 
 /// Epoch milliseconds. Instants beyond year 9999 either way are out of range.
 pub(super) fn timestamp(cell: Cell<'_>, format: &TimestampFormat, zone: &Zone) -> Parsed<i64> {
+    match format {
+        TimestampFormat::Utc(format) => return timestamp(cell, format, Zone::utc()),
+        TimestampFormat::WallClock(format) => {
+            let at = Timestamp::from_millisecond(timestamp(cell, format, Zone::utc())?);
+            return in_zone(TimeZone::UTC.to_datetime(at.map_err(|_| Reason::Range)?), zone);
+        }
+        _ => {}
+    }
     if timestamp_is_text(format) {
         let (Cell::Text(text) | Cell::Csv(text)) = cell else { return Err(Reason::Type) };
         return match format {
@@ -249,6 +260,27 @@ mod tests {
         assert_eq!(u64(Cell::Csv("18446744073709551615")), Ok(u64::MAX));
         assert_eq!(u64(Cell::Csv("18446744073709551616")), Err(Reason::Range));
         assert_eq!(f64(Cell::Csv("-0.0")).map(f64::to_bits), Ok(0));
+    }
+
+    #[test]
+    fn what_has_no_zone_is_read_as_its_column_says() {
+        let shanghai = Zone::new("Asia/Shanghai").expect("in the bundled database");
+        let check = |format: TimestampFormat, cell: Cell<'_>, expect: i64| {
+            assert_eq!(timestamp(cell, &format, &shanghai), Ok(expect), "{format:?} {cell:?}");
+        };
+        let local = |format| TimestampFormat::WallClock(Box::new(format));
+        let utc = |format| TimestampFormat::Utc(Box::new(format));
+        // 2026-03-05 23:59:59.999 in Shanghai.
+        let at = 1_772_726_399_999;
+        check(local(TimestampFormat::Millis), Cell::Unsigned(1_772_755_199_999), at);
+        check(local(TimestampFormat::Micros), Cell::Csv("1772755199999000"), at);
+        check(local(TimestampFormat::Iso), Cell::Csv("2026-03-05T23:59:59.999Z"), at);
+        check(TimestampFormat::Iso, Cell::Csv("2026-03-05 23:59:59.999"), at);
+        check(utc(TimestampFormat::Iso), Cell::Csv("2026-03-05 15:59:59.999"), at);
+        check(utc(TimestampFormat::Iso), Cell::Csv("2026-03-05T15:59:59.999Z"), at);
+        let pattern = TimestampFormat::Pattern("%d.%m.%Y %H:%M".into());
+        check(utc(pattern), Cell::Csv("05.03.2026 16:00"), at + 1);
+        check(local(TimestampFormat::Millis), Cell::Signed(-1000), -28_801_000);
     }
 
     #[test]

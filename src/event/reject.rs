@@ -35,6 +35,10 @@ pub enum Reason {
     Operation,
     /// The row as it was before an update or a deletion is not there, or lacks a column.
     BeforeMissing,
+    /// A table was emptied, which does not say whose rows are gone.
+    Truncated,
+    /// A record's own description of its columns contradicts itself.
+    Schema,
 }
 
 impl Reason {
@@ -52,6 +56,8 @@ impl Reason {
             Self::Quarantined => "quarantined",
             Self::Operation => "operation",
             Self::BeforeMissing => "before-missing",
+            Self::Truncated => "truncated",
+            Self::Schema => "schema",
         }
     }
 }
@@ -71,6 +77,9 @@ pub struct Reject {
     pub line: u64,
     /// Byte offset of the row in the decompressed text.
     pub offset: u64,
+    /// Which row of a record of several, from 0.
+    #[serde(default)]
+    pub index: u32,
     /// The row as text, bounded to [`REJECT_BYTES_MAX`], invalid UTF-8 replaced.
     pub row: String,
     /// Length of the whole row in bytes.

@@ -127,10 +127,11 @@ impl StreamDecoder {
         })
     }
 
-    /// Decodes the batch into one block for all shards.
+    /// Decodes the batch into one block for all shards. `nth`: which of the source's streams it is.
     pub(super) fn decode(
         &mut self,
         batch: &Batch<'_>,
+        nth: usize,
         texts: &Texts,
         days: &mut DayTable,
         refused: &mut Vec<Refused>,
@@ -138,6 +139,8 @@ impl StreamDecoder {
         self.inputs.clear();
         self.wanted.clear();
         self.wanted.resize(batch.rows, true);
+        let is_changelog = self.changes.is_some();
+        let skipped = batch.envelopes.map(|e| e.leave_out(nth, is_changelog, &mut self.wanted));
         let mut failed = match &mut self.changes {
             Some(changes) => changes.read(batch, texts, &mut self.wanted, refused),
             None => 0,
@@ -157,6 +160,7 @@ impl StreamDecoder {
         let is_text = matches!(batch.columns[self.uid].values, Values::Plain(_));
         let mut block = EventBlock::new(&self.layout, batch.shards, events, is_text);
         (block.filtered, block.failed, block.moved) = (filtered, failed, moved);
+        block.skipped = skipped.unwrap_or_default();
         let mut from = 0;
         while from < batch.rows {
             let rows = from..batch.rows.min(from + STAGED_ROWS);
@@ -172,7 +176,8 @@ impl StreamDecoder {
     fn drop_bad_cells(&mut self, batch: &Batch<'_>, refused: &mut Vec<Refused>) {
         for (column, name) in &self.declared {
             for (row, reason) in &batch.columns[*column].errors {
-                refuse(&mut self.wanted, refused, *row as usize, *reason, name);
+                let why = batch.columns[*column].explain(*reason, name);
+                refuse(&mut self.wanted, refused, *row as usize, *reason, &why);
             }
         }
     }

@@ -127,7 +127,7 @@ impl FileSource {
         };
         let (bytes_total, bytes_read) = (input.bytes_total, Arc::clone(&input.bytes_read));
         let (cutter, header) = match spec.format {
-            Format::Json => {
+            Format::Json | Format::Debezium | Format::Maxwell | Format::Canal => {
                 let live = bytes_total.is_none();
                 (Cutter::lines(input.reader, position, limits, live), None)
             }

@@ -15,7 +15,7 @@ use hashbrown::HashMap;
 use super::column::Column;
 use crate::clock::Zone;
 
-pub(super) use self::strict::read_line;
+pub(super) use self::strict::{KeySeed, push_by_text, read_line};
 
 /// Keys that nobody reads but that are remembered, so that they are expected where they stand.
 const UNREAD_KEYS_MAX: usize = 64;
@@ -62,6 +62,43 @@ impl Keys {
         Self { keys: Vec::new(), by_name: HashMap::new(), next: vec![0], unread: 0 }
     }
 
+    /// Names that are looked for but feed no column, in this order.
+    pub(super) fn of_names<'n>(names: impl Iterator<Item = &'n str>) -> Self {
+        let mut all = Self::none();
+        for name in names {
+            all.add(name);
+        }
+        all
+    }
+
+    /// Keys of an object that feed these columns, whatever objects they stand in.
+    pub(super) fn of_columns<'n>(columns: impl Iterator<Item = (&'n str, usize)>) -> Self {
+        let mut all = Self::none();
+        columns.for_each(|(name, at)| all.feed(name, at));
+        all
+    }
+
+    /// The key that follows another (0: the start, i + 1: key i) if it has this name, or the one
+    /// that has; it is expected there from then on.
+    fn follow(&mut self, after: usize, name: &str) -> Option<usize> {
+        let guess = self.next[after];
+        let is_expected = self.keys.get(guess).is_some_and(|key| key.name == name);
+        let key = if is_expected { guess } else { self.find_or_learn(name)? };
+        self.next[after] = key;
+        Some(key)
+    }
+
+    /// Names of keys that were seen but feed no column, behind the first `seen` keys.
+    pub(super) fn unread(&self, seen: usize) -> impl Iterator<Item = &str> {
+        let new = self.keys.iter().skip(seen);
+        new.filter(|key| key.columns.is_empty()).map(|key| key.name.as_str())
+    }
+
+    /// How many keys are known.
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
     /// A key's value feeds a column.
     fn feed(&mut self, name: &str, column: usize) {
         let key = self.find(name).unwrap_or_else(|| self.add(name));
@@ -103,6 +140,24 @@ impl Keys {
         self.unread += 1;
         Some(self.add(name))
     }
+}
+
+/// Reads an object that is known to be JSON. What it does not mention gets no cell. On error some
+/// columns may have got one.
+pub(super) fn read_object(
+    object: &str,
+    columns: &mut [Column],
+    keys: &mut Keys,
+    (rows, zone): (usize, &Zone),
+) -> Result<(), String> {
+    let mut filled = 0;
+    let end = quick::read_object(object.as_bytes(), 0, columns, keys, (rows, &mut filled), zone);
+    if end == Some(object.len()) {
+        return Ok(());
+    }
+    let inside = keys.keys.iter().flat_map(|key| &key.columns);
+    inside.for_each(|at| columns[*at].truncate(rows));
+    strict::read_object(object, keys, columns, (rows, zone)).map_err(|error| error.to_string())
 }
 
 /// Reads the line that begins at `start` of a block, if it is plain; gives the index of its line

@@ -40,7 +40,7 @@ pub(super) fn read_line(
 /// Reads the object at `at`; gives where it ends. `rows`: how many were read before; the number
 /// beside it grows by the columns that are filled.
 #[inline]
-fn read_object(
+pub(super) fn read_object(
     block: &[u8],
     mut at: usize,
     columns: &mut [Column],
@@ -151,6 +151,11 @@ fn read_cell(block: &[u8], at: usize, column: &mut Column, zone: &Zone) -> Optio
         column.push_null();
         return Some(end);
     }
+    if column.by_text && block.get(at) == Some(&b'"') {
+        let (text, end) = scan::text(block, at)?;
+        column.push_text(std::str::from_utf8(text).ok()?, zone);
+        return Some(end);
+    }
     let end = match &mut column.values {
         Values::U64(values) => {
             let (value, end) = scan::whole(block, at)?;
@@ -213,7 +218,7 @@ fn read_i64(block: &[u8], at: usize, kind: &ColumnType, zone: &Zone) -> Option<(
         }
         ColumnType::Timestamp(format) => {
             let (value, end) = scan::signed(block, at)?;
-            Some((parse::instant_ms(value, format).ok()?, end))
+            Some((parse::timestamp(Cell::Signed(value), format, zone).ok()?, end))
         }
         _ => scan::signed(block, at),
     }

@@ -59,12 +59,11 @@ impl<'de> Visitor<'de> for RowVisitor<'_> {
         let Self { columns, keys, zone, rows } = self;
         // Index into `next`: 0 is the start of the object, i + 1 follows key i.
         let mut after = 0;
-        while let Some(key) = map.next_key_seed(KeySeed { keys, guess: keys.next[after] })? {
+        while let Some(key) = map.next_key_seed(KeySeed { keys, after })? {
             let Some(key) = key else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
-            keys.next[after] = key;
             after = key + 1;
             let Key { columns: targets, members, .. } = &mut keys.keys[key];
             if let Some(members) = members {
@@ -115,14 +114,25 @@ fn read_member(
     if !raw.get().starts_with('{') {
         return Ok(());
     }
-    let mut json = serde_json::Deserializer::from_str(raw.get());
+    read_object(raw.get(), keys, columns, (rows, zone))
+}
+
+/// Reads an object. What it does not mention gets no cell.
+pub(in crate::event) fn read_object(
+    object: &str,
+    keys: &mut Keys,
+    columns: &mut [Column],
+    (rows, zone): (usize, &Zone),
+) -> Result<(), serde_json::Error> {
+    let mut json = serde_json::Deserializer::from_str(object);
     (&mut json).deserialize_map(RowVisitor { columns, keys, zone, rows })
 }
 
-/// Gives the index of a key, `None` for one that nobody reads.
-struct KeySeed<'a> {
-    keys: &'a Keys,
-    guess: usize,
+/// Gives the index of a key, `None` for one too many to remember.
+pub(in crate::event) struct KeySeed<'a> {
+    pub(in crate::event) keys: &'a mut Keys,
+    /// Behind which key it stands: see [`Keys::follow`].
+    pub(in crate::event) after: usize,
 }
 
 impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
@@ -141,10 +151,7 @@ impl Visitor<'_> for KeySeed<'_> {
     }
 
     fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        if self.keys.keys.get(self.guess).is_some_and(|k| k.name == key) {
-            return Ok(Some(self.guess));
-        }
-        Ok(self.keys.find(key))
+        Ok(self.keys.follow(self.after, key))
     }
 }
 
@@ -159,6 +166,11 @@ impl<'de> DeserializeSeed<'de> for CellSeed<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if self.column.by_text {
+            let raw = <&RawValue as serde::Deserialize>::deserialize(deserializer)?.get();
+            push_by_text(raw, self.column, self.zone);
+            return Ok(());
+        }
         if matches!(self.column.kind, ColumnType::Decimal { .. }) {
             // A float would round: decimals are read from the digits as written.
             let raw = <&RawValue as serde::Deserialize>::deserialize(deserializer)?.get();
@@ -173,6 +185,22 @@ impl<'de> DeserializeSeed<'de> for CellSeed<'_> {
         }
         deserializer.deserialize_any(self)
     }
+}
+
+/// Pushes a value, given as JSON, by its text.
+pub(in crate::event) fn push_by_text(raw: &str, column: &mut Column, zone: &Zone) {
+    let cell = match raw.as_bytes().first() {
+        Some(b'"') => match serde_json::from_str::<String>(raw) {
+            Ok(text) => return column.push_text(&text, zone),
+            Err(_) => Cell::Nested,
+        },
+        Some(b'n') | None => Cell::Null,
+        Some(b't' | b'f') if column.kind == ColumnType::Bool => Cell::Bool(raw == "true"),
+        Some(b'{' | b'[') => Cell::Nested,
+        Some(b'-' | b'0'..=b'9') if column.kind == ColumnType::Date => Cell::Number(raw),
+        Some(_) => Cell::Csv(raw),
+    };
+    column.push(cell, zone);
 }
 
 impl CellSeed<'_> {
