@@ -163,3 +163,31 @@ fn a_run_over_a_table_says_what_became_of_its_rows() {
         assert_eq!(got["partly"], serde_json::json!([]));
     }
 }
+
+#[test]
+fn a_run_over_debezium_s_records_gives_what_the_database_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = std::fs::read_to_string(folder().join("debezium/data/orders.jsonl")).unwrap();
+    let all: Vec<&str> = records.lines().collect();
+    let backwards = all.iter().rev().copied().collect();
+    let thirds = (0..all.len()).map(|at| all[at * 5 % all.len()]).collect();
+    // Records of one key keep their order in a topic, but nothing depends on it.
+    for (nth, lines) in [all.clone(), backwards, thirds].into_iter().enumerate() {
+        let lines: Vec<&str> = lines;
+        let (store, input) = (dir.path().join(format!("store{nth}")), dir.path().join("orders"));
+        std::fs::write(&input, lines.iter().map(|line| format!("{line}\n")).collect::<String>())
+            .unwrap();
+        let source = format!("orders={}", input.display());
+        let ran = tagloom("debezium", &store, &["run", "--source", &source]);
+        assert_eq!((&ran["rows"], &ran["rejected_rows"]), (&22.into(), &0.into()), "{ran}");
+        let skipped = &ran["skipped"]["orders"];
+        assert_eq!((&skipped["other_tables"], &skipped["tombstones"]), (&5.into(), &2.into()));
+        let unread = serde_json::json!(["category", "coupon", "updated_at"]);
+        assert_eq!(ran["unread_columns"]["orders"], unread);
+        for (user, orders, spend) in [("1001", "1", "0.01"), ("1002", "3", "2.00")] {
+            let got = tagloom("debezium", &store, &["get", user]);
+            let tags = (&got["tags"]["order_count"], &got["tags"]["spend"]);
+            assert_eq!(tags, (&orders.into(), &spend.into()), "user {user}, order {nth}");
+        }
+    }
+}
