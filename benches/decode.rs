@@ -74,6 +74,32 @@ fn json(events: &[Consume], space: &str) -> String {
     text
 }
 
+/// The same events as insertions, as a change data capture tool writes them.
+fn enveloped(events: &[Consume], format: Format) -> String {
+    let mut text = String::new();
+    for (e, line) in events.iter().zip(json(events, "").lines()) {
+        let (number, ts) = (e.number, e.ts);
+        let line = match format {
+            Format::Debezium => format!(
+                r#"{{"before":null,"after":{line},"source":{{"version":"3.5.0.Final","connector":"mariadb","name":"plain","ts_ms":{ts},"snapshot":"false","db":"shop","sequence":null,"ts_us":{ts}000,"ts_ns":{ts}000000,"table":"consume","server_id":1,"gtid":"0-1-{number}","file":"binlog.000001","pos":{number},"row":0,"thread":null,"query":null}},"transaction":null,"op":"c","ts_ms":{ts},"ts_us":{ts}000,"ts_ns":{ts}000000}}"#
+            ),
+            Format::Maxwell => format!(
+                r#"{{"database":"shop","table":"consume","type":"insert","ts":{},"xid":{number},"commit":true,"position":"binlog.000001:{number}","server_id":1,"thread_id":0,"primary_key":["c{number}"],"primary_key_columns":["event_id"],"data":{line}}}"#,
+                ts / 1000,
+            ),
+            _ => {
+                let Consume { uid, amount_cents, category, pay, coupon, sku, .. } = e;
+                format!(
+                    r#"{{"data":[{{"event_id":"c{number}","uid":"{uid}","ts":"{ts}","order_id":"o{number}","amount_cents":"{amount_cents}","category":"k{category:02}","pay":"{pay}","coupon":"{}","sku":"{sku}"}}],"database":"shop","es":{ts},"gtid":"","id":{number},"isDdl":false,"mysqlType":{{"event_id":"varchar(32)","uid":"bigint(20)","ts":"bigint(20)","order_id":"varchar(32)","amount_cents":"int(11)","category":"varchar(8)","pay":"varchar(8)","coupon":"tinyint(1)","sku":"int(11)"}},"old":null,"pkNames":["event_id"],"sql":"","sqlType":{{"event_id":12,"uid":-5,"ts":-5,"order_id":12,"amount_cents":4,"category":12,"pay":12,"coupon":-6,"sku":4}},"table":"consume","ts":{ts},"type":"INSERT"}}"#,
+                    u8::from(*coupon),
+                )
+            }
+        };
+        writeln!(text, "{line}").unwrap();
+    }
+    text
+}
+
 fn csv(events: &[Consume]) -> String {
     let header = "event_id,uid,ts,order_id,amount_cents,category,pay,coupon,sku";
     let mut text = format!("{header}\n");
@@ -113,6 +139,42 @@ struct Borrowed<'a> {
     pay: &'a str,
     coupon: bool,
     sku: i64,
+}
+
+/// Envelopes of each tool, with and without a look at whose they are.
+fn envelopes(criterion: &mut Criterion) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/portrait/catalog");
+    let events = events();
+    let mut group = criterion.benchmark_group("decode envelopes");
+    group.sample_size(20).throughput(Throughput::Elements(EVENTS as u64));
+    for format in [Format::Debezium, Format::Maxwell, Format::Canal] {
+        for (of, tables) in [("", vec![]), (" of one table", vec!["shop.consume".to_owned()])] {
+            let mut catalog =
+                tagloom::catalog::load(&folder).unwrap_or_else(|e| panic!("{e}")).catalog;
+            let at = catalog.streams.iter().position(|s| s.name == "consume").unwrap();
+            let path = "consume.jsonl".to_owned();
+            catalog.streams[at].from = tagloom::catalog::model::From::File { path, format };
+            catalog.streams[at].tables = tables;
+            let ruleset = Ruleset::new(catalog).unwrap();
+            let (catalog, layout) = (&ruleset.catalog, &ruleset.layout);
+            let text = enveloped(&events, format);
+            let blocks = blocks(&text, ReadLimits::default().block_bytes);
+            let mut decoder =
+                Decoder::new(catalog, layout, &[at], "bench", Arc::default(), SHARDS).unwrap();
+            group.bench_function(format!("{}{of}", format.name()), |bencher| {
+                bencher.iter(|| {
+                    let mut accepted = 0;
+                    for block in &blocks {
+                        let decoded = decoder.lines(black_box(block), 1, 0, None);
+                        assert_eq!(decoded.rejected_rows, 0);
+                        accepted += black_box(decoded).blocks[0].accepted;
+                    }
+                    assert_eq!(accepted, EVENTS as u64);
+                });
+            });
+        }
+    }
+    group.finish();
 }
 
 fn decode(criterion: &mut Criterion) {
@@ -181,5 +243,5 @@ fn limits(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decode, limits);
+criterion_group!(benches, decode, envelopes, limits);
 criterion_main!(benches);
