@@ -4,12 +4,14 @@
 //! Invariant: an unknown key is an error that suggests a known one.
 
 mod memory;
+mod serve;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::serve::{LogConfig, LogFormat, ServeConfig};
 use crate::store::ClockMode;
 
 /// The settings file that is read when none is named and this one is there.
@@ -41,6 +43,10 @@ pub struct Config {
     pub store: StoreConfig,
     /// Threads.
     pub engine: EngineConfig,
+    /// Answering over HTTP.
+    pub serve: ServeConfig,
+    /// Logging.
+    pub log: LogConfig,
 }
 
 /// `catalog.*`
@@ -369,6 +375,7 @@ impl Config {
                 self.catalog.watch_ms
             )));
         }
+        self.serve.check()?;
         match positive.iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(ConfigError(format!("{key} = 0: expected at least 1"))),
             None => Ok(()),

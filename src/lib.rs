@@ -16,5 +16,6 @@ pub mod serve;
 pub mod shard;
 pub mod source;
 pub mod store;
+pub mod telemetry;
 pub mod user;
 pub mod write;

@@ -42,7 +42,7 @@ const HELP: &[(&str, &str)] = &[
     ("window.users_max", "Dirty users at which a window closes early"),
     ("window.batch_users_max", "Users computed at once"),
     ("due.users_per_window_max", "Users due by time alone that are recomputed in one window"),
-    ("memory.resident_bytes_max", "Bytes of resident users beyond which a warning is logged"),
+    ("memory.resident_bytes_max", "Bytes of users in memory, beyond which some leave; 0: a third of the memory there is (control group)"),
     (
         "user.state_bytes_max",
         "Bytes of one user's events beyond which its oldest days lose their event ids",
@@ -62,6 +62,23 @@ const HELP: &[(&str, &str)] = &[
     ("store.path", "Directory of the embedded store"),
     ("store.cache_bytes_max", "Bytes of the store's blocks kept in memory for reading"),
     ("engine.shards", "Threads that host users; 0: one a core"),
+    ("serve.listen", "Address and port of the HTTP service; port 0 takes a free one"),
+    ("serve.api_keys_file", "File with one API key a line, read again when it changes; empty: none"),
+    (
+        "serve.allow_anonymous",
+        "Whether other machines may ask without a key, where serve.listen lets them in",
+    ),
+    ("serve.body_bytes_max", "Bytes of a request's body"),
+    ("serve.batch_users_max", "Users of one POST /v1/users:batchGet"),
+    ("serve.timeout_ms", "Milliseconds for an answer, 1 to 25000"),
+    ("serve.requests_per_s_max", "Requests answered a second; 0: no limit"),
+    ("serve.connections_max", "HTTP connections at once; more wait to be accepted"),
+    ("serve.workers", "Threads that speak HTTP"),
+    ("serve.read_threads", "Threads that read the store for HTTP requests and evaluate"),
+    ("serve.reads_waiting_max", "HTTP requests that wait for such a thread; more get 503"),
+    ("serve.shutdown_ms", "Milliseconds for requests under way when the process ends, 1 to 25000"),
+    ("log.format", "pretty (for people) or json (one object a line)"),
+    ("log.level", "error, warn, info, debug, trace, or by part: warn,tagloom::engine=debug"),
 ];
 
 /// Runs the command. `file`, `overrides` and `catalog` are what the command line says.

@@ -147,9 +147,6 @@ pub fn main() -> ExitCode {
     let mut cli = Cli::parse();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     settings_in_front(&arguments, &mut cli.common.set);
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TAGLOOM_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,tagloom=info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Input(message)) => {
@@ -178,6 +175,7 @@ fn end_quietly_when_nobody_reads() {
 
 fn dispatch(cli: Cli) -> Outcome {
     let config = settings(&cli.common)?;
+    crate::telemetry::logs::start(&config.log).map_err(Failure::input)?;
     let json = cli.common.json;
     match cli.command {
         Command::Check(args) => check::run(&args, &config, json),

@@ -10,6 +10,7 @@ use hashbrown::HashSet;
 use moka::sync::Cache;
 
 use crate::store::{Bytes, Epoch, Store};
+use crate::telemetry::names;
 
 /// Bounds of the cached rows.
 #[derive(Debug, Clone)]
@@ -79,6 +80,8 @@ pub(super) struct CachedRows {
     rows: Cache<Key, Entry>,
     flights: Mutex<HashSet<Key>>,
     landed: Condvar,
+    hits: metrics::Counter,
+    misses: metrics::Counter,
 }
 
 /// Takes keys out of the flights, whatever happens to the reading.
@@ -96,13 +99,15 @@ impl Drop for Landing<'_> {
 }
 
 impl CachedRows {
-    pub(super) fn new(options: &CacheOptions) -> Self {
+    pub(super) fn new(options: &CacheOptions, table: &str) -> Self {
         let weigh = |key: &Key, entry: &Entry| {
             let row = entry.row.as_ref().map_or(0, |row| row.len());
             u32::try_from(ENTRY_OVERHEAD_BYTES + key.1.len() + row).unwrap_or(u32::MAX)
         };
         let rows = Cache::builder().max_capacity(options.bytes_max).weigher(weigh).build();
-        Self { rows, flights: Mutex::default(), landed: Condvar::new() }
+        let hits = names::DIMENSION_HITS.counter(&[table]);
+        let misses = names::DIMENSION_MISSES.counter(&[table]);
+        Self { rows, flights: Mutex::default(), landed: Condvar::new(), hits, misses }
     }
 
     fn flights(&self) -> MutexGuard<'_, HashSet<Key>> {
@@ -121,6 +126,7 @@ impl CachedRows {
         let keys: Vec<Key> = keys.into_iter().map(|key| (epoch, key[..].into())).collect();
         let mut found: Vec<Option<Found>> = vec![None; keys.len()];
         let mut fetched = Fetched { found: Vec::new(), stale: false, failure: None };
+        let mut read = 0;
         loop {
             for (key, slot) in keys.iter().zip(&mut found).filter(|(_, slot)| slot.is_none()) {
                 let entry = self.rows.get(key).filter(|entry| ages.fresh(entry));
@@ -131,12 +137,15 @@ impl CachedRows {
                 break;
             }
             // First the own ones, then waiting: two batches cannot wait for each other.
+            read += mine.len();
             self.read(store, table, &keys, mine, ages, &mut found, &mut fetched);
             let mut flights = self.flights();
             while theirs.iter().any(|at| flights.contains(&keys[*at])) {
                 flights = self.landed.wait(flights).unwrap_or_else(PoisonError::into_inner);
             }
         }
+        self.hits.increment((keys.len() - read) as u64);
+        self.misses.increment(read as u64);
         fetched.found = found.into_iter().map(|slot| slot.unwrap_or(Found::Unknown)).collect();
         fetched
     }

@@ -132,7 +132,7 @@ impl Dimensions {
             })?;
             let mut dimensions = catalog.dimensions.iter().filter(|d| d.table == *name);
             let preload = dimensions.any(|d| d.strategy == Strategy::Preload);
-            tables.push(Table { spec, kind, preload, cache: CachedRows::new(cache) });
+            tables.push(Table { spec, kind, preload, cache: CachedRows::new(cache, name) });
         }
         let plans = catalog.dimensions.iter().map(|dimension| {
             let table = names.iter().position(|name| *name == dimension.table);
@@ -198,6 +198,11 @@ impl Dimensions {
         let tables = self.inner.tables.iter().zip(pinned.state.iter());
         let missing = tables.filter(|(_, state)| state.epoch.is_none());
         missing.map(|(table, _)| table.spec.table.clone()).collect()
+    }
+
+    /// Why the store could not say which epochs are current, when it was asked last.
+    pub fn failure(&self) -> Option<String> {
+        self.pin().state.iter().find_map(|state| state.failure.clone())
     }
 
     /// Columns that the loaded epochs lack, each with what to do: they are NULL.

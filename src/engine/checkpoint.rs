@@ -304,6 +304,7 @@ impl CheckpointActor {
             self.parts.jobs.iter_mut().for_each(Job::forget_ahead);
         }
         let cut = intake.cut();
+        self.parts.status.rejects_waiting.store(0, Ordering::Relaxed);
         if let Some(as_of_ms) = self.as_of(cut.greatest_ms) {
             self.ended.as_of_ms = Some(as_of_ms);
         }
@@ -475,6 +476,7 @@ impl Actor for CheckpointActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(TICK, |actor, _| {
+            actor.parts.status.looks.fetch_add(1, Ordering::Relaxed);
             actor.watch();
             actor.look();
         });
@@ -506,6 +508,7 @@ impl Handler<Stored> for CheckpointActor {
         self.under_way = false;
         self.tell_shards();
         let lag = self.since_close.elapsed();
+        crate::telemetry::facts::window_stored(lag);
         let (window, users) = (stored.window, stored.stats.dirty_users + stored.stats.due_users);
         tracing::debug!(
             window,

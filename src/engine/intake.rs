@@ -15,6 +15,7 @@ use crate::event::block::{ShardRows, Skipped};
 use crate::event::reject::{Reason, Reject};
 use crate::shard::FoldCounts;
 use crate::source::position::Position;
+use crate::telemetry::facts::Fresh;
 
 /// Everything the store has seen, since it was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,7 +86,13 @@ pub struct Cut {
     pub totals: Totals,
     /// Greatest event time accepted so far.
     pub greatest_ms: Option<i64>,
+    /// How fresh the events since the last cut are.
+    pub fresh: Vec<Fresh>,
 }
+
+/// Batches whose freshness is kept apart until a cut; those beyond it are taken for as old as the
+/// oldest of them.
+const FRESH_MAX: usize = 1_024;
 
 /// Collects what sources read.
 #[derive(Debug, Default)]
@@ -96,6 +103,7 @@ pub struct Intake {
     totals: Totals,
     greatest_ms: Option<i64>,
     days: BTreeMap<Day, u64>,
+    fresh: Vec<Fresh>,
     moved: bool,
     /// Catalogues that became active since the start.
     swaps: u64,
@@ -194,6 +202,21 @@ impl Intake {
         parts
     }
 
+    /// Notes how fresh the events of a batch are that is about to be taken in.
+    pub fn note_fresh(&mut self, decoded: &Decoded, received_ms: i64) {
+        for block in decoded.blocks.iter().filter(|b| b.accepted > 0) {
+            let fresh = Fresh { event_ms: block.greatest_ms, received_ms, events: block.accepted };
+            let is_full = self.fresh.len() >= FRESH_MAX;
+            match self.fresh.last_mut().filter(|_| is_full) {
+                Some(last) => {
+                    last.event_ms = last.event_ms.min(fresh.event_ms);
+                    last.events += fresh.events;
+                }
+                None => self.fresh.push(fresh),
+            }
+        }
+    }
+
     /// Takes what a window is to cover.
     pub fn cut(&mut self) -> Cut {
         self.moved = false;
@@ -202,6 +225,7 @@ impl Intake {
             rejects: std::mem::take(&mut self.rejects),
             totals: self.totals.clone(),
             greatest_ms: self.greatest_ms,
+            fresh: std::mem::take(&mut self.fresh),
         }
     }
 

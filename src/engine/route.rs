@@ -18,6 +18,7 @@ use super::status::Status;
 use crate::event::Decoded;
 use crate::shard::actor::{Rows, ShardActor};
 use crate::source::position::Position;
+use crate::telemetry::facts::BatchReceived;
 
 /// Hands batches to shards.
 #[derive(Clone)]
@@ -122,9 +123,14 @@ impl Router {
         if intake.swaps() != swaps {
             return Routed::Stale;
         }
+        let ruleset = Arc::clone(&self.ruleset.lock().unwrap_or_else(PoisonError::into_inner));
+        BatchReceived { catalog: &ruleset.catalog, decoded: &decoded }.tell();
+        intake.note_fresh(&decoded, crate::clock::wall_ms());
         self.status.rows.fetch_add(decoded.rows, Ordering::Relaxed);
         self.status.rejected_rows.fetch_add(decoded.rejected_rows, Ordering::Relaxed);
-        for (stream, parts) in intake.absorb(sources, position, decoded) {
+        let parts = intake.absorb(sources, position, decoded);
+        self.status.rejects_waiting.store(intake.rejects_waiting(), Ordering::Relaxed);
+        for (stream, parts) in parts {
             for (shard, part) in self.shards.iter().zip(parts) {
                 if part.hashes.is_empty() {
                     continue;

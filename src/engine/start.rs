@@ -491,6 +491,8 @@ impl Parts<'_> {
         let options = self.options;
         let batches_max = options.batches_max();
         let credits = Credits::new(batches_max);
+        // Of one engine there is one status: nobody was before us.
+        self.status.credits.get_or_init(|| credits.clone());
         let mailbox = batches_max * self.shared.ruleset.catalog.streams.len() + 16;
         let mut arbiters = vec![Arbiter::new()];
         let writer_arbiter = arbiters[0].handle();

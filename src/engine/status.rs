@@ -4,9 +4,10 @@
 //! to stop. Invariant: plain atomics and one slot for the first failure.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::EngineError;
+use super::credits::Credits;
 
 /// Counts of a running engine.
 #[derive(Debug, Default)]
@@ -31,6 +32,12 @@ pub struct Status {
     pub examined_users: AtomicU64,
     /// What has to be done before the first window is not done yet.
     pub preparing: AtomicBool,
+    /// Rejects in memory until the next window.
+    pub rejects_waiting: AtomicUsize,
+    /// Batches under way between sources and shards, once there are shards.
+    pub credits: OnceLock<Credits>,
+    /// How often the checkpoint has looked around: it stands still when the engine hangs.
+    pub looks: AtomicU64,
     /// The engine is to stop.
     stop: AtomicBool,
     failure: Mutex<Option<EngineError>>,

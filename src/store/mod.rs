@@ -12,6 +12,7 @@ pub mod fjall;
 mod identity;
 pub mod intercepted;
 pub mod memory;
+pub mod metered;
 mod uid;
 pub mod varint;
 

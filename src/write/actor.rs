@@ -9,12 +9,14 @@ use std::sync::atomic::Ordering;
 use actix::{Actor, Context, Handler, Message, Recipient};
 
 use super::window::Assembly;
+use crate::clock::Stopwatch;
 use crate::engine::EngineError;
 use crate::engine::intake::FoldTotals;
 use crate::engine::status::Status;
 use crate::shard::WindowStats;
 use crate::shard::actor::Part;
-use crate::store::Store;
+use crate::store::{ClockMode, Store};
+use crate::telemetry::facts::WindowWritten;
 
 /// A window has begun: its parts will come.
 #[derive(Message)]
@@ -74,12 +76,19 @@ impl Handler<Part> for WriterActor {
             return;
         }
         let (window, dry) = (assembly.window, assembly.dry);
+        let fresh = std::mem::take(&mut assembly.cut.fresh);
         let (write, stats) = assembly.finish(&mut self.folds);
         let profiles = write.profiles.len() as u64;
+        let watch = Stopwatch::start();
         if !dry && let Err(error) = self.store.write_window(write) {
             self.status.fail(error.into());
             return;
         }
+        let by_wall_clock = self.store.identity().clock == ClockMode::Wall;
+        let (took, now_ms) = (watch.elapsed(), crate::clock::wall_ms());
+        let fact =
+            WindowWritten { stats: &stats, profiles, took, fresh: &fresh, now_ms, by_wall_clock };
+        fact.tell();
         self.status.windows.fetch_add(1, Ordering::Relaxed);
         self.status.profiles.fetch_add(profiles, Ordering::Relaxed);
         self.status.due_users.fetch_add(stats.due_users, Ordering::Relaxed);

@@ -1,0 +1,122 @@
+//! The names of all metrics, and what they say. `docs/operations.md` has this table.
+//!
+//! Invariant: every metric of tagloom is in here; units stand last in the names.
+
+use super::Kind::{Counter, Gauge, Histogram};
+use super::Metric;
+
+macro_rules! metrics {
+    ($($id:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $id: Metric =
+                Metric { name: $name, kind: $kind, labels: &[$($label),*], help: $help };
+        )*
+
+        /// All of them, in the order in which data meets them.
+        pub const ALL: &[Metric] = &[$($id),*];
+    };
+}
+
+metrics! {
+    BUILD_INFO: Gauge "tagloom_build_info" ["version"]
+        "1, with the version of this process.";
+    ROWS: Counter "tagloom_source_rows_total" []
+        "Source rows read, refused and filtered ones included.";
+    SOURCES_OPEN: Gauge "tagloom_sources_open" []
+        "Sources that have not ended.";
+    SOURCE_LAG_BYTES: Gauge "tagloom_source_lag_bytes" ["source"]
+        "Bytes of a file that are not read yet, as it is on disk.";
+    EVENTS: Counter "tagloom_events_total" ["stream"]
+        "Rows accepted as events, repeats included.";
+    FILTERED: Counter "tagloom_events_filtered_total" ["stream"]
+        "Rows for which the stream's `where` is not true.";
+    ROW_FAILURES: Counter "tagloom_row_expression_failures_total" ["stream"]
+        "Row expressions that could not be computed and are NULL.";
+    REJECTS: Counter "tagloom_rejects_total" ["stream", "reason"]
+        "Rows refused, by reason; `too-late` and `too-early` are among them.";
+    REPEATS: Counter "tagloom_events_repeated_total" []
+        "Events dropped because their id was seen before.";
+    CHANGED: Counter "tagloom_events_changed_total" []
+        "Events dropped because their id was seen before with other content.";
+    OLDER: Counter "tagloom_rows_older_total" []
+        "Rows of changing tables dropped because a newer version was there.";
+    LEFT_OUT: Counter "tagloom_rows_left_out_total" []
+        "Rows of changing tables not kept, since their user has more than `rows_max`.";
+    EVENT_TO_RECEIVED: Histogram "tagloom_event_to_received_seconds" []
+        "From an event's time until tagloom had it (clock.mode = wall), by the newest event of each batch.";
+    EVENT_TO_STORED: Histogram "tagloom_event_to_stored_seconds" []
+        "From an event's time until its user's tags were stored (clock.mode = wall), by the newest event of each batch.";
+    RECEIVED_TO_STORED: Histogram "tagloom_received_to_stored_seconds" []
+        "From reading an event until its user's tags were stored.";
+    BATCHES_UNDER_WAY: Gauge "tagloom_batches_under_way" []
+        "Batches between sources and shards.";
+    BATCHES_UNDER_WAY_MAX: Gauge "tagloom_batches_under_way_max" []
+        "Their bound: sources wait beyond it.";
+    REJECTS_WAITING: Gauge "tagloom_rejects_waiting" []
+        "Rejects in memory until the next window is stored.";
+    REJECTS_WAITING_MAX: Gauge "tagloom_rejects_waiting_max" []
+        "Their bound (rejects.waiting_max): sources wait beyond it.";
+    DIRTY_USERS: Gauge "tagloom_dirty_users" []
+        "Users with events that wait for a window.";
+    DIRTY_USERS_MAX: Gauge "tagloom_dirty_users_max" []
+        "Dirty users at which a window closes early (window.users_max).";
+    DUE_BACKLOG_USERS: Gauge "tagloom_due_backlog_users" []
+        "Users whose due instant has passed and who are not recomputed yet, stale entries included; counted up to a million.";
+    DUE_OLDEST_SECONDS: Gauge "tagloom_due_oldest_seconds" []
+        "How long ago the oldest of those instants was.";
+    RESIDENT_USERS: Gauge "tagloom_resident_users" []
+        "Users in memory, at the last window.";
+    RESIDENT_BYTES: Gauge "tagloom_resident_bytes" []
+        "Memory of their states, codes and tables.";
+    RESIDENT_BYTES_MAX: Gauge "tagloom_resident_bytes_max" []
+        "Its bound (memory.resident_bytes_max).";
+    ACTIVATED: Counter "tagloom_users_activated_total" []
+        "Users who came into memory from the store.";
+    PASSIVATED: Counter "tagloom_users_passivated_total" []
+        "Users who left memory.";
+    WINDOWS: Counter "tagloom_windows_total" []
+        "Windows stored.";
+    WINDOW_SECONDS: Histogram "tagloom_window_seconds" []
+        "From a window's close until it is stored.";
+    STAGE_SECONDS: Histogram "tagloom_window_stage_seconds" ["stage"]
+        "Time of a window's stages: features, dimensions, tags and packing (all shards together), store.";
+    USERS_COMPUTED: Counter "tagloom_users_computed_total" ["cause"]
+        "Users recomputed, because of events, because they were due, or because a job asked.";
+    TAGS_CHANGED: Counter "tagloom_tags_changed_total" []
+        "Tags that got another value.";
+    PROFILES_WRITTEN: Counter "tagloom_profiles_written_total" []
+        "Profiles written.";
+    PROFILE_BYTES: Counter "tagloom_profile_bytes_written_total" []
+        "Bytes of packed profiles handed to the store.";
+    QUARANTINED: Counter "tagloom_users_quarantined_total" []
+        "Users quarantined, because their state or a rule panicked.";
+    DIMENSION_MISSING: Counter "tagloom_dimension_rows_missing_total" []
+        "Rows computed with NULL dimension columns because the store could not be read; they are computed again.";
+    DIMENSION_HITS: Counter "tagloom_dimension_cache_hits_total" ["table"]
+        "Keys of dimension tables found in the cache.";
+    DIMENSION_MISSES: Counter "tagloom_dimension_cache_misses_total" ["table"]
+        "Keys of dimension tables read from the store.";
+    STORE_CALLS: Counter "tagloom_store_calls_total" ["call", "outcome"]
+        "Calls of the store: `ok` or `error`. Write success is the share of `ok` of `write_window`.";
+    STORE_SECONDS: Histogram "tagloom_store_call_seconds" ["call"]
+        "Their duration.";
+    STORE_DISK_BYTES: Gauge "tagloom_store_disk_bytes" []
+        "Bytes of the embedded store on disk.";
+    STORE_PROFILES: Gauge "tagloom_store_profiles" []
+        "Profiles in the store, approximately.";
+    STORE_REJECTS: Gauge "tagloom_store_rejects" []
+        "Rejects kept in the store.";
+    HTTP_REQUESTS: Counter "tagloom_http_requests_total" ["method", "route", "status"]
+        "HTTP requests answered.";
+    HTTP_SECONDS: Histogram "tagloom_http_request_seconds" ["method", "route"]
+        "Their duration.";
+    READS_WAITING: Gauge "tagloom_reads_waiting" []
+        "HTTP requests that wait for a reading thread.";
+    READS_WAITING_MAX: Gauge "tagloom_reads_waiting_max" []
+        "Their bound (serve.reads_waiting_max): 503 beyond it.";
+    USERS_READ: Counter "tagloom_users_read_total" ["how"]
+        "Users answered over HTTP: `stored` as stored, `evaluated` as of the read, `unknown`.";
+    READY: Gauge "tagloom_ready" ["condition"]
+        "1 when a condition of /readyz held at the last look, else 0.";
+}
