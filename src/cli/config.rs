@@ -42,7 +42,10 @@ const HELP: &[(&str, &str)] = &[
     ("window.users_max", "Dirty users at which a window closes early"),
     ("window.batch_users_max", "Users computed at once"),
     ("due.users_per_window_max", "Users due by time alone that are recomputed in one window"),
-    ("memory.resident_bytes_max", "Bytes of users in memory, beyond which some leave; 0: a third of the memory there is (control group)"),
+    (
+        "memory.resident_bytes_max",
+        "Bytes of users in memory, beyond which some leave; 0: a third of the memory there is (control group)",
+    ),
     (
         "user.state_bytes_max",
         "Bytes of one user's events beyond which its oldest days lose their event ids",
@@ -63,7 +66,10 @@ const HELP: &[(&str, &str)] = &[
     ("store.cache_bytes_max", "Bytes of the store's blocks kept in memory for reading"),
     ("engine.shards", "Threads that host users; 0: one a core"),
     ("serve.listen", "Address and port of the HTTP service; port 0 takes a free one"),
-    ("serve.api_keys_file", "File with one API key a line, read again when it changes; empty: none"),
+    (
+        "serve.api_keys_file",
+        "File with one API key a line, read again when it changes; empty: none",
+    ),
     (
         "serve.allow_anonymous",
         "Whether other machines may ask without a key, where serve.listen lets them in",

@@ -17,7 +17,8 @@ use crate::engine::swap::{Active, Swaps};
 use crate::serve::local::{
     AskError, Handler, Refusal, Request, Server, SurveyRequest, ask, socket_path,
 };
-use crate::serve::read::{ReadError, Reader, UserTags};
+use crate::serve::read::{ReadError, UserTags};
+use crate::serve::readers::{Readers, Reading};
 use crate::store::fjall::FjallStore;
 use crate::store::{Store, StoreError, Uid};
 
@@ -29,44 +30,22 @@ const TRY_EVERY: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// A store with its catalogue, ready to answer.
 pub(super) struct Desk {
-    store: Arc<dyn Store>,
+    readers: Arc<Readers>,
     config: Config,
     swaps: Swaps,
-    /// What reads by the catalogue that was active last.
-    reading: Mutex<Arc<Reading>>,
     /// One load at a time.
     loading: Mutex<()>,
 }
 
-/// Reading by one catalogue.
-struct Reading {
-    active: Active,
-    reader: Reader,
-}
-
-impl Reading {
-    fn new(active: Active, store: &Arc<dyn Store>) -> Result<Arc<Self>, Failure> {
-        let now: crate::dimension::Now = Arc::new(crate::clock::wall_ms);
-        let reader = Reader::open(Arc::clone(&active.ruleset), Arc::clone(store), now);
-        Ok(Arc::new(Self { active, reader: reader.map_err(read_failure)? }))
-    }
-}
-
 impl Desk {
     /// `swaps`: where the active catalogue is found.
-    pub(super) fn new(
-        active: Active,
-        store: Arc<dyn Store>,
-        swaps: Swaps,
-        config: Config,
-    ) -> Result<Self, Failure> {
-        let reading = Mutex::new(Reading::new(active, &store)?);
-        Ok(Self { store, config, swaps, reading, loading: Mutex::new(()) })
+    pub(super) fn new(readers: Arc<Readers>, swaps: Swaps, config: Config) -> Self {
+        Self { readers, config, swaps, loading: Mutex::new(()) }
     }
 
     /// The store.
     pub(super) fn store(&self) -> &Arc<dyn Store> {
-        &self.store
+        self.readers.store()
     }
 
     /// The settings of this process.
@@ -82,18 +61,8 @@ impl Desk {
 
     /// Days after which tiles of this store roll up.
     pub(super) fn horizon_days(&self) -> Result<u32, Failure> {
-        Ok(self.reading()?.active.ruleset.layout.horizon_days)
-    }
-
-    /// What reads by the catalogue that is active now.
-    fn reading(&self) -> Result<Arc<Reading>, Failure> {
-        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(active) = self.swaps.active()
-            && !Arc::ptr_eq(&active.ruleset, &reading.active.ruleset)
-        {
-            *reading = Reading::new(active, &self.store)?;
-        }
-        Ok(Arc::clone(&reading))
+        let reading = self.readers.reading().map_err(read_failure)?;
+        Ok(reading.active.ruleset.layout.horizon_days)
     }
 
     /// Answers others on the store's socket, until the server is dropped. `None`: nothing outlives
@@ -123,8 +92,8 @@ impl Desk {
         request: Request,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Value, Failure> {
-        let reading = self.reading()?;
-        let Reading { active: Active { ruleset, files }, reader } = reading.as_ref();
+        let reading = self.readers.reading().map_err(read_failure)?;
+        let Reading { active: Active { ruleset, files }, reader, .. } = reading.as_ref();
         let catalog = &ruleset.catalog;
         let uid = |text: &str| Uid::parse(catalog.uid, text).map_err(Failure::input);
         let instant = |text: &Option<String>| {
@@ -150,26 +119,26 @@ impl Desk {
                 json(&why.map_err(read_failure)?)
             }
             Request::Rejects { stream, reason, rows_max } => {
-                let store = self.store.as_ref();
+                let store = self.store().as_ref();
                 json(&rejects::collect(store, stream.as_deref(), reason.as_deref(), rows_max)?)
             }
             Request::Catalog { number } => {
-                json(&catalog::collect(self.store.as_ref(), number, self.swaps.trouble())?)
+                json(&catalog::collect(self.store().as_ref(), number, self.swaps.trouble())?)
             }
             Request::HistoryPlan => {
-                json(&history::plan(self.store.as_ref(), ruleset.layout.horizon_days)?)
+                json(&history::plan(self.store().as_ref(), ruleset.layout.horizon_days)?)
             }
             Request::HistoryMerge(what) => json(&history::merge(self, Some(&what), progress)?),
             Request::HistoryResume => json(&history::merge(self, None, progress)?),
-            Request::DimsList => dims::tables(self.store.as_ref()),
+            Request::DimsList => dims::tables(self.store().as_ref()),
             Request::DimsLoad { table, path, key } => {
                 let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-                let store = self.store.as_ref();
+                let store = self.store().as_ref();
                 let report = dims::load_with(store, ruleset, &table, &path, key, progress)?;
                 Ok(dims::report_json(&report))
             }
             Request::Survey { as_of, what } => {
-                survey::answer(&self.store, as_of.as_deref(), &what, progress)
+                survey::answer(self.store(), as_of.as_deref(), &what, progress)
             }
             Request::Export { path, as_of, select, closed } => {
                 let selection = Selection::parse(&select, catalog).map_err(Failure::input)?;
@@ -178,7 +147,7 @@ impl Desk {
                     selection: &selection.published(catalog).map_err(Failure::Input)?,
                     closed,
                 };
-                export::write_with(self.store.as_ref(), ruleset, &path, &what, progress)?;
+                export::write_with(self.store().as_ref(), ruleset, &path, &what, progress)?;
                 Ok(Value::Null)
             }
         }
@@ -283,7 +252,8 @@ fn desk_over(
         next.save(store.as_ref()).map_err(open::store_failure)?;
     }
     let active = Active { ruleset: Arc::new(next.ruleset), files };
-    Desk::new(active, store, Swaps::default(), config.clone())
+    let readers = Readers::beside(active, Swaps::default(), store).map_err(read_failure)?;
+    Ok(Desk::new(Arc::new(readers), Swaps::default(), config.clone()))
 }
 
 /// A path as another process, which stands elsewhere, can open it.

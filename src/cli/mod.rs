@@ -20,6 +20,7 @@ mod outline;
 mod progress;
 mod rejects;
 mod run;
+mod serve;
 mod sql;
 mod summary;
 mod survey;
@@ -71,6 +72,8 @@ enum Command {
     Catalog(catalog::CatalogArgs),
     /// Read sources, keep profiles up to date
     Run(run::RunArgs),
+    /// Answer over HTTP from a store
+    Serve(serve::ServeArgs),
     /// Recompute users with the present catalogue
     Backfill(backfill::BackfillArgs),
     /// Write all profiles to a Parquet or CSV file
@@ -180,6 +183,7 @@ fn dispatch(cli: Cli) -> Outcome {
     match cli.command {
         Command::Check(args) => check::run(&args, &config, json),
         Command::Run(args) => run::run(args, &config, json),
+        Command::Serve(serve::ServeArgs {}) => serve::run(&config),
         Command::Backfill(args) => backfill::run(&args, &config, json),
         Command::Export(args) => export::run(args, &config, json),
         Command::Dims(args) => dims::run(args, &config, json),

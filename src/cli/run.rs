@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar};
 
-use super::desk::Desk;
+use super::desk::{Desk, read_failure};
 use super::{Failure, Outcome, open, progress, summary};
 use crate::catalog::model::{Catalog, Format, From};
 use crate::clock::{Stopwatch, Zone};
@@ -21,9 +21,16 @@ use crate::engine::ruleset::Ruleset;
 use crate::engine::swap::{Active, Swaps};
 use crate::engine::watch::{Watch, Watched};
 use crate::engine::{Clock, EngineError, Observed, Options, Prepare};
+use crate::serve::http::Server;
+use crate::serve::readers::Readers;
 use crate::source::file::{FileSpec, ReadLimits};
 use crate::source::input::STDIN;
+use crate::store::metered::Metered;
 use crate::store::{ClockMode, Store};
+use crate::telemetry::Exporter;
+use crate::telemetry::facts::number;
+use crate::telemetry::names;
+use crate::telemetry::ready::Conditions;
 
 /// Arguments of `tagloom run`.
 #[derive(Debug, Args)]
@@ -31,6 +38,7 @@ use crate::store::{ClockMode, Store};
   tagloom run                                   the example shop: real orders, about 550 tags
   tagloom run --catalog my/tags --source orders=orders.jsonl.gz
   zcat orders.gz | tagloom run --source orders=-
+  tagloom run --serve                           and curl http://127.0.0.1:8321/v1/users/17850
   tagloom run --as-of 2026-03-31T20:00          results as of one instant")]
 pub(super) struct RunArgs {
     /// A file for a stream instead of the catalogue's; `-` is standard input (may be repeated)
@@ -48,6 +56,9 @@ pub(super) struct RunArgs {
     /// Go on when the input has ended: rules may change, time moves tags. SIGTERM ends it
     #[arg(long)]
     stay: bool,
+    /// Answer over HTTP meanwhile (serve.listen), and go on when the input has ended, as --stay does
+    #[arg(long)]
+    serve: bool,
     /// Keep nothing on disk (store.kind = memory)
     #[arg(long)]
     memory: bool,
@@ -68,8 +79,14 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     let (clock, mode) = clock(args.as_of.as_deref(), &config, zone)?;
     let then_as_of_ms = args.then_as_of.as_ref().map(|t| open::instant(t, zone)).transpose()?;
     let sources = sources(&loaded.catalog, &config, &args.sources)?;
-    let live = args.stay || sources.iter().any(|s| s.path.as_os_str() == STDIN);
-    let store = open::store(&config, &loaded.catalog, mode)?;
+    let stay = args.stay || args.serve;
+    let live = stay || sources.iter().any(|s| s.path.as_os_str() == STDIN);
+    let mut store = open::store(&config, &loaded.catalog, mode)?;
+    if args.serve {
+        // Before anything that counts is made.
+        Exporter::install();
+        store = Arc::new(Metered::new(store));
+    }
     let (files, texts) = (Arc::new(loaded.files.clone()), loaded.texts.clone());
     let next = open::version(store.as_ref(), loaded, &config, Some(clock))?;
     next.save(store.as_ref()).map_err(open::store_failure)?;
@@ -82,17 +99,26 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     options.prepare = prepare;
     options.then_as_of_ms = then_as_of_ms;
     options.jobs = VecDeque::from([Job::Due]);
-    (options.stay, options.live) = (args.stay, live);
+    (options.stay, options.live) = (stay, live);
     options.swaps = swaps.clone();
     let watching = (live && config.catalog.watch)
         .then(|| watch_catalog(&config, &store, &swaps, texts, clock));
     let watching = watching.transpose()?;
-    let desk = Desk::new(active, Arc::clone(&store), swaps.clone(), config.clone())?;
-    let server = desk.serve(&config);
+    let readers = Readers::beside(active, swaps.clone(), Arc::clone(&store));
+    let readers = Arc::new(readers.map_err(read_failure)?);
+    let http = args.serve.then(|| http(&config, &readers)).transpose()?;
+    let server = Desk::new(readers, swaps.clone(), config.clone()).serve(&config);
     let mut bars = Bars::default();
-    let report = crate::engine::run(options, &mut |seen| bars.show(seen));
+    let report = crate::engine::run(options, &mut |seen| {
+        bars.show(seen);
+        if let Some(http) = &http {
+            http.health().see(seen);
+        }
+    });
     bars.clear();
     drop(watching);
+    // Requests under way are answered; then nobody asks any more.
+    drop(http);
     let report = report.map_err(|error| {
         let why = unprepared.lock().unwrap_or_else(PoisonError::into_inner).take();
         why.filter(|_| matches!(error, EngineError::NotPrepared)).unwrap_or(engine_failure(error))
@@ -123,6 +149,18 @@ fn clock(as_of: Option<&str>, config: &Config, zone: &Zone) -> Result<(Clock, Cl
             Err(Failure::Input(message.to_owned()))
         }
     }
+}
+
+/// Answers over HTTP while the engine runs.
+fn http(config: &Config, readers: &Arc<Readers>) -> Result<Server, Failure> {
+    let conditions = Conditions::default();
+    let server = Server::start(&config.serve, Arc::clone(readers), conditions);
+    let server = server.map_err(super::serve::failure)?;
+    server.health().expect_engine();
+    names::RESIDENT_BYTES_MAX.gauge(&[]).set(number(config.resident_bytes_max() as u64));
+    names::REJECTS_WAITING_MAX.gauge(&[]).set(number(config.rejects.waiting_max as u64));
+    names::DIRTY_USERS_MAX.gauge(&[]).set(number(config.window.users_max as u64));
+    Ok(server)
 }
 
 /// Takes changes of the rule directory over while the engine runs.

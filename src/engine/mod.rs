@@ -13,7 +13,7 @@ pub mod history;
 pub mod inputs;
 pub mod intake;
 pub mod job;
-mod reload;
+pub(crate) mod reload;
 pub mod route;
 pub mod ruleset;
 mod start;

@@ -10,7 +10,7 @@ use super::EngineError;
 use super::job::{Job, Limit};
 use super::ruleset::Ruleset;
 use super::start::read_meta;
-use crate::catalog::model::DimensionKey;
+use crate::catalog::model::{Catalog, DimensionKey};
 use crate::dimension::{ChangedKeys, changed_keys};
 use crate::store::{Epoch, Store, UidKey};
 
@@ -74,6 +74,18 @@ pub(super) fn jobs(
         }
     }
     Ok(jobs)
+}
+
+/// Whether everybody was computed with the current epochs of all tables.
+pub(crate) fn is_applied(store: &dyn Store, catalog: &Catalog) -> Result<bool, EngineError> {
+    for dimension in &catalog.dimensions {
+        let current = store.dim_current(&dimension.table)?.map(|meta| meta.epoch);
+        let applied: Option<Epoch> = read_meta(store, &applied_key(&dimension.table))?;
+        if applied != current {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Marks that everybody was computed with the current epochs of all tables.

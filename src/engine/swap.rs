@@ -80,8 +80,13 @@ impl Swaps {
     /// The engine starts with this one.
     #[must_use]
     pub fn beginning_with(self, active: Active) -> Self {
-        *locked(&self.0.active) = Some(active);
+        self.begin(active);
         self
+    }
+
+    /// This one is active from now on: for readers without an engine.
+    pub fn begin(&self, active: Active) {
+        *locked(&self.0.active) = Some(active);
     }
 
     /// The active catalogue, when somebody has told.

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use serde::{Deserialize, Serialize};
 
+use super::answer::Settled;
+use super::notes::{Seen, texts};
 use crate::catalog::model::{Catalog, Strategy, Tag};
 use crate::clock::{earlier, show_instant};
 use crate::dimension::{CacheOptions, Dimensions, Now, SpecError};
@@ -190,13 +192,18 @@ pub(super) struct Lookup {
     pub(super) failure: Option<String>,
 }
 
+/// What is said of the values of a quarantined user.
+pub(super) const QUARANTINED: &str = "quarantined: the values are the last ones that were stored";
+
 /// Reads users.
 pub struct Reader {
     pub(super) ruleset: Arc<Ruleset>,
-    store: Arc<dyn Store>,
-    dimensions: Dimensions,
-    schemas: Schemas,
-    now: Now,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) dimensions: Dimensions,
+    pub(super) schemas: Schemas,
+    pub(super) now: Now,
+    /// Whether stored values are those of the present rules and rows: see [`super::answer`].
+    pub(super) settled: Settled,
 }
 
 impl Reader {
@@ -209,7 +216,14 @@ impl Reader {
         }
         let cache = CacheOptions::default();
         let dimensions = Dimensions::open(&catalog, Arc::clone(&store), Arc::clone(&now), &cache)?;
-        Ok(Self { ruleset, store, dimensions, schemas: Schemas::default(), now })
+        Ok(Self {
+            ruleset,
+            store,
+            dimensions,
+            schemas: Schemas::default(),
+            now,
+            settled: Settled::default(),
+        })
     }
 
     /// The catalogue it reads by.
@@ -231,8 +245,8 @@ impl Reader {
         let differs = |at: &usize| values[*at] != user.values[*at];
         let names = |at: usize| catalog.tags[at].name.clone();
         let notes = match &evaluation {
-            Some(evaluation) => self.notes(&user, evaluation, None),
-            None => vec!["quarantined: the values are the last ones that were stored".to_owned()],
+            Some(evaluation) => texts(self.notes(Seen::of(&user, evaluation), None)),
+            None => vec![QUARANTINED.to_owned()],
         };
         Ok(UserTags {
             uid: user.uid.to_string(),
@@ -299,7 +313,7 @@ impl Reader {
         Ok(users)
     }
 
-    fn as_of(&self, ms: i64) -> AsOf {
+    pub(super) fn as_of(&self, ms: i64) -> AsOf {
         AsOf { ms, day: self.ruleset.catalog.zone.day_of(ms) }
     }
 
@@ -378,7 +392,7 @@ impl Reader {
 
     /// The instant of a read that names none: now, or the store's last as-of where its clock is not
     /// the machine's.
-    pub(super) fn present_ms(&self) -> Result<i64, ReadError> {
+    pub fn present_ms(&self) -> Result<i64, ReadError> {
         let present = match self.store.identity().clock {
             ClockMode::Wall => Some((self.now)()),
             ClockMode::Fixed | ClockMode::Event => self.last_as_of_ms()?,
@@ -416,7 +430,7 @@ impl Reader {
 
     /// Whose account is closed, and when time alone may change that; nothing where the catalogue does
     /// not say when an account is closed.
-    fn closed(&self, inputs: &[ArrayRef], rows: usize, as_of: AsOf) -> ClosedBatch {
+    pub(super) fn closed(&self, inputs: &[ArrayRef], rows: usize, as_of: AsOf) -> ClosedBatch {
         let mut batch = ClosedBatch::default();
         if let Some(rule) = &self.ruleset.closed {
             rule.evaluate(inputs, rows, as_of, &mut batch);
@@ -424,7 +438,7 @@ impl Reader {
         batch
     }
 
-    fn is_closed(&self, batch: &ClosedBatch, row: usize) -> bool {
+    pub(super) fn is_closed(&self, batch: &ClosedBatch, row: usize) -> bool {
         self.ruleset.closed.as_ref().is_some_and(|rule| rule.holds(batch, row))
     }
 
@@ -499,7 +513,7 @@ pub(super) fn labels_of(
 }
 
 /// Stored as-of never goes back.
-fn not_back(asked_ms: i64, stored_ms: i64) -> Result<(), ReadError> {
+pub(super) fn not_back(asked_ms: i64, stored_ms: i64) -> Result<(), ReadError> {
     if asked_ms >= stored_ms {
         return Ok(());
     }

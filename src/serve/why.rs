@@ -7,6 +7,7 @@
 use datafusion_common::ScalarValue;
 use serde::{Deserialize, Serialize};
 
+use super::notes::{Seen, texts};
 use super::read::{Evaluation, ReadError, Reader, StoredUser, labels_of};
 use crate::catalog::model::{Aggregate, DimensionKey, Domain, Feature, Span, Stream, TypedExpr};
 use crate::catalog::place::{Files, Place};
@@ -30,7 +31,7 @@ const EVENTS_MAX: usize = 5;
 const STEPS_MAX: usize = 512;
 
 /// The answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Why {
     /// Whose.
     pub uid: String,
@@ -63,7 +64,7 @@ pub struct Why {
 }
 
 /// A rule as written and as computed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Rule {
     /// `tags/rules/value.yaml:14`.
     pub place: String,
@@ -74,7 +75,7 @@ pub struct Rule {
 }
 
 /// One thing that a rule reads.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Input {
     /// Its name.
     pub name: String,
@@ -89,11 +90,12 @@ pub struct Input {
     /// The last events that count, latest first.
     pub events: Vec<EventText>,
     /// What a tag reads itself.
+    #[schema(no_recursion)]
     pub inputs: Vec<Input>,
 }
 
 /// What an input would have to be for the tag to have another value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct FlipText {
     /// How the value is to be read.
     pub when: When,
@@ -106,7 +108,7 @@ pub struct FlipText {
 }
 
 /// How a flip's value is to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum When {
     /// This value or the next greater ones.
@@ -118,7 +120,7 @@ pub enum When {
 }
 
 /// One event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct EventText {
     /// Event time, epoch ms.
     pub time_ms: i64,
@@ -127,7 +129,7 @@ pub struct EventText {
 }
 
 /// When time alone changes a tag.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Next {
     /// Not without an event.
@@ -179,7 +181,7 @@ impl Reader {
         why.closed = self.closed_because(evaluation.closed);
         why.inputs = view.inputs(at, 1);
         why.next = self.next_change(&user, &evaluation, &focus, values[at].as_deref());
-        why.notes = self.notes(&user, &evaluation, Some(&reach([at], catalog)));
+        why.notes = texts(self.notes(Seen::of(&user, &evaluation), Some(&reach([at], catalog))));
         why.notes.splice(0..0, catalog.tags[at].terms.text(&catalog.zone));
         Ok(why)
     }

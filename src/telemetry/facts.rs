@@ -29,7 +29,9 @@ impl BatchReceived<'_> {
         let Decoded { rows, rejects, blocks, .. } = self.decoded;
         names::ROWS.counter(&[]).increment(*rows);
         for block in blocks {
-            let Some(stream) = self.catalog.streams.get(usize::from(block.stream)) else { continue };
+            let Some(stream) = self.catalog.streams.get(usize::from(block.stream)) else {
+                continue;
+            };
             let stream = [stream.name.as_str()];
             names::EVENTS.counter(&stream).increment(block.accepted);
             names::FILTERED.counter(&stream).increment(block.filtered);

@@ -152,7 +152,8 @@ mod tests {
         let text = Exporter::install().render();
         assert!(text.contains("# HELP tagloom_windows_total "), "{text}");
         assert!(text.contains("# TYPE tagloom_windows_total counter"), "{text}");
-        let bucket = "tagloom_http_request_seconds_bucket{method=\"GET\",route=\"/test\",le=\"0.0025\"} 1";
+        let bucket =
+            "tagloom_http_request_seconds_bucket{method=\"GET\",route=\"/test\",le=\"0.0025\"} 1";
         assert!(text.contains(bucket), "{text}");
         exporter.upkeep();
         assert!(text.contains("tagloom_build_info{version="), "{text}");

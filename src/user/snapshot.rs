@@ -415,6 +415,22 @@ pub fn decode_tags(bytes: &[u8]) -> Result<TagsOnly<'_>, SnapshotError> {
 }
 
 impl TagsOnly<'_> {
+    /// Whether nothing of the state may be inexact: all rows are kept, with their ids, and there
+    /// are no more than `values_max` values to be counted apart. In doubt it says no.
+    pub fn is_exact(&self, values_max: usize) -> Result<bool, SnapshotError> {
+        let record: StateRecord<'_> = postcard::from_bytes(self.state)?;
+        let most = |cell: &CellRecord| match cell {
+            CellRecord::Set(words) => words.len(),
+            CellRecord::Tally(totals) => totals.len(),
+            CellRecord::Number(_) | CellRecord::Recent(_) => 0,
+        };
+        let settled: usize =
+            record.tiles.iter().flat_map(|(_, _, cells)| cells).map(|(_, cell)| most(cell)).sum();
+        // A row has at least two words.
+        let values = record.rows.len() / 16 + settled;
+        Ok(record.partly.is_empty() && record.ids_forgotten_until.is_none() && values <= values_max)
+    }
+
     /// Reads the state: rows of the schema `stored`, brought to the present `layout`.
     pub fn state(
         &self,

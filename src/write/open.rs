@@ -96,7 +96,7 @@ impl OpenValue {
     }
 
     /// As JSON: numbers keep all their digits.
-    fn json(&self) -> String {
+    pub fn json(&self) -> String {
         let plain = match self {
             Self::Float(bits) => f64::from_bits(*bits).is_finite(),
             Self::Text(_) | Self::Date(_) | Self::Timestamp(_) => false,
