@@ -129,6 +129,41 @@ fn the_examples_of_the_reference_compile_and_their_cases_hold() {
     cases_hold(&loaded.catalog, |_| true);
 }
 
+#[test]
+fn the_metrics_of_the_operations_guide_are_those_there_are() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once("<!-- metrics -->\n").unwrap();
+    let (table, after) = rest.split_once("<!-- /metrics -->").unwrap();
+    let now = tagloom::telemetry::table();
+    if std::env::var_os("TAGLOOM_WRITE_DOCS").is_some() {
+        let page = format!("{before}<!-- metrics -->\n{now}<!-- /metrics -->{after}");
+        std::fs::write(&path, page).unwrap();
+    } else {
+        assert_eq!(table, now, "TAGLOOM_WRITE_DOCS=1 cargo test --test docs writes it anew");
+    }
+}
+
+#[test]
+fn the_operations_guide_names_every_limit_and_problem() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let config = tagloom::config::ServeConfig::default();
+    let settings = serde_json::to_value(config).unwrap();
+    for setting in settings.as_object().unwrap().keys() {
+        assert!(page.contains(&format!("`serve.{setting}")), "serve.{setting} is not in the guide");
+    }
+    let document: serde_json::Value =
+        serde_json::from_str(&tagloom::serve::http::document()).unwrap();
+    for path in document["paths"].as_object().unwrap().keys() {
+        assert!(page.contains(path.as_str()), "{path} is not in the guide");
+    }
+    for kind in tagloom::serve::http::Type::ALL {
+        let row = format!("| `{}` | {} |", kind.name(), kind.status().0);
+        assert!(page.contains(&row), "{row} is not in the guide");
+    }
+}
+
 fn cases_hold(catalog: &Catalog, of: impl Fn(&str) -> bool) {
     let mut runner = CaseRunner::new(catalog).unwrap();
     for case in catalog.cases.iter().filter(|c| of(&catalog.tags[c.tag].name)) {

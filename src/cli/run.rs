@@ -154,6 +154,8 @@ fn clock(as_of: Option<&str>, config: &Config, zone: &Zone) -> Result<(Clock, Cl
 /// Answers over HTTP while the engine runs.
 fn http(config: &Config, readers: &Arc<Readers>) -> Result<Server, Failure> {
     let conditions = Conditions::default();
+    // Until the service knows the engine.
+    conditions.register("engine", || Err("it is starting".to_owned()));
     let server = Server::start(&config.serve, Arc::clone(readers), conditions);
     let server = server.map_err(super::serve::failure)?;
     server.health().expect_engine();

@@ -86,7 +86,7 @@ impl ServeError {
 pub(crate) struct Service {
     config: ServeConfig,
     readers: Arc<Readers>,
-    keys: Keys,
+    keys: Arc<Keys>,
     pool: Pool,
     rate: Option<DefaultDirectRateLimiter>,
     health: Arc<Health>,
@@ -118,7 +118,7 @@ impl Server {
         let service = web::Data::new(Service {
             config: config.clone(),
             readers,
-            keys: Keys::open(&config.api_keys_file)?,
+            keys: Arc::new(Keys::open(&config.api_keys_file)?),
             pool: Pool::start(config.read_threads, config.reads_waiting_max)
                 .map_err(ServeError::Thread)?,
             rate: rate.map(|per_s| RateLimiter::direct(Quota::per_second(per_s))),
@@ -155,7 +155,7 @@ impl Server {
         self.address
     }
 
-    /// For whoever drives an engine beside it: see [`Health::engine`].
+    /// For whoever drives an engine beside it: see [`Health::expect_engine`].
     pub fn health(&self) -> &Arc<Health> {
         &self.health
     }
@@ -179,7 +179,7 @@ fn server(
     listener: TcpListener,
 ) -> std::io::Result<actix_web::dev::Server> {
     let config = &service.config;
-    let workers = config.workers;
+    let (workers, body_bytes_max) = (config.workers, config.body_bytes_max);
     let shutdown_s = config.shutdown_ms.div_ceil(1_000);
     let timeout = config.timeout();
     let shared = service.clone();
@@ -187,7 +187,7 @@ fn server(
         App::new()
             .app_data(shared.clone())
             .wrap(actix_web::middleware::from_fn(gate::gate))
-            .configure(routes::configure)
+            .configure(|config| routes::configure(config, body_bytes_max))
             .default_service(web::to(routes::nothing_here))
     });
     let server = server
@@ -206,15 +206,17 @@ async fn look_around(service: web::Data<Service>) {
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     loop {
         ticks.tick().await;
-        let shared = service.clone();
+        // Not the service itself: the pool must not be dropped by one of its own threads.
+        let (exporter, keys) = (service.exporter.clone(), Arc::clone(&service.keys));
+        let readers = Arc::clone(&service.readers);
         let looked = service.pool.run(move || {
-            shared.exporter.upkeep();
-            match shared.keys.reload() {
+            exporter.upkeep();
+            match keys.reload() {
                 Ok(true) => tracing::info!("API keys were read again"),
                 Ok(false) => {}
                 Err(error) => tracing::warn!(%error, "the API keys known before stay in force"),
             }
-            if let Err(error) = shared.readers.follow() {
+            if let Err(error) = readers.follow() {
                 tracing::warn!(%error, "cannot look for another catalogue");
             }
         });

@@ -58,16 +58,9 @@ pub struct Health {
     conditions: Conditions,
     readers: Arc<Readers>,
     stopping: AtomicBool,
-    engine: Mutex<Option<Seat>>,
+    /// None: there is none, or it has not started yet.
+    engine: Mutex<Option<Seen>>,
     backlog: Mutex<Option<Stopwatch>>,
-}
-
-/// The engine beside the service.
-struct Seat {
-    /// None before it has started.
-    seen: Option<Seen>,
-    /// Why it has ended.
-    ended: Option<String>,
 }
 
 /// An engine as it was seen last.
@@ -96,7 +89,6 @@ impl Health {
 
     /// An engine is about to be started beside the service.
     pub fn expect_engine(self: &Arc<Self>) {
-        *self.seat() = Some(Seat { seen: None, ended: None });
         let mine = Arc::downgrade(self);
         self.conditions.register("engine", move || {
             mine.upgrade().map_or_else(|| Err("it is gone".to_owned()), |health| health.engine())
@@ -105,19 +97,18 @@ impl Health {
 
     /// The engine was seen: to be called several times a second, from its thread.
     pub fn see(&self, seen: &Observed<'_>) {
-        let mut seat = self.seat();
-        let Some(seat) = seat.as_mut() else { return };
         let looks = seen.status.looks.load(Ordering::Relaxed);
-        match &mut seat.seen {
-            Some(known) if Arc::ptr_eq(&known.status, seen.status) => {
+        let mut engine = self.seen();
+        match engine.as_mut().filter(|known| Arc::ptr_eq(&known.status, seen.status)) {
+            Some(known) => {
                 known.at = Stopwatch::start();
                 if known.looks != looks {
                     known.looks = looks;
                     known.looked = Stopwatch::start();
                 }
             }
-            other => {
-                *other = Some(Seen {
+            None => {
+                *engine = Some(Seen {
                     status: Arc::clone(seen.status),
                     sources: seen.sources.to_vec(),
                     at: Stopwatch::start(),
@@ -128,29 +119,18 @@ impl Health {
         }
     }
 
-    /// The engine has ended: well, or not.
-    pub fn ended(&self, why: &str) {
-        if let Some(seat) = self.seat().as_mut() {
-            seat.ended = Some(why.to_owned());
-        }
-    }
-
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
     }
 
-    fn seat(&self) -> std::sync::MutexGuard<'_, Option<Seat>> {
+    fn seen(&self) -> std::sync::MutexGuard<'_, Option<Seen>> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the engine does its work.
     fn engine(&self) -> Result<String, String> {
-        let seat = self.seat();
-        let Some(seat) = seat.as_ref() else { return Ok("none in this process".to_owned()) };
-        if let Some(why) = &seat.ended {
-            return Err(why.clone());
-        }
-        let Some(seen) = &seat.seen else { return Err("it is starting".to_owned()) };
+        let engine = self.seen();
+        let Some(seen) = engine.as_ref() else { return Err("it is starting".to_owned()) };
         if seen.status.failed() {
             return Err("it has failed and is about to end: see the log".to_owned());
         }
@@ -171,15 +151,13 @@ impl Health {
 
     /// Why the process should be started again, if it should.
     fn hang(&self) -> Option<String> {
-        let seat = self.seat();
-        let seen = seat.as_ref().filter(|seat| seat.ended.is_none())?.seen.as_ref()?;
-        let since = seen.at.elapsed();
+        let since = self.seen().as_ref()?.at.elapsed();
         (since > HANGS_AFTER).then(|| format!("the engine hangs for {} s", since.as_secs()))
     }
 
     /// Sets the metrics that are looked up rather than told. May ask the store.
     fn look_up(&self) {
-        if let Some(seen) = self.seat().as_ref().and_then(|seat| seat.seen.as_ref()) {
+        if let Some(seen) = self.seen().as_ref() {
             engine_seen(&seen.status);
             for source in &seen.sources {
                 if let Some(total) = source.bytes_total {

@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
@@ -23,7 +22,6 @@ struct Queue {
 /// Threads with a bounded queue.
 pub(super) struct Pool {
     queue: Arc<Queue>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 impl Pool {
@@ -31,11 +29,10 @@ impl Pool {
     pub(super) fn start(threads: usize, waiting_max: usize) -> std::io::Result<Self> {
         let work = Mutex::new((VecDeque::new(), false));
         let queue = Arc::new(Queue { work, came: Condvar::new(), waiting_max });
-        let mut pool = Self { queue: Arc::clone(&queue), threads: Vec::new() };
+        let pool = Self { queue: Arc::clone(&queue) };
         for _ in 0..threads {
             let queue = Arc::clone(&queue);
-            let thread = std::thread::Builder::new().name("http read".to_owned());
-            pool.threads.push(thread.spawn(move || queue.run())?);
+            std::thread::Builder::new().name("http read".to_owned()).spawn(move || queue.run())?;
         }
         Ok(pool)
     }
@@ -98,13 +95,11 @@ impl Queue {
 }
 
 impl Drop for Pool {
+    /// Its threads end when they have nothing to do. Nobody waits for them: one may wait for a store
+    /// that does not answer.
     fn drop(&mut self) {
         self.queue.work.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
         self.queue.came.notify_all();
-        for thread in self.threads.drain(..) {
-            // Its panics were caught.
-            drop(thread.join());
-        }
     }
 }
 

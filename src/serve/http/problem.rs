@@ -73,6 +73,24 @@ pub struct Problem {
 pub(super) type Answered<T> = Result<T, Problem>;
 
 impl Type {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::BadRequest,
+        Self::BadUid,
+        Self::UnknownTag,
+        Self::AsOfBack,
+        Self::Unauthorized,
+        Self::UnknownUser,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::TooLarge,
+        Self::UnsupportedMediaType,
+        Self::RateLimited,
+        Self::Overloaded,
+        Self::StoreUnavailable,
+        Self::Internal,
+    ];
+
     /// Its status and title.
     pub fn status(self) -> (u16, &'static str) {
         match self {
@@ -93,7 +111,8 @@ impl Type {
         }
     }
 
-    fn name(self) -> String {
+    /// As it stands in [`Problem::kind`].
+    pub fn name(self) -> String {
         let value = serde_json::to_value(self).unwrap_or_default();
         format!("/problems/{}", value.as_str().unwrap_or("internal"))
     }

@@ -10,7 +10,6 @@ use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, Route, guard};
 
-use super::Service;
 use super::problem::{Problem, Type};
 use super::request::{json_problem, query_problem};
 use super::{ops, tags, users};
@@ -49,12 +48,9 @@ pub fn routes() -> Vec<Routed> {
     ]
 }
 
-pub(super) fn configure(config: &mut ServiceConfig) {
-    let json = web::JsonConfig::default().error_handler(|error, request| {
-        let service = request.app_data::<web::Data<Service>>();
-        let bytes_max = service.map_or(0, |service| service.config.body_bytes_max);
-        json_problem(&error, bytes_max).into()
-    });
+pub(super) fn configure(config: &mut ServiceConfig, body_bytes_max: usize) {
+    let json = web::JsonConfig::default().limit(body_bytes_max);
+    let json = json.error_handler(move |error, _| json_problem(&error, body_bytes_max).into());
     let query = web::QueryConfig::default().error_handler(|error, _| query_problem(&error).into());
     config.app_data(json).app_data(query);
     let mut by_path: BTreeMap<&'static str, Vec<Routed>> = BTreeMap::new();

@@ -251,7 +251,7 @@ fn write_batch(reading: &Reading, uids: &[Uid], asked: Option<&[usize]>) -> Answ
          content_type = "application/problem+json"),
         (status = 401, description = "No key", body = Problem,
          content_type = "application/problem+json"),
-        (status = 404, description = "No such user", body = Problem,
+        (status = 404, description = "No such user, or tag", body = Problem,
          content_type = "application/problem+json"),
         (status = 409, description = "as_of lies before the stored instant", body = Problem,
          content_type = "application/problem+json"),
@@ -272,7 +272,8 @@ pub(super) async fn why(
         let reading = shared.reading()?;
         let catalog = &reading.active.ruleset.catalog;
         let uid = uid(catalog.uid, &text)?;
-        reading.published.find(&tag)?;
+        // It stands in the path: nothing is there.
+        reading.published.find(&tag).map_err(|e| Problem { status: 404, ..e.into() })?;
         let as_of_ms = instant(catalog, query.as_of.as_deref())?;
         Ok::<_, Problem>(reading.reader.why(&uid, &tag, as_of_ms, &reading.active.files)?)
     });
