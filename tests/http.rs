@@ -49,11 +49,11 @@ expr: spend_lifetime
 tag: orders
 doc: Number of orders.
 deprecated: use spent
-expr: orders
+expr: order_count
 ---
 tag: cities
 doc: The last cities.
-expr: cities
+expr: last_cities
 ---
 tag: last_day
 doc: The last day.
@@ -62,7 +62,7 @@ expr: CAST(last_bought AS date)
 tag: hidden
 doc: Not yet for others.
 shadow: true
-expr: orders > 1
+expr: order_count > 1
 ";
 
 fn catalogue(uid: &str, rules: &str) -> Arc<Ruleset> {
@@ -78,8 +78,8 @@ fn catalogue(uid: &str, rules: &str) -> Arc<Ruleset> {
         (
             "features/f.yaml",
             "feature: spend_{span}\nstream: consume\nvalue: sum(amount)\nwindow: '{span}'\nmatrix: \
-             {span: [30d, lifetime]}\n---\nfeature: orders\nstream: consume\nvalue: count()\nwindow: \
-             lifetime\n---\nfeature: cities\nstream: consume\nvalue: recent(city, 2)\nwindow: \
+             {span: [30d, lifetime]}\n---\nfeature: order_count\nstream: consume\nvalue: count()\nwindow: \
+             lifetime\n---\nfeature: last_cities\nstream: consume\nvalue: recent(city, 2)\nwindow: \
              lifetime\n---\nfeature: last_bought\nstream: consume\nvalue: last_time()\nwindow: \
              lifetime\n",
         ),

@@ -144,7 +144,8 @@ mod tests {
     /// One that waits, and one for which there is no room.
     async fn futures(pool: &Pool) -> (oneshot::Receiver<i32>, Result<i32, Problem>) {
         let (reply, waits) = oneshot::channel();
-        pool.queue.put(Box::new(move || drop(reply.send(1)))).expect("room for one");
+        let work = move || reply.send(1).expect("the test waits");
+        pool.queue.put(Box::new(work)).expect("room for one");
         assert_eq!(pool.fullness(), (1, 1));
         (waits, pool.run(|| 2).await)
     }
