@@ -3,7 +3,7 @@
 //! `cargo bench --bench http [-- SECONDS]`. Clients hold connections open and ask one question after
 //! the other. The bare handler answers the same bytes without looking at anything: what is between the
 //! two is tagloom's gate, pool, store, evaluation and writing.
-#![expect(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
 #[path = "../tests/support/mod.rs"]
 mod support;

@@ -600,4 +600,7 @@ fn the_description_names_every_schema_it_uses() {
         assert!(document["components"]["schemas"][name].is_object(), "{name} is not described");
     }
     assert_eq!(document["openapi"], "3.1.0");
+    assert!(document["security"].is_null(), "no key is asked for");
+    let uid = &document["paths"]["/v1/users/{uid}"]["get"]["parameters"][0]["schema"];
+    assert!(uid["pattern"].as_str().is_some_and(|p| p.starts_with("^([0-9]{1,19}|")), "{uid}");
 }

@@ -133,7 +133,9 @@ impl Reader {
         let held = Held { uid, tags, schema };
         let exact_max = usize::try_from(self.ruleset.catalog.exact_values_max).unwrap_or(0);
         let is_right = is_settled && due_ms.is_none_or(|due| due > present_ms);
-        if !quarantined && !(is_right && tags.is_exact(exact_max).map_err(ProfileError::from)?) {
+        let is_enough =
+            quarantined || is_right && tags.is_exact(exact_max).map_err(ProfileError::from)?;
+        if !is_enough {
             return Ok((held, None));
         }
         let mut answer = held.as_stored();

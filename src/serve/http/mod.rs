@@ -115,6 +115,8 @@ impl Server {
         let address = listener.local_addr().map_err(listen)?;
         let health = Arc::new(Health::new(Arc::clone(&readers), conditions));
         let rate = std::num::NonZeroU32::new(config.requests_per_s_max);
+        let uid = readers.store().identity().uid;
+        let asks_for_keys = !config.api_keys_file.as_os_str().is_empty();
         let service = web::Data::new(Service {
             config: config.clone(),
             readers,
@@ -124,7 +126,7 @@ impl Server {
             rate: rate.map(|per_s| RateLimiter::direct(Quota::per_second(per_s))),
             health: Arc::clone(&health),
             exporter: Exporter::install(),
-            openapi: document(),
+            openapi: openapi::document_of(uid, asks_for_keys),
         });
         let (told, handle) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name("http".to_owned());

@@ -3,10 +3,22 @@
 //! In: what stands at the handlers. Out: OpenAPI 3.1. Invariant: a test holds its paths against the
 //! routes.
 
+use serde_json::{Value, json};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::{ops, tags, users};
+use crate::catalog::model::UidType;
+use crate::store::UID_BYTES_MAX;
+
+/// Whole numbers of up to 19 digits, and those of 20 up to 18446744073709551615.
+const U64_PATTERN: &str = "^([0-9]{1,19}|1[0-7][0-9]{18}|18[0-3][0-9]{17}|184[0-3][0-9]{16}\
+                           |1844[0-5][0-9]{15}|18446[0-6][0-9]{14}|184467[0-3][0-9]{13}\
+                           |1844674[0-3][0-9]{12}|184467440[0-6][0-9]{10}|1844674407[0-2][0-9]{9}\
+                           |18446744073[0-6][0-9]{8}|1844674407370[0-8][0-9]{6}\
+                           |18446744073709[0-4][0-9]{5}|184467440737095[0-4][0-9]{4}\
+                           |18446744073709550[0-9]{3}|18446744073709551[0-5][0-9]{2}\
+                           |1844674407370955160[0-9]|1844674407370955161[0-5])$";
 
 #[derive(OpenApi)]
 #[openapi(
@@ -46,6 +58,28 @@ impl Modify for Keys {
 /// The description as JSON.
 pub fn document() -> String {
     Document::openapi().to_json().unwrap_or_default()
+}
+
+/// The description of one service: what its uids are, and whether it asks for keys.
+pub(super) fn document_of(uid: UidType, asks_for_keys: bool) -> String {
+    let Ok(mut document) = serde_json::from_str::<Value>(&document()) else { return document() };
+    let text = match uid {
+        UidType::U64 => json!({"type": "string", "pattern": U64_PATTERN}),
+        UidType::String => json!({"type": "string", "minLength": 1, "maxLength": UID_BYTES_MAX}),
+    };
+    let number = json!({"type": "integer", "minimum": 0, "maximum": u64::MAX});
+    document["components"]["schemas"]["UidGiven"] = json!({"oneOf": [number, text]});
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    let methods = paths.filter_map(|(_, methods)| methods.as_object_mut()).flatten();
+    for parameter in methods.filter_map(|(_, m)| m["parameters"].as_array_mut()).flatten() {
+        if parameter["name"] == "uid" {
+            parameter["schema"] = text.clone();
+        }
+    }
+    if !asks_for_keys && let Some(document) = document.as_object_mut() {
+        document.remove("security");
+    }
+    document.to_string()
 }
 
 #[cfg(test)]
