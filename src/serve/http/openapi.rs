@@ -71,9 +71,12 @@ pub(super) fn document_of(uid: UidType, asks_for_keys: bool) -> String {
     document["components"]["schemas"]["UidGiven"] = json!({"oneOf": [number, text]});
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     let methods = paths.filter_map(|(_, methods)| methods.as_object_mut()).flatten();
-    for parameter in methods.filter_map(|(_, m)| m["parameters"].as_array_mut()).flatten() {
-        if parameter["name"] == "uid" {
-            parameter["schema"] = text.clone();
+    let parameters = methods.filter_map(|(_, m)| m.get_mut("parameters")?.as_array_mut());
+    for parameter in parameters.flatten() {
+        match parameter["name"].as_str() {
+            Some("uid") => parameter["schema"] = text.clone(),
+            Some("tags") => parameter["schema"] = json!({"type": "string", "minLength": 1}),
+            _ => {}
         }
     }
     if !asks_for_keys && let Some(document) = document.as_object_mut() {
