@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::user::layout::hash64;
+
 /// Bytes of a row that a reject keeps.
 pub const REJECT_BYTES_MAX: usize = 4096;
 
@@ -86,6 +88,17 @@ pub struct Reject {
     pub row_bytes: u64,
 }
 
+impl Reject {
+    /// A number that the same row gets whenever it is refused again: of its place, the stream and
+    /// the reason, since a row is at most one reject for each of those.
+    pub fn id(&self) -> u64 {
+        let Self { stream, source, line, offset, index, .. } = self;
+        let identity = (source, offset, line, index, stream, self.reason.name());
+        let bytes = postcard::to_stdvec(&identity).expect("texts and numbers are always bytes");
+        hash64(&bytes)
+    }
+}
+
 /// The row as a reject keeps it. `hide`: the stream masks a column, and the caller could not cut it
 /// out of these bytes.
 pub fn shown(row: &[u8], hide: bool) -> String {
@@ -94,4 +107,34 @@ pub fn shown(row: &[u8], hide: bool) -> String {
     }
     let end = row.len().min(REJECT_BYTES_MAX);
     String::from_utf8_lossy(&row[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_one_id_for_each_stream_and_reason() {
+        let reject = Reject {
+            stream: "consume".to_owned(),
+            reason: Reason::Type,
+            detail: "price: `x` is no number".to_owned(),
+            source: "shop.consume/3".to_owned(),
+            line: 0,
+            offset: 17,
+            index: 0,
+            row: "{}".to_owned(),
+            row_bytes: 2,
+        };
+        let same = Reject { detail: "said otherwise".to_owned(), ..reject.clone() };
+        assert_eq!(same.id(), reject.id());
+        let others = [
+            Reject { stream: "cancel".to_owned(), ..reject.clone() },
+            Reject { reason: Reason::Range, ..reject.clone() },
+            Reject { source: "shop.consume/4".to_owned(), ..reject.clone() },
+            Reject { offset: 18, ..reject.clone() },
+            Reject { index: 1, ..reject.clone() },
+        ];
+        assert!(others.iter().all(|other| other.id() != reject.id()));
+    }
 }

@@ -440,7 +440,12 @@ impl Shard {
         self.computer.run(&mut work, &slots);
         let Results { profiles, due, .. } = work.results;
         let packs = due.into_iter().map(|(due_ms, keys)| DuePack {
-            cursor: crate::store::DueCursor { due_ms, window: window.window, shard: self.index },
+            cursor: crate::store::DueCursor {
+                due_ms,
+                window: window.window,
+                shard: self.index,
+                partition: 0,
+            },
             keys,
         });
         for slot in &slots {

@@ -5,15 +5,17 @@
 
 use super::{Result, StoreError, UidKey, varint};
 
-/// Where a due pack stands in the due index: by instant, then window, then shard.
+/// Where a due pack stands in the due index: by instant, then window, then shard, then partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DueCursor {
     /// When its users are due, epoch milliseconds.
     pub due_ms: i64,
-    /// The window that wrote it.
+    /// The window that wrote it. Owners of a shared store count from [`super::Term::first_window`].
     pub window: u64,
     /// The shard that wrote it.
     pub shard: u16,
+    /// The source partition of its users; 0 where sources have none.
+    pub partition: u32,
 }
 
 /// Users that are due at one instant.
@@ -29,22 +31,32 @@ const NUMBERS: u8 = 0;
 const STRINGS: u8 = 1;
 
 impl DueCursor {
-    /// Bytes that sort as the cursor does.
-    pub(super) fn to_key(self) -> [u8; 18] {
-        let mut key = [0; 18];
-        key[..8].copy_from_slice(&sortable(self.due_ms));
-        key[8..16].copy_from_slice(&self.window.to_be_bytes());
-        key[16..].copy_from_slice(&self.shard.to_be_bytes());
+    /// Bytes that sort as the cursor does. Partition 0 has none, as in stores from before there
+    /// were partitions.
+    pub(super) fn to_key(self) -> Vec<u8> {
+        let mut key = Vec::with_capacity(22);
+        key.extend_from_slice(&sortable(self.due_ms));
+        key.extend_from_slice(&self.window.to_be_bytes());
+        key.extend_from_slice(&self.shard.to_be_bytes());
+        if self.partition > 0 {
+            key.extend_from_slice(&self.partition.to_be_bytes());
+        }
         key
     }
 
     fn from_key(key: &[u8]) -> Option<Self> {
         let (due, rest) = key.split_first_chunk::<8>()?;
-        let (window, shard) = rest.split_first_chunk::<8>()?;
+        let (window, rest) = rest.split_first_chunk::<8>()?;
+        let (shard, partition) = rest.split_first_chunk::<2>()?;
+        let partition = match partition {
+            [] => 0,
+            bytes => u32::from_be_bytes(bytes.try_into().ok()?),
+        };
         Some(Self {
             due_ms: (u64::from_be_bytes(*due) ^ SIGN).cast_signed(),
             window: u64::from_be_bytes(*window),
-            shard: u16::from_be_bytes(shard.try_into().ok()?),
+            shard: u16::from_be_bytes(*shard),
+            partition,
         })
     }
 }
@@ -136,7 +148,7 @@ mod tests {
 
     #[track_caller]
     fn check(keys: &[&[u8]], bytes_max: usize) {
-        let cursor = DueCursor { due_ms: -5, window: 7, shard: 3 };
+        let cursor = DueCursor { due_ms: -5, window: 7, shard: 3, partition: 9 };
         let keys: Vec<UidKey> = keys.iter().filter_map(|k| UidKey::from_bytes(k)).collect();
         let mut pack = DuePack { cursor, keys: keys.clone() };
         let value = pack.encode();
@@ -160,15 +172,24 @@ mod tests {
 
     #[test]
     fn cursors_sort_by_instant_first() {
-        let at = |due_ms, window, shard| DueCursor { due_ms, window, shard };
-        let ascending = [at(i64::MIN, 9, 9), at(-1, 0, 0), at(0, 1, 2), at(0, 2, 0), at(0, 2, 1)];
+        let at = |due_ms, window, shard, partition| DueCursor { due_ms, window, shard, partition };
+        let ascending = [
+            at(i64::MIN, 9, 9, 9),
+            at(-1, 0, 0, 0),
+            at(0, 1, 2, 0),
+            at(0, 2, 0, 0),
+            at(0, 2, 0, 1),
+            at(0, 2, 0, 256),
+            at(0, 2, 1, 0),
+        ];
         assert!(ascending.is_sorted());
         assert!(ascending.map(DueCursor::to_key).is_sorted());
+        assert_eq!(ascending.map(|c| DueCursor::from_key(&c.to_key())), ascending.map(Some));
     }
 
     #[test]
     fn damaged_packs_are_refused() {
-        let key = DueCursor { due_ms: 0, window: 0, shard: 0 }.to_key();
+        let key = DueCursor { due_ms: 0, window: 0, shard: 0, partition: 0 }.to_key();
         for value in [&[][..], &[9], &[0, 0x80], &[1, 5, 1, b'a'], &[1, 0, 9, b'a']] {
             assert!(DuePack::decode(&key, value).is_err(), "{value:?}");
         }

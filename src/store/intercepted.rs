@@ -1,13 +1,13 @@
 //! A store behind a gate: for tests in which calls are counted, fail or panic.
 //!
 //! In: calls. Out: what the gate says, else what the store behind it says.
-//! Invariant: every call but [`Store::identity`] passes the gate first.
+//! Invariant: every call that reads or writes passes the gate first.
 
 use std::sync::Arc;
 
 use super::{
-    Bytes, ChangeKind, DimMeta, DimRow, DueCursor, DuePack, Epoch, Identity, Result, Store,
-    StoreStats, UidKey, WindowWrite,
+    Bytes, ChangeKind, DimMeta, DimRow, DueCursor, DuePack, Epoch, Identity, Ownership, Result,
+    Store, StoreStats, Term, UidKey, WindowWrite,
 };
 
 /// Calls that a gate may want to tell from the others.
@@ -48,6 +48,26 @@ impl Store for Intercepted {
         self.store.identity()
     }
 
+    fn is_atomic(&self) -> bool {
+        self.store.is_atomic()
+    }
+
+    fn wants_cells(&self) -> bool {
+        self.store.wants_cells()
+    }
+
+    fn health(&self) -> Result<()> {
+        self.store.health()
+    }
+
+    fn take_term(&self) -> Result<Term> {
+        self.pass(Call::Other)?.take_term()
+    }
+
+    fn own(&self, ownership: Ownership) -> Result<()> {
+        self.pass(Call::Other)?.own(ownership)
+    }
+
     fn profiles(&self, keys: &[UidKey]) -> Result<Vec<Option<Bytes>>> {
         self.pass(Call::Profiles)?.profiles(keys)
     }
@@ -62,6 +82,14 @@ impl Store for Intercepted {
         rows_max: usize,
     ) -> Result<Vec<(UidKey, Bytes)>> {
         self.pass(Call::Other)?.scan_profiles(after, rows_max)
+    }
+
+    fn scans_in_uid_order(&self) -> bool {
+        self.store.scans_in_uid_order()
+    }
+
+    fn scan_uids(&self, after: Option<&UidKey>, rows_max: usize) -> Result<Vec<UidKey>> {
+        self.pass(Call::Other)?.scan_uids(after, rows_max)
     }
 
     fn due_until(

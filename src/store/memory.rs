@@ -10,7 +10,8 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use super::argument::{check_meta_key, check_table};
 use super::{
     Bytes, ChangeKind, DimMeta, DimRow, DimState, DueCursor, DuePack, Epoch, Identity,
-    META_PREFIX_DIMS, Result, Store, StoreError, StoreStats, UidKey, WindowWrite, behind,
+    META_PREFIX_DIMS, Ownership, Result, Store, StoreError, StoreStats, Term, UidKey, WindowWrite,
+    behind,
 };
 
 /// See the module.
@@ -29,6 +30,7 @@ struct Inner {
     rejects: BTreeMap<u64, Bytes>,
     rejects_next: u64,
     rejects_dropped: u64,
+    last_term: u64,
     dims: BTreeMap<(String, Epoch), Table>,
 }
 
@@ -120,6 +122,16 @@ fn no_epoch(table: &str, epoch: Epoch) -> StoreError {
 impl Store for MemoryStore {
     fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    fn take_term(&self) -> Result<Term> {
+        let mut inner = self.write();
+        inner.last_term += 1;
+        Term::new(inner.last_term)
+    }
+
+    fn own(&self, _: Ownership) -> Result<()> {
+        Ok(())
     }
 
     fn profiles(&self, keys: &[UidKey]) -> Result<Vec<Option<Bytes>>> {

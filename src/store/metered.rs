@@ -8,8 +8,8 @@ use std::sync::Arc;
 use metrics::{Counter, Histogram};
 
 use super::{
-    Bytes, ChangeKind, DimMeta, DimRow, DueCursor, DuePack, Epoch, Identity, Result, Store,
-    StoreStats, UidKey, WindowWrite,
+    Bytes, ChangeKind, DimMeta, DimRow, DueCursor, DuePack, Epoch, Identity, Ownership, Result,
+    Store, StoreStats, Term, UidKey, WindowWrite,
 };
 use crate::clock::Stopwatch;
 use crate::telemetry::names;
@@ -80,6 +80,34 @@ impl Metered {
 impl Store for Metered {
     fn identity(&self) -> &Identity {
         self.store.identity()
+    }
+
+    fn is_atomic(&self) -> bool {
+        self.store.is_atomic()
+    }
+
+    fn wants_cells(&self) -> bool {
+        self.store.wants_cells()
+    }
+
+    fn health(&self) -> Result<()> {
+        self.store.health()
+    }
+
+    fn take_term(&self) -> Result<Term> {
+        self.put_meta.time(|| self.store.take_term())
+    }
+
+    fn own(&self, ownership: Ownership) -> Result<()> {
+        self.store.own(ownership)
+    }
+
+    fn scans_in_uid_order(&self) -> bool {
+        self.store.scans_in_uid_order()
+    }
+
+    fn scan_uids(&self, after: Option<&UidKey>, rows_max: usize) -> Result<Vec<UidKey>> {
+        self.scan_profiles.time(|| self.store.scan_uids(after, rows_max))
     }
 
     fn profiles(&self, keys: &[UidKey]) -> Result<Vec<Option<Bytes>>> {

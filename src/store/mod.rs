@@ -5,6 +5,7 @@
 //! Invariant: no clock; calls block, and nothing counts as written before it is durable.
 
 mod argument;
+mod cells;
 mod dims;
 mod due;
 mod error;
@@ -13,18 +14,21 @@ mod identity;
 pub mod intercepted;
 pub mod memory;
 pub mod metered;
+mod ownership;
 mod uid;
 pub mod varint;
 
 #[cfg(test)]
 mod tests;
 
+pub use cells::{ProfileCells, TagShortId};
 pub use dims::{
     ChangeKind, DimColumnMeta, DimMeta, DimRow, DimState, EPOCHS_KEPT, Epoch, META_PREFIX_DIMS,
 };
 pub use due::{DueCursor, DuePack};
 pub use error::{Fault, StoreError};
 pub use identity::{ClockMode, FORMAT_VERSION, Identity};
+pub use ownership::{Ownership, Term};
 pub use uid::{UID_BYTES_MAX, Uid, UidError, UidKey};
 
 /// Shorthand for what every call of a store gives back.
@@ -104,21 +108,32 @@ impl std::fmt::Debug for Bytes {
     }
 }
 
-/// Everything one window writes. The store applies all of it or nothing.
+/// Everything one window writes. An atomic store applies all of it or nothing; another one in an
+/// order that a replay mends, see [`Store::is_atomic`].
 #[derive(Debug, Default)]
 pub struct WindowWrite {
     /// Packed profiles; a later entry for the same key wins.
     pub profiles: Vec<(UidKey, Bytes)>,
+    /// Tag cells: empty, or one entry for each of `profiles`. A store that does not want cells
+    /// ([`Store::wants_cells`]) ignores them; one that does marks a row written without them as
+    /// left out on purpose, until a write brings all of its cells.
+    pub cells: Vec<ProfileCells>,
     /// Profiles to delete (erasure). Applied after `profiles`.
     pub removed: Vec<UidKey>,
     /// Users whose tags may change with time alone, by instant.
     pub due: Vec<DuePack>,
     /// Packs that were drained. Applied before `due`.
     pub due_done: Vec<DueCursor>,
-    /// Small values, such as source positions.
+    /// Small values, such as source positions. In a shared store they carry the writer's term: of
+    /// two owners the later one's stays, whoever wrote last. So a key here belongs to a partition
+    /// or to an owner; what belongs to the whole group is written by [`Store::put_meta`].
     pub meta: Vec<(String, Vec<u8>)>,
-    /// Rejects to append; each gets the next sequence number.
+    /// Rejects to append; in an atomic store each gets the next sequence number.
     pub rejects: Vec<Vec<u8>>,
+    /// Empty, or one for each of `rejects`: a number that the same row gets whenever it is refused
+    /// again. A store that is not atomic keeps a reject under it instead of a sequence number, so
+    /// that a replay adds nothing.
+    pub reject_ids: Vec<u64>,
     /// Rejects to delete by sequence number (re-driven ones).
     pub rejects_done: Vec<u64>,
 }
@@ -146,21 +161,61 @@ pub trait Store: Send + Sync {
     /// The identity the store was written with.
     fn identity(&self) -> &Identity;
 
+    /// Whether a window is applied whole or not at all. Then positions in the same window say what
+    /// the profiles have seen. Where it is false, a window is written in this order: due entries,
+    /// profiles (a user's state and tag cells in one mutation of its row), rejects, removal of
+    /// drained due entries, small values. An error in between leaves what comes later unwritten,
+    /// so profiles need a fence to tell what they have applied already.
+    fn is_atomic(&self) -> bool {
+        true
+    }
+
+    /// Whether [`WindowWrite::cells`] are written.
+    fn wants_cells(&self) -> bool {
+        false
+    }
+
+    /// Whether the store would try a call now, without making one: an error says since when it
+    /// cannot be reached and why.
+    fn health(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Takes the next term: greater than all that anybody took from this store.
+    fn take_term(&self) -> Result<Term>;
+
+    /// From now on writes carry this term, and [`Store::due_until`] answers for these partitions. A
+    /// store of one process has one owner and ignores it.
+    fn own(&self, ownership: Ownership) -> Result<()>;
+
     /// Reads many profiles. The answer has the order of `keys`; an unknown user is `None`.
     fn profiles(&self, keys: &[UidKey]) -> Result<Vec<Option<Bytes>>>;
 
-    /// Writes one window: all of it or nothing, durable before this returns.
+    /// Writes one window (all of it or nothing, if [`Store::is_atomic`]), durable before this
+    /// returns.
     fn write_window(&self, window: WindowWrite) -> Result<()>;
 
-    /// Up to `rows_max` profiles in uid order, beginning behind `after`.
+    /// Up to `rows_max` profiles, beginning behind `after`: each user once, whoever owns it, in the
+    /// store's order. That is the order of uids if [`Store::scans_in_uid_order`].
     fn scan_profiles(
         &self,
         after: Option<&UidKey>,
         rows_max: usize,
     ) -> Result<Vec<(UidKey, Bytes)>>;
 
+    /// Whether scans give users in the order of their uids.
+    fn scans_in_uid_order(&self) -> bool {
+        true
+    }
+
+    /// The keys that [`Store::scan_profiles`] would give.
+    fn scan_uids(&self, after: Option<&UidKey>, rows_max: usize) -> Result<Vec<UidKey>> {
+        Ok(self.scan_profiles(after, rows_max)?.into_iter().map(|(key, _)| key).collect())
+    }
+
     /// Up to `packs_max` due packs with an instant of at most `instant_ms`, ascending by cursor,
-    /// beginning behind `after`. Entries may be stale: compare with the profile's due instant.
+    /// beginning behind `after`. Entries may be stale: compare with the profile's due instant. A
+    /// shared store gives those of the partitions that [`Store::own`] named.
     fn due_until(
         &self,
         instant_ms: i64,
@@ -171,13 +226,14 @@ pub trait Store: Send + Sync {
     /// Reads one small value.
     fn meta(&self, key: &str) -> Result<Option<Bytes>>;
 
-    /// Writes one small value, durable before this returns.
+    /// Writes one small value, durable before this returns. The last write wins.
     fn put_meta(&self, key: &str, value: Vec<u8>) -> Result<()>;
 
     /// All small values whose key begins with `prefix`, by key.
     fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Bytes)>>;
 
-    /// Up to `rows_max` rejects with a sequence number greater than `after`, oldest first.
+    /// Up to `rows_max` rejects with a sequence number greater than `after`, ascending: oldest first
+    /// if [`Store::is_atomic`], else in the order of [`WindowWrite::reject_ids`].
     fn scan_rejects(&self, after: Option<u64>, rows_max: usize) -> Result<Vec<(u64, Bytes)>>;
 
     /// Begins a load of a dimension table: drops what an unfinished load left and gives the number

@@ -57,7 +57,7 @@ fn texts(values: Vec<Option<Bytes>>) -> Vec<String> {
 
 fn pack(due_ms: i64, window: u64, shard: u16, uids: &[u64]) -> DuePack {
     let keys = uids.iter().map(|uid| key(*uid)).collect();
-    DuePack { cursor: DueCursor { due_ms, window, shard }, keys }
+    DuePack { cursor: DueCursor { due_ms, window, shard, partition: 0 }, keys }
 }
 
 fn dim_meta(epoch: Epoch) -> DimMeta {
@@ -162,6 +162,15 @@ fn due_packs_come_by_instant_and_go_with_the_window_that_drained_them() {
         assert_eq!(s.due_until(1000, Some(expect[1].cursor), 9).unwrap(), expect[2..3]);
         assert_eq!(s.due_until(1000, Some(expect[3].cursor), 9).unwrap(), []);
 
+        // One instant, window and shard, two partitions.
+        let mut other = pack(1000, 2, 0, &[9]);
+        other.cursor.partition = 7;
+        let due = vec![other.clone()];
+        s.write_window(WindowWrite { due, ..WindowWrite::default() }).unwrap();
+        assert_eq!(s.due_until(1000, Some(expect[1].cursor), 1).unwrap(), [other.clone()]);
+        let due_done = vec![other.cursor];
+        s.write_window(WindowWrite { due_done, ..WindowWrite::default() }).unwrap();
+
         // Drained and due again in the same window: the new pack stays.
         let due_done = vec![expect[0].cursor, expect[1].cursor];
         let due = vec![pack(1000, 2, 0, &[8])];
@@ -169,6 +178,21 @@ fn due_packs_come_by_instant_and_go_with_the_window_that_drained_them() {
         let left = s.due_until(1500, None, 9).unwrap();
         assert_eq!(left, [pack(1000, 2, 0, &[8]), pack(1000, 2, 1, &[3])]);
     });
+}
+
+#[test]
+fn each_term_is_greater_than_all_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let stores: [&dyn Fn() -> Box<dyn Store>; 2] =
+        [&|| Box::new(open(dir.path())), &|| Box::new(MemoryStore::new(identity(), REJECTS_MAX))];
+    for store in stores {
+        let s = store();
+        let terms = [(); 3].map(|()| s.take_term().unwrap());
+        assert!(terms.is_sorted_by(|a, b| a < b) && terms[0] > Term::default(), "{terms:?}");
+        s.own(Ownership { term: terms[2], partitions: vec![0] }).unwrap();
+        assert!(terms[1].first_window() + 1_000_000 < terms[2].first_window());
+    }
+    assert_eq!(open(dir.path()).take_term().unwrap().number(), 4, "opened again");
 }
 
 #[test]

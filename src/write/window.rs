@@ -4,6 +4,7 @@
 //! Invariant: nothing is written before all parts are there.
 
 use crate::engine::intake::{Cut, FoldTotals};
+use crate::event::reject::Reject;
 use crate::shard::{ShardWindow, WindowStats};
 use crate::source::position::meta_key;
 use crate::store::{DueCursor, WindowWrite};
@@ -75,6 +76,7 @@ impl Assembly {
         write.meta.push((FOLDS_KEY.to_owned(), json(folds)));
         write.meta.push((AS_OF_KEY.to_owned(), json(&self.as_of_ms)));
         write.rejects = self.cut.rejects.iter().map(json).collect();
+        write.reject_ids = self.cut.rejects.iter().map(Reject::id).collect();
         (self.write, self.stats)
     }
 }

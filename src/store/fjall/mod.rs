@@ -20,11 +20,12 @@ use fjall::{
 use super::argument::{OWN_PREFIX, check_meta_key};
 use super::{
     Bytes, ChangeKind, DimMeta, DimRow, DueCursor, DuePack, Epoch, FORMAT_VERSION, Identity,
-    Result, Store, StoreError, StoreStats, UidKey, WindowWrite, behind, due,
+    Ownership, Result, Store, StoreError, StoreStats, Term, UidKey, WindowWrite, behind, due,
 };
 use rejects::Rejects;
 
 const HEADER_KEY: &str = "\0header";
+const TERM_KEY: &str = "\0term";
 
 /// Bounds of an embedded store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +68,7 @@ pub struct FjallStore {
     reject: Keyspace,
     rejects: Mutex<Rejects>,
     rejects_max: usize,
+    last_term: Mutex<u64>,
 }
 
 impl FjallStore {
@@ -138,6 +140,7 @@ impl FjallStore {
         let rows = || profile_rows(options);
         let reject = db.keyspace("reject", small_values).map_err(error)?;
         let rejects = Rejects::recover(&meta, &reject).map_err(error)?;
+        let last_term = stored_term(path, meta.get(TERM_KEY).map_err(error)?)?;
         Ok(Self {
             path: path.to_owned(),
             identity,
@@ -147,6 +150,7 @@ impl FjallStore {
             reject,
             rejects: Mutex::new(rejects),
             rejects_max: options.rejects_max,
+            last_term: Mutex::new(last_term),
             db,
         })
     }
@@ -197,6 +201,15 @@ fn small_values() -> KeyspaceCreateOptions {
         .manual_journal_persist(true)
 }
 
+fn stored_term(path: &Path, value: Option<fjall::Slice>) -> Result<u64> {
+    let Some(value) = value else { return Ok(0) };
+    let number = value.as_ref().try_into().map(u64::from_be_bytes);
+    number.map_err(|_| StoreError::Corrupt {
+        what: format!("the counter of terms of the store {}", path.display()),
+        remedy: "restore it from a snapshot".to_owned(),
+    })
+}
+
 fn store_error(path: &Path, error: fjall::Error) -> StoreError {
     let corrupt = |what: String| StoreError::Corrupt {
         what: format!("the store {} ({what})", path.display()),
@@ -224,6 +237,20 @@ impl Store for FjallStore {
         &self.identity
     }
 
+    fn take_term(&self) -> Result<Term> {
+        let mut last = self.last_term.lock().unwrap_or_else(PoisonError::into_inner);
+        let term = Term::new(*last + 1)?;
+        let mut batch = self.batch(1);
+        batch.insert(&self.meta, TERM_KEY, term.number().to_be_bytes());
+        batch.commit().map_err(|e| self.error(e))?;
+        *last = term.number();
+        Ok(term)
+    }
+
+    fn own(&self, _: Ownership) -> Result<()> {
+        Ok(())
+    }
+
     fn profiles(&self, keys: &[UidKey]) -> Result<Vec<Option<Bytes>>> {
         keys.iter()
             .map(|key| match self.profile.get(key.as_bytes()) {
@@ -234,8 +261,9 @@ impl Store for FjallStore {
     }
 
     fn write_window(&self, window: WindowWrite) -> Result<()> {
-        let WindowWrite { mut profiles, removed, due, due_done, meta, rejects, rejects_done } =
-            window;
+        let WindowWrite {
+            mut profiles, removed, due, due_done, meta, rejects, rejects_done, ..
+        } = window;
         // Neighbours are inserted into the memtable where its nodes are in the CPU's caches. Stable:
         // the last one of a key wins.
         profiles.sort_by(|a, b| a.0.cmp(&b.0));
@@ -284,7 +312,7 @@ impl Store for FjallStore {
         let end = due::end_of_instant(instant_ms);
         let from = after.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));
         let to = end.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));
-        if after.zip(end).is_some_and(|(after, end)| after.as_slice() >= end.as_slice()) {
+        if after.as_ref().zip(end).is_some_and(|(after, end)| after.as_slice() >= end.as_slice()) {
             return Ok(Vec::new());
         }
         let packs = self.due.range::<&[u8], _>((from, to));
