@@ -153,6 +153,31 @@ impl Stopwatch {
     }
 }
 
+/// Until when something may take, by a clock that only goes forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(std::time::Instant);
+
+impl Deadline {
+    /// So long from now. Beyond what the clock can say (centuries): a day from now.
+    #[expect(clippy::disallowed_methods, reason = "the one clock module")]
+    pub fn after(time: std::time::Duration) -> Self {
+        let now = std::time::Instant::now();
+        let day = std::time::Duration::from_secs(86_400);
+        Self(now.checked_add(time).unwrap_or(now + day))
+    }
+
+    /// The time left; zero when it is over.
+    #[expect(clippy::disallowed_methods, reason = "the one clock module")]
+    pub fn left(self) -> std::time::Duration {
+        self.0.saturating_duration_since(std::time::Instant::now())
+    }
+
+    /// Whether it is over.
+    pub fn is_over(self) -> bool {
+        self.left().is_zero()
+    }
+}
+
 /// Local dates of instants, by a table: what a batch of events asks for again and again.
 #[derive(Debug, Clone)]
 pub struct DayTable {

@@ -5,6 +5,7 @@
 
 mod memory;
 mod serve;
+mod store;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::serve::{LogConfig, LogFormat, ServeConfig};
 use crate::store::ClockMode;
+pub use store::{StoreConfig, StoreKind};
 
 /// The settings file that is read when none is named and this one is there.
 pub const FILE_DEFAULT: &str = "tagloom.toml";
@@ -146,28 +148,6 @@ pub struct RejectsConfig {
     pub waiting_max: usize,
 }
 
-/// `store.*`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct StoreConfig {
-    /// `fjall` (embedded) or `memory` (nothing outlives the process).
-    pub kind: StoreKind,
-    /// Directory of the embedded store.
-    pub path: PathBuf,
-    /// Bytes of blocks kept in memory for reading.
-    pub cache_bytes_max: u64,
-}
-
-/// Kinds of stores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StoreKind {
-    /// Embedded, durable.
-    Fjall,
-    /// In memory.
-    Memory,
-}
-
 /// `engine.*`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -236,12 +216,6 @@ impl Default for DimensionsConfig {
 impl Default for RejectsConfig {
     fn default() -> Self {
         Self { kept_max: 1_000_000, waiting_max: 200_000 }
-    }
-}
-
-impl Default for StoreConfig {
-    fn default() -> Self {
-        Self { kind: StoreKind::Fjall, path: ".tagloom".into(), cache_bytes_max: 256 << 20 }
     }
 }
 
@@ -376,6 +350,7 @@ impl Config {
             )));
         }
         self.serve.check()?;
+        self.store.hbase.check().map_err(ConfigError)?;
         match positive.iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(ConfigError(format!("{key} = 0: expected at least 1"))),
             None => Ok(()),
@@ -407,6 +382,13 @@ fn explain(message: &str) -> String {
         return message.to_owned();
     }
     let Some(unknown) = names.next() else { return message.to_owned() };
+    if ["kerberos", "sasl", "keytab", "principal"].iter().any(|word| unknown.contains(word)) {
+        return format!(
+            "unknown field `{unknown}`: tagloom speaks to HBase's Thrift gateway without Kerberos or \
+             SASL; put a gateway without them where only tagloom reaches it, or a proxy that logs in \
+             for it"
+        );
+    }
     let near = names
         .map(|known| (strsim::jaro_winkler(unknown, known), known))
         .filter(|(score, _)| *score > 0.75)
@@ -444,6 +426,33 @@ mod tests {
         );
         let error = check(&[], &[("TAGLOOM_STORE__PTH", "x")]).expect_err("no such key");
         assert!(error.contains("did you mean `path`"), "{error}");
+    }
+
+    #[test]
+    fn kerberos_is_refused_in_clear_words() {
+        for set in ["store.hbase.kerberos_principal=x", "store.hbase.security=kerberos"] {
+            let error = check(&[set], &[]).expect_err("not supported");
+            assert!(error.contains("without Kerberos or SASL"), "{error}");
+        }
+    }
+
+    #[test]
+    fn settings_of_hbase_are_checked() {
+        let set = ["store.kind=hbase", "store.hbase.gateways=a:9090, b:9091"];
+        let config = check(&set, &[]).expect("all is well");
+        assert_eq!(config.store.kind, StoreKind::Hbase);
+        assert_eq!(config.store.hbase.gateway_list(), ["a:9090", "b:9091"]);
+        for (set, text) in [
+            ("store.hbase.gateways=", "is empty"),
+            ("store.hbase.gateways=host", "`host` is not host:port"),
+            ("store.hbase.prefix=my tables", "expected up to 100 letters"),
+            ("store.hbase.deadline_ms=0", "store.hbase.deadline_ms = 0: expected at least 1"),
+            ("store.hbase.connections=1000", "at most 256"),
+            ("store.hbase.gateway=a:1", "did you mean `gateways`"),
+        ] {
+            let error = check(&[set], &[]).expect_err(set);
+            assert!(error.contains(text), "{error}");
+        }
     }
 
     #[test]

@@ -19,7 +19,6 @@ use crate::serve::local::{
 };
 use crate::serve::read::{ReadError, UserTags};
 use crate::serve::readers::{Readers, Reading};
-use crate::store::fjall::FjallStore;
 use crate::store::{Store, StoreError, Uid};
 
 /// How often a store that another process has just opened or is about to close is tried again.
@@ -66,9 +65,9 @@ impl Desk {
     }
 
     /// Answers others on the store's socket, until the server is dropped. `None`: nothing outlives
-    /// this process, or the socket cannot be made (which is logged: the run itself goes on).
+    /// this process, or others open the store themselves, or the socket cannot be made (which is logged: the run itself goes on).
     pub(super) fn serve(self, config: &Config) -> Option<Server> {
-        if config.store.kind == StoreKind::Memory {
+        if config.store.kind != StoreKind::Fjall {
             return None;
         }
         let path = socket_path(&config.store.path);
@@ -218,15 +217,13 @@ fn open_for(config: &Config, wanted: &Request) -> Result<Access, OpenError> {
     let other = |failure| OpenError::Other(failure);
     let makes = matches!(wanted, Request::DimsLoad { .. } | Request::HistoryPlan);
     let own = |desk| Access::Own(Box::new(desk));
-    let options = open::fjall_options(config);
-    let store = FjallStore::open_existing(&config.store.path, &options);
-    match store {
+    match open::existing(config) {
         Ok(store) if let Request::Survey { as_of, what } = wanted => {
-            Ok(Access::Store(Arc::new(store), as_of.clone(), what.clone()))
+            Ok(Access::Store(store, as_of.clone(), what.clone()))
         }
         Ok(store) => {
             let loaded = open::ready_catalog(&config.catalog.path).map_err(other)?;
-            desk_over(config, loaded, Arc::new(store), wanted).map(own).map_err(other)
+            desk_over(config, loaded, store, wanted).map(own).map_err(other)
         }
         Err(StoreError::NotFound { .. }) if makes => {
             let loaded = open::ready_catalog(&config.catalog.path).map_err(other)?;

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::engine::ruleset::Ruleset;
 use crate::serve::local::{ClosedAccounts, Request};
 use crate::serve::read::Reader;
-use crate::store::{Store, Uid, UidKey};
+use crate::store::{SortedProfiles, Store, Uid};
 use crate::user::snapshot::decode_tags;
 use crate::write::open::OpenValue;
 use crate::write::profile::{Schemas, label_of};
@@ -101,11 +101,12 @@ pub(super) fn write_with(
     let total = store.stats().map_err(open::store_failure)?.profiles_approximate;
     let mut done = 0;
     let schemas = Schemas::default();
-    let mut after: Option<UidKey> = None;
+    let mut pages = SortedProfiles::new(store, BATCH_USERS).map_err(open::store_failure)?;
     loop {
-        let rows = store.scan_profiles(after.as_ref(), BATCH_USERS).map_err(open::store_failure)?;
-        let Some((last, _)) = rows.last() else { break };
-        after = Some(last.clone());
+        let rows = pages.next_page().map_err(open::store_failure)?;
+        if rows.is_empty() {
+            break;
+        }
         done += rows.len() as u64;
         progress(done, total.max(done));
         let mut columns = Columns::new(ruleset);

@@ -22,6 +22,7 @@ mod rejects;
 mod run;
 mod serve;
 mod sql;
+mod store;
 mod summary;
 mod survey;
 mod table;
@@ -96,6 +97,8 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Show what a tag stands on, or what stands on a feature, dimension or stream
     Lineage(lineage::LineageArgs),
+    /// Make and check a store in HBase
+    Store(store::StoreArgs),
     /// Show all settings and where they come from
     Config(config::ConfigArgs),
 }
@@ -195,6 +198,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Sql(args) => sql::run(&args, &config, json),
         Command::Diff(args) => diff::run(&args, &config, json),
         Command::Catalog(args) => catalog::run(args, &config, json),
+        Command::Store(args) => store::run(&args, &config, json),
         Command::Lineage(args) => lineage::run(&args, &config, json),
         Command::Config(config::ConfigArgs {}) => {
             let Common { config: file, set, catalog, .. } = &cli.common;

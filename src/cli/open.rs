@@ -13,6 +13,7 @@ use crate::engine::Clock;
 use crate::engine::version::{Moment, Next, VersionError};
 use crate::event::parse::iso;
 use crate::store::fjall::{FjallOptions, FjallStore};
+use crate::store::hbase::HbaseStore;
 use crate::store::memory::MemoryStore;
 use crate::store::{ClockMode, Fault, Identity, Store, StoreError};
 
@@ -92,6 +93,10 @@ pub(super) fn store(
             let store = FjallStore::open(&config.store.path, &identity, &fjall_options(config));
             Ok(Arc::new(store.map_err(store_failure)?))
         }
+        StoreKind::Hbase => {
+            let store = HbaseStore::open(&config.store.hbase, &identity);
+            Ok(Arc::new(store.map_err(store_failure)?))
+        }
     }
 }
 
@@ -100,8 +105,18 @@ pub(super) fn existing_store(config: &Config) -> Result<Arc<dyn Store>, Failure>
     if config.store.kind == StoreKind::Memory {
         return Err(no_store());
     }
-    let store = FjallStore::open_existing(&config.store.path, &fjall_options(config));
-    Ok(Arc::new(store.map_err(store_failure)?))
+    existing(config).map_err(store_failure)
+}
+
+/// The same, with the store's own error. There is none in memory.
+pub(super) fn existing(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match config.store.kind {
+        StoreKind::Hbase => Arc::new(HbaseStore::open_existing(&config.store.hbase)?),
+        StoreKind::Memory => return Err(StoreError::NotFound { path: "memory".into() }),
+        StoreKind::Fjall => {
+            Arc::new(FjallStore::open_existing(&config.store.path, &fjall_options(config))?)
+        }
+    })
 }
 
 /// There is nothing to open.

@@ -4,6 +4,7 @@
 //! socket by which commands ask, and an HTTP service. Invariant: nothing here changes a profile.
 
 pub mod answer;
+pub mod cells;
 pub mod diff;
 pub mod expect;
 pub mod http;

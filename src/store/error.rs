@@ -6,6 +6,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::UidKey;
+
 /// Whose fault an error is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -104,6 +106,25 @@ pub enum StoreError {
         /// The epoch asked for.
         epoch: u64,
     },
+    /// A table that the store needs is not there.
+    #[error("{reason}; {remedy}")]
+    NoTable {
+        /// Which, as the store says it.
+        reason: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The store does not take it, now or later. What else was asked for with it is not written
+    /// whole: leave these users out and ask again.
+    #[error("the store refuses {what} for good: {reason}")]
+    Refused {
+        /// What.
+        what: String,
+        /// Why, as the store says it.
+        reason: String,
+        /// The users whose rows it is; empty: nobody's.
+        keys: Vec<UidKey>,
+    },
     /// A key or value beyond what the store accepts: this row is refused for good.
     #[error("{what} of {bytes} bytes is too large for the store: at most {bytes_max}")]
     TooLarge {
@@ -123,6 +144,8 @@ impl StoreError {
             Self::NotFound { .. }
             | Self::NewerFormat { .. }
             | Self::Mismatch { .. }
+            | Self::NoTable { .. }
+            | Self::Refused { .. }
             | Self::TooLarge { .. } => Fault::User,
             Self::Locked { .. }
             | Self::Io { .. }

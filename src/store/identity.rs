@@ -84,7 +84,7 @@ impl Identity {
                 "uid type",
                 name(&self.uid),
                 name(&given.uid),
-                "set `uid:` of catalog.yaml back, or store.path to a new directory",
+                "set `uid:` of catalog.yaml back, or begin a new store (store.path, store.hbase.prefix)",
             );
         }
         if self.timezone != given.timezone {
@@ -92,8 +92,8 @@ impl Identity {
                 "timezone",
                 self.timezone.clone(),
                 given.timezone.clone(),
-                "days would begin elsewhere: set `timezone:` of catalog.yaml back, or store.path \
-                 to a new directory",
+                "days would begin elsewhere: set `timezone:` of catalog.yaml back, or begin a new \
+                 store (store.path, store.hbase.prefix)",
             );
         }
         if self.clock != given.clock {
@@ -101,7 +101,7 @@ impl Identity {
                 "clock.mode",
                 name(&self.clock),
                 name(&given.clock),
-                "set clock.mode back, or store.path to a new directory",
+                "set clock.mode back, or begin a new store (store.path, store.hbase.prefix)",
             );
         }
         Ok(())

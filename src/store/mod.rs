@@ -10,11 +10,13 @@ mod dims;
 mod due;
 mod error;
 pub mod fjall;
+pub mod hbase;
 mod identity;
 pub mod intercepted;
 pub mod memory;
 pub mod metered;
 mod ownership;
+mod sorted;
 mod uid;
 pub mod varint;
 
@@ -29,6 +31,7 @@ pub use due::{DueCursor, DuePack};
 pub use error::{Fault, StoreError};
 pub use identity::{ClockMode, FORMAT_VERSION, Identity};
 pub use ownership::{Ownership, Term};
+pub use sorted::SortedProfiles;
 pub use uid::{UID_BYTES_MAX, Uid, UidError, UidKey};
 
 /// Shorthand for what every call of a store gives back.

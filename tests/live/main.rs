@@ -1,0 +1,17 @@
+//! Behaviours over real servers, which each test starts and stops itself: `tests/live/run.sh`.
+//!
+//! They need Java and Maven and are ignored by a plain `cargo test`.
+#![expect(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test stops where what it stands on does not hold; it is nobody's interface"
+)]
+
+mod hbase_contract;
+mod hbase_outage;
+mod hbase_terms;
+mod rig;
+mod store_command;
+
+/// The store, for the contract that unit tests share.
+use tagloom::store;

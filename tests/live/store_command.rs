@@ -1,0 +1,218 @@
+//! `tagloom store` and other commands over HBase, as processes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tagloom::store::hbase::HbaseStore;
+use tagloom::store::{ProfileCells, Store, WindowWrite};
+
+use crate::rig::hbase::Hbase;
+
+const CATALOG: [(&str, &str); 4] = [
+    ("catalog.yaml", "name: small\nuid: u64\ntimezone: UTC\n"),
+    (
+        "streams/buy.yaml",
+        "stream: buy\nfrom: {file: buy.jsonl}\ncolumns: {customer: u64, at: timestamp(ms), amount: int}\n\
+         uid: customer\ntime: at\n",
+    ),
+    (
+        "features/spend.yaml",
+        "feature: spend\nstream: buy\nvalue: sum(amount)\nwindow: lifetime\n---\nfeature: buys\n\
+         stream: buy\nvalue: count()\nwindow: lifetime\n",
+    ),
+    (
+        "rules/tags.yaml",
+        "tag: level\ndoc: d\nowner: o\ngroup: g\nbands: {of: spend, cuts: [10, 100], labels: [low, mid, \
+         top]}\n---\ntag: often\ndoc: d\nowner: o\ngroup: g\nexpr: buys > 1\n",
+    ),
+];
+
+struct Shop {
+    dir: tempfile::TempDir,
+    settings: Vec<String>,
+}
+
+impl Shop {
+    fn new(hbase: &Hbase, prefix: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in CATALOG {
+            let path = dir.path().join("tags").join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let events: String = [(3, 500), (12, 50), (12, 7), (7, 1), (100, 20)]
+            .iter()
+            .enumerate()
+            .map(|(at, (uid, amount))| {
+                format!("{{\"customer\":{uid},\"at\":{},\"amount\":{amount}}}\n", 1_000 * at)
+            })
+            .collect();
+        std::fs::write(dir.path().join("buy.jsonl"), events).unwrap();
+        let options = hbase.options(prefix);
+        let settings = vec![
+            "store.kind=hbase".to_owned(),
+            format!("store.hbase.gateways={}", options.gateways),
+            format!("store.hbase.prefix={prefix}"),
+        ];
+        let shop = Self { dir, settings };
+        shop.ok(&["check", "--write"]);
+        shop
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tagloom"));
+        command.current_dir(self.dir.path()).args(arguments);
+        command.args(self.settings.iter().flat_map(|setting| ["--set", setting]));
+        command.output().unwrap()
+    }
+
+    /// What a command prints that must succeed.
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// What a command says that must fail with this code.
+    fn fails(&self, arguments: &[&str], code: i32) -> String {
+        let output = self.run(arguments);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+        text
+    }
+
+    fn check(&self, repair: bool) -> Value {
+        let arguments = ["store", "check", "--json", "--repair"];
+        let output = self.run(&arguments[..if repair { 4 } else { 3 }]);
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+
+    fn ids(&self) -> Vec<(String, String)> {
+        let lock = std::fs::read_to_string(self.path("tags/ids.lock")).unwrap();
+        let line = |line: &str| {
+            let (name, rest) = line.split_once(" = ")?;
+            Some((name.to_owned(), rest.split(' ').next()?.to_owned()))
+        };
+        lock.lines().filter_map(line).collect()
+    }
+}
+
+fn read_csv(path: &Path) -> Vec<String> {
+    std::fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+#[ignore = "needs Java: tests/live/run.sh"]
+fn commands_work_over_hbase() {
+    let hbase = Hbase::start();
+    let shop = Shop::new(&hbase, "shop_");
+    let error = shop.fails(&["run", "--source", "buy=buy.jsonl"], 2);
+    assert!(error.contains("no table `shop_profile`") && error.contains("store init"), "{error}");
+    let printed = shop.ok(&["store", "init", "--print"]);
+    assert!(printed.contains("create 'shop_profile'") && printed.contains("SPLITS => ['1', "));
+    let made = shop.ok(&["store", "init"]);
+    assert!(made.contains("shop_profile: made") && made.contains("--print"), "{made}");
+    let there = shop.ok(&["store", "init"]);
+    assert!(there.contains("shop_meta: there") && !there.contains("but"), "{there}");
+
+    shop.ok(&["run", "--source", "buy=buy.jsonl"]);
+    shop.ok(&["export", "--out", "tags.csv"]);
+    let expect = ["uid,level,often", "3,top,false", "7,low,false", "12,mid,true", "100,mid,false"];
+    assert_eq!(read_csv(&shop.path("tags.csv")), expect);
+    let one: Value = serde_json::from_str(&shop.ok(&["get", "12", "--json"])).unwrap();
+    assert_eq!(one["tags"]["level"], "mid", "{one}");
+    assert!(shop.ok(&["why", "12", "level"]).contains("mid"));
+
+    // A second run over the same source adds nothing: its position is in HBase.
+    shop.ok(&["run", "--source", "buy=buy.jsonl"]);
+    shop.ok(&["export", "--out", "again.csv"]);
+    assert_eq!(read_csv(&shop.path("again.csv")), expect);
+
+    cells_are_checked_and_repaired(&hbase, &shop);
+    wrong_tables_are_told(&hbase);
+}
+
+/// Cells as their owner would write them, one of them wrong, one too many, and one user without.
+fn cells_are_checked_and_repaired(hbase: &Hbase, shop: &Shop) {
+    let store = HbaseStore::open_existing(&hbase.options("shop_")).unwrap();
+    let ids = shop.ids();
+    let id = |tag: &str| ids.iter().find(|(name, _)| name == tag).unwrap().1.as_str();
+    let (level, often) = (id("level"), id("often"));
+    let rows = store.scan_profiles(None, 99).unwrap();
+    let mut window = WindowWrite::default();
+    for (key, profile) in rows {
+        let tags: &[(&str, Option<&str>)] = match key.as_u64().unwrap() {
+            3 => &[(level, Some("top")), (often, Some("false"))],
+            7 => &[(level, Some("top")), (often, Some("false"))],
+            12 => &[(level, Some("mid")), (often, None), ("zz", Some("left over"))],
+            _ => continue,
+        };
+        let tags = tags.iter().map(|(id, value)| ((*id).into(), value.map(Into::into))).collect();
+        window.profiles.push((key, profile));
+        window.cells.push(ProfileCells { all: true, tags });
+    }
+    store.write_window(window).unwrap();
+
+    let found = shop.check(false);
+    let counts = |found: &Value| {
+        ["users", "left_out", "wrong_users", "wrong_cells", "repaired_users"]
+            .map(|name| found[name].as_u64().unwrap())
+    };
+    assert_eq!(counts(&found), [4, 1, 2, 3, 0], "{found}");
+    let error = shop.fails(&["store", "check"], 1);
+    assert!(error.contains("--repair"), "{error}");
+    let shown = String::from_utf8_lossy(&shop.run(&["store", "check"]).stdout).into_owned();
+    assert!(shown.contains(&format!("7: t:{level} (level): `top`, not `low`")), "{shown}");
+    assert!(shown.contains("12: t:zz (no published tag): `left over`, not no value"), "{shown}");
+
+    assert_eq!(counts(&shop.check(true)), [4, 1, 2, 3, 2]);
+    assert_eq!(counts(&shop.check(false)), [4, 1, 0, 0, 0]);
+    // What the owner writes later wins over the repair.
+    let row =
+        store.scan_checked(None, 99).unwrap().into_iter().find(|row| row.key.as_u64() == Some(7));
+    let row = row.unwrap();
+    assert_eq!(row.cells[level].value, b"low");
+    let tags = vec![(level.into(), Some("top".into()))];
+    store
+        .write_window(WindowWrite {
+            profiles: vec![(row.key, row.profile)],
+            cells: vec![ProfileCells { all: false, tags }],
+            ..WindowWrite::default()
+        })
+        .unwrap();
+    assert_eq!(counts(&shop.check(false)), [4, 1, 1, 1, 0]);
+}
+
+fn wrong_tables_are_told(hbase: &Hbase) {
+    use hbase_thrift::hbase::{ColumnDescriptor, THbaseSyncClient};
+    let shop = Shop::new(hbase, "wrong_");
+    let family = ColumnDescriptor {
+        name: Some(b"s:".to_vec()),
+        max_versions: Some(3),
+        compression: Some("NONE".to_owned()),
+        bloom_filter_type: Some("ROW".to_owned()),
+        time_to_live: Some(60),
+        ..ColumnDescriptor::default()
+    };
+    let port = hbase.options("").gateways.rsplit(':').next().unwrap().parse().unwrap();
+    let mut client = crate::rig::hbase::client(port).unwrap();
+    client.create_table(b"wrong_profile".to_vec(), vec![family]).unwrap();
+    let output = shop.run(&["store", "init"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for expect in [
+        "keeps 3 versions, not 1: alter 'wrong_profile', {NAME => 's', VERSIONS => 1",
+        "keeps cells 60 s, not for ever: alter 'wrong_profile', {NAME => 's', TTL => 'FOREVER'}",
+        "it has no family `t`: alter 'wrong_profile', {NAME => 't', VERSIONS => 1",
+        "wrong_due: made",
+    ] {
+        assert!(text.contains(expect), "{expect}\n{text}");
+    }
+}
