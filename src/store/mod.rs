@@ -118,8 +118,9 @@ pub struct WindowWrite {
     /// Packed profiles; a later entry for the same key wins.
     pub profiles: Vec<(UidKey, Bytes)>,
     /// Tag cells: empty, or one entry for each of `profiles`. A store that does not want cells
-    /// ([`Store::wants_cells`]) ignores them; one that does marks a row written without them as
-    /// left out on purpose, until a write brings all of its cells.
+    /// ([`Store::wants_cells`]) ignores them. One that does marks a row that was written without
+    /// them as left out on purpose; the next write of that row must bring all of its cells, so the
+    /// profile itself has to say that they are missing.
     pub cells: Vec<ProfileCells>,
     /// Profiles to delete (erasure). Applied after `profiles`.
     pub removed: Vec<UidKey>,

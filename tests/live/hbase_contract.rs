@@ -14,8 +14,11 @@ pub fn identity() -> Identity {
     Identity { uid, timezone: "Europe/London".to_owned(), clock: ClockMode::Event }
 }
 
+/// A behaviour's name, and what runs it.
+type Behaviour = (&'static str, fn(contract::Each<'_>));
+
 /// Runs behaviours in tables of their own: a write, then a look, at once and after opening again.
-fn over_hbase(behaviours: &[(&str, fn(contract::Each<'_>))]) {
+fn over_hbase(behaviours: &[Behaviour]) {
     let hbase = Hbase::start();
     for (at, (name, behaviour)) in behaviours.iter().enumerate() {
         eprintln!("{name}");

@@ -9,6 +9,7 @@
 
 mod hbase_contract;
 mod hbase_outage;
+mod hbase_rate;
 mod hbase_terms;
 mod rig;
 mod store_command;

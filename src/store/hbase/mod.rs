@@ -21,6 +21,9 @@ mod transport;
 mod verify;
 mod window;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 
 use super::argument::{OWN_PREFIX, check_meta_key};
