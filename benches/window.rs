@@ -31,7 +31,7 @@ use tagloom::store::fjall::{FjallOptions, FjallStore};
 use tagloom::store::memory::MemoryStore;
 use tagloom::store::{ClockMode, Identity, Store, Uid, WindowWrite};
 use tagloom::user::features::FeatureBatch;
-use tagloom::user::snapshot::{Head, Packer, Profile};
+use tagloom::user::snapshot::{Applied, Head, Packer, Profile};
 use tagloom::user::texts::Texts;
 use tagloom::write::profile::{Schemas, schema_key};
 
@@ -89,6 +89,7 @@ impl Workload {
             state_bytes_max: 1 << 20,
             resident_bytes_max: usize::MAX,
             batch_users_max: 1024,
+            replay: Arc::default(),
             ruleset,
         };
         let mut blocks = Vec::new();
@@ -111,7 +112,7 @@ impl Workload {
     fn folded(&self) -> Shard {
         let mut shard = self.shard();
         for (stream, rows) in &self.blocks {
-            shard.fold(*stream, rows).unwrap();
+            shard.fold(*stream, rows, None).unwrap();
         }
         shard
     }
@@ -125,7 +126,8 @@ impl Workload {
             also: Vec::new(),
             history: Vec::new(),
             side: None,
-            roll_up: false,
+            roll_up: None,
+            fences: Arc::default(),
             dimensions: self.dimensions.pin(),
         }
     }
@@ -196,7 +198,7 @@ fn fold(criterion: &mut Criterion, workload: &Workload) {
             || workload.shard(),
             |mut shard| {
                 for (stream, rows) in &workload.blocks {
-                    shard.fold(*stream, rows).unwrap();
+                    shard.fold(*stream, rows, None).unwrap();
                 }
                 shard
             },
@@ -304,7 +306,9 @@ fn packing(criterion: &mut Criterion, workload: &Workload, users: &[&User]) {
         bencher.iter(|| {
             for (row, user) in users.iter().enumerate() {
                 let (codes, state) = (tags.codes_of(row), &user.state);
-                let profile = Profile { head: Head::default(), codes, open: &[], state };
+                let applied = Applied::default();
+                let profile =
+                    Profile { head: Head::default(), codes, open: &[], state, applied: &applied };
                 black_box(packer.pack(&profile, &ruleset.layout, &texts));
             }
         });
@@ -325,7 +329,7 @@ fn close(criterion: &mut Criterion, workload: &Workload) {
                 shard.close(&workload.close()).unwrap();
                 let uids: Vec<u64> = shard.users().iter().map(|u| number(&u.uid)).collect();
                 for (stream, rows) in &new_events(workload, &uids[..DIRTY_USERS]) {
-                    shard.fold(*stream, rows).unwrap();
+                    shard.fold(*stream, rows, None).unwrap();
                 }
                 assert_eq!(shard.dirty_users(), DIRTY_USERS);
                 let begun = now();
@@ -362,7 +366,7 @@ fn activation(criterion: &mut Criterion, workload: &Workload) {
     group.throughput(Throughput::Elements(DIRTY_USERS as u64));
     let fold = |mut shard: Shard| {
         for (stream, rows) in &events {
-            shard.fold(*stream, rows).unwrap();
+            shard.fold(*stream, rows, None).unwrap();
         }
         shard
     };
@@ -406,7 +410,7 @@ fn new_events(workload: &Workload, uids: &[u64]) -> Vec<(u8, ShardRows)> {
     }
     let hashes = uids.iter().map(|uid| tagloom::event::block::uid_hash(*uid)).collect();
     let uids = tagloom::event::block::Uids::Numbers(uids.to_vec());
-    vec![(*stream, ShardRows { uids, hashes, rows })]
+    vec![(*stream, ShardRows { uids, hashes, rows, offsets: Vec::new() })]
 }
 
 fn benches(criterion: &mut Criterion) {

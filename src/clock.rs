@@ -117,6 +117,13 @@ pub fn wall_ms() -> i64 {
     Timestamp::now().as_millisecond()
 }
 
+/// Milliseconds since the machine started, time that it slept included: what is measured by it goes on
+/// while this process is stopped or its machine suspended.
+pub fn boot_ms() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec.saturating_mul(1000).saturating_add(now.tv_nsec / 1_000_000)
+}
+
 /// The earlier of two instants, where there are any.
 pub fn earlier(a: Option<i64>, b: Option<i64>) -> Option<i64> {
     a.into_iter().chain(b).min()

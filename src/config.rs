@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::serve::{LogConfig, LogFormat, ServeConfig};
+use crate::source::kafka::KafkaConfig;
 use crate::store::ClockMode;
 pub use store::{StoreConfig, StoreKind};
 
@@ -37,6 +38,8 @@ pub struct Config {
     pub user: UserConfig,
     /// Reading.
     pub source: SourceConfig,
+    /// What librdkafka is told.
+    pub kafka: KafkaConfig,
     /// Dimension tables.
     pub dimensions: DimensionsConfig,
     /// Rows that could not be used.
@@ -69,11 +72,19 @@ pub struct CatalogConfig {
 }
 
 /// `clock.*`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClockConfig {
-    /// `wall`, `fixed` (with `--as-of`) or `event` (the default for files).
-    pub mode: ClockMode,
+    /// `wall` (the default for topics), `fixed` (with `--as-of`) or `event` (the default for files).
+    pub mode: Option<ClockMode>,
+}
+
+impl ClockConfig {
+    /// What is set, or what suits the sources.
+    pub fn mode_for(&self, reads_topics: bool) -> ClockMode {
+        let usual = if reads_topics { ClockMode::Wall } else { ClockMode::Event };
+        self.mode.unwrap_or(usual)
+    }
 }
 
 /// `window.*`
@@ -126,6 +137,13 @@ pub struct SourceConfig {
     pub line_bytes_max: usize,
     /// Batches between sources and shards; sources wait beyond it.
     pub batches_under_way_max: usize,
+    /// Where a partition of a topic begins of which nothing is remembered: `earliest`, `latest` or an
+    /// instant.
+    pub start: String,
+    /// Records of a partition that may be read beyond its last commit.
+    pub commit_ahead_rows_max: u64,
+    /// Milliseconds that the last window may take before partitions are given up.
+    pub flush_max_ms: u64,
 }
 
 /// `dimensions.*`
@@ -170,12 +188,6 @@ impl Default for CatalogConfig {
     }
 }
 
-impl Default for ClockConfig {
-    fn default() -> Self {
-        Self { mode: ClockMode::Event }
-    }
-}
-
 impl Default for WindowConfig {
     fn default() -> Self {
         Self { close_ms: 10_000, users_max: 1_000_000, batch_users_max: 1_024 }
@@ -201,6 +213,9 @@ impl Default for SourceConfig {
             batch_rows_max: 8_192,
             line_bytes_max: 1 << 20,
             batches_under_way_max: 16,
+            start: "earliest".to_owned(),
+            commit_ahead_rows_max: 1_000_000,
+            flush_max_ms: 20_000,
         }
     }
 }

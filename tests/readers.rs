@@ -204,6 +204,7 @@ fn options_of(
         ruleset: Arc::clone(ruleset),
         store: Arc::clone(store),
         sources: vec![source],
+        topics: None,
         clock: Clock::Fixed(as_of_ms),
         limits: WindowLimits { close_ms: 100, users_max: 100, due_users_max: 100 },
         read: ReadLimits { block_bytes: 1 << 16, batch_rows_max: 100, line_bytes_max: 1 << 16 },
@@ -223,6 +224,7 @@ fn options_of(
         swaps: Default::default(),
         recompute_users_per_s_max: None,
         prepare: Default::default(),
+        patience: Default::default(),
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Failure, Outcome};
 use crate::config::{Config, FILE_DEFAULT, Origin, flat, origins};
+use crate::source::kafka::is_secret;
 
 /// Arguments of `tagloom config`.
 #[derive(Debug, Args)]
@@ -36,7 +37,8 @@ const HELP: &[(&str, &str)] = &[
     ),
     (
         "clock.mode",
-        "Where as-of comes from: wall (live), fixed (--as-of), event (the greatest event time)",
+        "Where as-of comes from: wall (the default for topics), fixed (--as-of), event (the greatest \
+         event time: the default for files)",
     ),
     ("window.close_ms", "Milliseconds from one window's close to the next, 100 to 60000"),
     ("window.users_max", "Dirty users at which a window closes early"),
@@ -54,6 +56,18 @@ const HELP: &[(&str, &str)] = &[
     ("source.batch_rows_max", "CSV rows decoded at once"),
     ("source.line_bytes_max", "Bytes of the longest line; a longer one is a reject"),
     ("source.batches_under_way_max", "Batches between sources and shards; sources wait beyond it"),
+    (
+        "source.start",
+        "Where a topic begins of which nothing is remembered: earliest, latest or an instant",
+    ),
+    (
+        "source.commit_ahead_rows_max",
+        "Records of a partition that may be read beyond its last commit",
+    ),
+    (
+        "source.flush_max_ms",
+        "Milliseconds that the last window may take before partitions are given up",
+    ),
     (
         "dimensions.changed_users_per_s_max",
         "Users of changed dimension rows computed again, a second",
@@ -153,7 +167,17 @@ pub(super) fn run(
 
 /// All settings by key.
 fn settings(config: &Config) -> Result<BTreeMap<String, Value>, Failure> {
-    Ok(flat(&serde_json::to_value(config).map_err(Failure::failed)?))
+    let mut settings = flat(&serde_json::to_value(config).map_err(Failure::failed)?);
+    for (key, value) in &mut settings {
+        let is_secret = key.strip_prefix("kafka.").is_some_and(is_secret);
+        // Where a secret is kept is none.
+        let is_kept =
+            value.as_str().is_some_and(|v| v.starts_with("file:") || v.starts_with("env:"));
+        if is_secret && !is_kept {
+            *value = Value::String("(hidden)".to_owned());
+        }
+    }
+    Ok(settings)
 }
 
 fn origin(from: &BTreeMap<String, Origin>, key: &str) -> Origin {
@@ -172,6 +196,9 @@ fn shown(origin: Origin, file: &str, key: &str) -> String {
 }
 
 fn help(key: &str) -> &'static str {
+    if key.starts_with("kafka.") {
+        return "For librdkafka, by its own name";
+    }
     HELP.iter().find(|(known, _)| *known == key).map_or("", |(_, help)| help)
 }
 
@@ -193,6 +220,8 @@ mod tests {
         let values = settings(&Config::default()).expect("plain settings are JSON");
         let overrides: Vec<String> = values
             .iter()
+            // What nobody has set suits the sources.
+            .filter(|(_, v)| !v.is_null())
             .map(|(k, v)| format!("{k}={}", v.as_str().map_or(v.to_string(), str::to_owned)))
             .collect();
         let read = crate::config::load(None, &overrides, BTreeMap::new());

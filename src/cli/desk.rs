@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Failure, catalog, dims, export, history, open, rejects, survey};
+use super::{Failure, catalog, dims, export, history, open, rejects, survey, topics};
 use crate::catalog::Loaded;
 use crate::catalog::select::Selection;
 use crate::config::{Config, StoreKind};
@@ -227,7 +227,9 @@ fn open_for(config: &Config, wanted: &Request) -> Result<Access, OpenError> {
         }
         Err(StoreError::NotFound { .. }) if makes => {
             let loaded = open::ready_catalog(&config.catalog.path).map_err(other)?;
-            let store = open::store(config, &loaded.catalog, config.clock.mode).map_err(other)?;
+            let reads_topics = !topics::named(&loaded.catalog).is_empty();
+            let store = open::store(config, &loaded.catalog, config.clock.mode_for(reads_topics))
+                .map_err(other)?;
             desk_over(config, loaded, store, wanted).map(own).map_err(other)
         }
         Err(error @ StoreError::Locked { .. }) => Err(OpenError::Locked(error)),

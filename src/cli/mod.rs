@@ -21,6 +21,7 @@ mod progress;
 mod rejects;
 mod run;
 mod serve;
+mod source;
 mod sql;
 mod store;
 mod summary;
@@ -28,6 +29,7 @@ mod survey;
 mod table;
 mod terms;
 mod test;
+mod topics;
 mod usage;
 mod why;
 
@@ -97,6 +99,8 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Show what a tag stands on, or what stands on a feature, dimension or stream
     Lineage(lineage::LineageArgs),
+    /// Show how far sources were read, or forget it
+    Source(source::SourceArgs),
     /// Make and check a store in HBase
     Store(store::StoreArgs),
     /// Show all settings and where they come from
@@ -198,6 +202,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Sql(args) => sql::run(&args, &config, json),
         Command::Diff(args) => diff::run(&args, &config, json),
         Command::Catalog(args) => catalog::run(args, &config, json),
+        Command::Source(args) => source::run(args, &config, json),
         Command::Store(args) => store::run(&args, &config, json),
         Command::Lineage(args) => lineage::run(&args, &config, json),
         Command::Config(config::ConfigArgs {}) => {

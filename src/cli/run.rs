@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::{MultiProgress, ProgressBar};
 
 use super::desk::{Desk, read_failure};
-use super::{Failure, Outcome, open, progress, summary};
+use super::{Failure, Outcome, open, progress, summary, topics};
 use crate::catalog::model::{Catalog, Format, From};
 use crate::clock::{Stopwatch, Zone};
 use crate::config::Config;
@@ -26,11 +26,13 @@ use crate::serve::readers::Readers;
 use crate::source::file::{FileSpec, ReadLimits};
 use crate::source::input::STDIN;
 use crate::store::metered::Metered;
+use crate::store::patient::{Patience, PatientStore};
 use crate::store::{ClockMode, Store};
 use crate::telemetry::Exporter;
 use crate::telemetry::facts::number;
 use crate::telemetry::names;
 use crate::telemetry::ready::Conditions;
+use crate::write::profile::ProfileError;
 
 /// Arguments of `tagloom run`.
 #[derive(Debug, Args)]
@@ -76,17 +78,19 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     }
     let loaded = open::ready_catalog(&config.catalog.path)?;
     let zone = &loaded.catalog.zone;
-    let (clock, mode) = clock(args.as_of.as_deref(), &config, zone)?;
+    let reads_topics = args.sources.is_empty() && !topics::named(&loaded.catalog).is_empty();
+    let (clock, mode) = clock(args.as_of.as_deref(), &config, zone, reads_topics)?;
     let then_as_of_ms = args.then_as_of.as_ref().map(|t| open::instant(t, zone)).transpose()?;
     let sources = sources(&loaded.catalog, &config, &args.sources)?;
     let stay = args.stay || args.serve;
-    let live = stay || sources.iter().any(|s| s.path.as_os_str() == STDIN);
+    let live = stay || reads_topics || sources.iter().any(|s| s.path.as_os_str() == STDIN);
     let mut store = open::store(&config, &loaded.catalog, mode)?;
     if args.serve {
         // Before anything that counts is made.
         Exporter::install();
         store = Arc::new(Metered::new(store));
     }
+    let (store, patience) = patient(store);
     let (files, texts) = (Arc::new(loaded.files.clone()), loaded.texts.clone());
     let next = open::version(store.as_ref(), loaded, &config, Some(clock))?;
     next.save(store.as_ref()).map_err(open::store_failure)?;
@@ -96,10 +100,14 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     let (prepare, unprepared) = dimensions(&store, &ruleset, &config, args.dims);
     let mut options = options(&config, &ruleset, Arc::clone(&store), clock);
     options.sources = sources;
+    if reads_topics {
+        options.topics = topics::join(&ruleset.catalog, &config, &store)?;
+    }
     options.prepare = prepare;
     options.then_as_of_ms = then_as_of_ms;
     options.jobs = VecDeque::from([Job::Due]);
     (options.stay, options.live) = (stay, live);
+    options.patience = patience;
     options.swaps = swaps.clone();
     let watching = (live && config.catalog.watch)
         .then(|| watch_catalog(&config, &store, &swaps, texts, clock));
@@ -138,9 +146,23 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     Ok(())
 }
 
+/// A store on other machines may be away for a while: the engine waits.
+fn patient(store: Arc<dyn Store>) -> (Arc<dyn Store>, Patience) {
+    let patience = Patience::default();
+    if store.is_atomic() {
+        return (store, patience);
+    }
+    (Arc::new(PatientStore::new(store, patience.clone())), patience)
+}
+
 /// Where as-of comes from, and what the store is to be.
-fn clock(as_of: Option<&str>, config: &Config, zone: &Zone) -> Result<(Clock, ClockMode), Failure> {
-    match (as_of, config.clock.mode) {
+fn clock(
+    as_of: Option<&str>,
+    config: &Config,
+    zone: &Zone,
+    reads_topics: bool,
+) -> Result<(Clock, ClockMode), Failure> {
+    match (as_of, config.clock.mode_for(reads_topics)) {
         (Some(text), _) => Ok((Clock::Fixed(open::instant(text, zone)?), ClockMode::Fixed)),
         (None, ClockMode::Wall) => Ok((Clock::Wall, ClockMode::Wall)),
         (None, ClockMode::Event) => Ok((Clock::Event, ClockMode::Event)),
@@ -235,6 +257,7 @@ pub(super) fn options(
         ruleset: Arc::clone(ruleset),
         store,
         sources: Vec::new(),
+        topics: None,
         clock,
         limits: WindowLimits {
             close_ms: config.window.close_ms,
@@ -262,6 +285,7 @@ pub(super) fn options(
         swaps: Swaps::default(),
         recompute_users_per_s_max: Some(config.catalog.recompute_users_per_s_max),
         prepare: Prepare::default(),
+        patience: Patience::default(),
     }
 }
 
@@ -272,6 +296,8 @@ pub(super) fn engine_failure(error: EngineError) -> Failure {
         EngineError::Source(_) | EngineError::AsOfBack { .. } | EngineError::Dimension(_) => {
             Failure::input(error)
         }
+        EngineError::Kafka(error) => topics::failure(error),
+        EngineError::Profile(error @ ProfileError::OtherPartition { .. }) => Failure::input(error),
         other => Failure::failed(other),
     }
 }

@@ -21,6 +21,7 @@ use super::{Clock, EngineError};
 use crate::clock::Stopwatch;
 use crate::dimension::Dimensions;
 use crate::event::quarantine::Quarantine;
+use crate::rule::AsOf;
 use crate::shard::actor::{Close, Swap, WindowStored};
 use crate::shard::{TagStats, WindowClose, WindowStats, split_by_shard};
 use crate::store::Store;
@@ -38,6 +39,9 @@ pub struct WindowLimits {
     /// Due users recomputed in one window.
     pub due_users_max: usize,
 }
+
+/// Of another partition a record may arrive so much before the latest of all.
+const ARRIVAL_SLACK_MS: i64 = 86_400_000;
 
 /// How often the checkpoint looks around.
 const TICK: Duration = Duration::from_millis(10);
@@ -80,6 +84,8 @@ pub struct CheckpointParts {
     pub stay: bool,
     /// Sources do not end for a long time: jobs and due users get their windows meanwhile.
     pub live: bool,
+    /// Topics are read.
+    pub has_topics: bool,
     /// Where other catalogues come from.
     pub swaps: Swaps,
     /// Users that another catalogue makes to be computed again, a second; none: no limit.
@@ -310,7 +316,7 @@ impl CheckpointActor {
         }
         // Without one event there is no instant yet; what was read (rejects) is stored all the same.
         let as_of_ms = self.ended.as_of_ms.unwrap_or(0);
-        let closes = self.closes(router, as_of_ms, chunk.as_mut());
+        let closes = self.closes(router, as_of_ms, &cut, chunk.as_mut());
         self.send(router, cut, chunk, closes);
     }
 
@@ -339,12 +345,13 @@ impl CheckpointActor {
         &self,
         router: &Router,
         as_of_ms: i64,
+        cut: &super::intake::Cut,
         chunk: Option<&mut Chunk>,
     ) -> Vec<WindowClose> {
         let shards = router.shards().len();
         let catalog = &self.parts.ruleset.catalog;
         let dimensions = self.parts.dimensions.pin();
-        let reading = self.parts.status.sources_open.load(Ordering::Acquire) > 0;
+        let roll_up = self.roll_up(as_of_ms, cut);
         let side = chunk.as_ref().and_then(|c| c.side.clone());
         let Users { due, also, history } = chunk.map(Chunk::take_users).unwrap_or_default();
         let due = split_by_shard(catalog.uid, shards, due, |key| key);
@@ -358,10 +365,23 @@ impl CheckpointActor {
             also,
             history,
             side: side.clone(),
-            roll_up: !reading,
+            roll_up,
+            fences: Arc::clone(&cut.fences),
             dimensions: dimensions.clone(),
         };
         due.into_iter().zip(also).zip(history).map(close).collect()
+    }
+
+    /// The instant by which old days roll up. Rows of topics have an arrival time: nothing that may
+    /// still come in time finds its day gone. Rows of files have none: they are read to their end.
+    fn roll_up(&self, as_of_ms: i64, cut: &super::intake::Cut) -> Option<AsOf> {
+        let arrived_ms = cut.totals.greatest_arrival_ms;
+        let until_ms = match self.parts.has_topics {
+            true => arrived_ms.map(|ms| as_of_ms.min(ms.saturating_add(ARRIVAL_SLACK_MS))),
+            false if self.parts.status.sources_open.load(Ordering::Acquire) > 0 => None,
+            false => Some(as_of_ms),
+        };
+        until_ms.map(|ms| AsOf { ms, day: self.parts.ruleset.catalog.zone.day_of(ms) })
     }
 
     fn send(

@@ -15,6 +15,7 @@ use super::ruleset::Ruleset;
 use crate::dimension::{CacheOptions, Dimensions};
 use crate::event::Decoded;
 use crate::event::quarantine::Quarantine;
+use crate::rule::AsOf;
 use crate::shard::{Shard, Shared, WindowClose, WindowStats, split_by_shard};
 use crate::source::position::Position;
 use crate::store::Store;
@@ -75,6 +76,7 @@ impl Direct {
             state_bytes_max: 1 << 20,
             resident_bytes_max: usize::MAX,
             batch_users_max: 1024,
+            replay: Arc::default(),
         };
         let number = |at: usize| u16::try_from(at).unwrap_or(u16::MAX);
         Ok(Self {
@@ -136,7 +138,7 @@ impl Direct {
     ) -> Result<(), EngineError> {
         for (stream, parts) in self.intake.absorb(&[source.to_owned()], position, decoded) {
             for (shard, part) in self.shards.iter_mut().zip(&parts) {
-                shard.fold(stream, part)?;
+                shard.fold(stream, part, None)?;
             }
         }
         Ok(())
@@ -208,7 +210,8 @@ impl Direct {
                 also: std::mem::take(&mut also[at]),
                 history: std::mem::take(&mut history[at]),
                 side: chunk.side.clone(),
-                roll_up,
+                roll_up: roll_up.then(|| AsOf { ms: as_of_ms, day: catalog.zone.day_of(as_of_ms) }),
+                fences: Arc::default(),
                 dimensions: self.dimensions.pin(),
             })?);
         }

@@ -11,10 +11,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::route::{Routed, Router};
+use super::route::{Read, Routed, Router};
+use super::ruleset::Ruleset;
 use super::status::Status;
 use super::{Clock, EngineError};
-use crate::event::Decoder;
+use crate::event::{Decoder, DecoderError};
+use crate::shard::fence::At;
 use crate::source::cut::{Block, Cutter};
 use crate::source::file::{FileSpec, Parts, SourceError, decode};
 use crate::source::recipe::Recipe;
@@ -51,32 +53,71 @@ impl Latest {
     }
 }
 
-/// Starts the threads of one source: one a decoder, the source's own among them.
+/// What is read and how it is decoded, by one thread after the other.
+pub(super) struct Flow {
+    /// Its name in logs.
+    pub(super) name: String,
+    /// Cuts blocks off.
+    pub(super) cutter: Cutter,
+    /// What was read, when that is a file.
+    pub(super) file: Option<FileSpec>,
+    /// A file has one, a group of topics one a topic.
+    pub(super) lanes: Vec<Lane>,
+    /// For each thread the decoders of all lanes.
+    pub(super) decoders: Vec<Vec<Decoder>>,
+}
+
+/// Rows of one kind within a source.
+pub(super) struct Lane {
+    /// Makes decoders for other catalogues.
+    pub(super) recipe: Recipe,
+    /// The names under which positions are kept, where blocks do not bring their own; none: what was
+    /// read cannot be read again.
+    pub(super) names: Vec<String>,
+    /// A file as fences name it, where a store needs them.
+    pub(super) at: Option<At>,
+}
+
+impl Flow {
+    /// Makes decoders for other catalogues.
+    pub(super) fn recipes(&self) -> impl Iterator<Item = &Recipe> {
+        self.lanes.iter().map(|lane| &lane.recipe)
+    }
+
+    /// Of a file, with the decoders it has besides its own.
+    pub(super) fn of_file(parts: Parts, others: Vec<Decoder>) -> Self {
+        let Parts { cutter, decoder, recipe, spec, names, is_replayable } = parts;
+        let names = if is_replayable { names } else { Vec::new() };
+        let decoders = std::iter::once(decoder).chain(others).map(|d| vec![d]).collect();
+        let at = recipe.with_offsets.then(|| At::file(&names));
+        let lanes = vec![Lane { recipe, names, at }];
+        Self { name: spec.name.clone(), cutter, file: Some(spec), lanes, decoders }
+    }
+}
+
+/// Starts the threads of one source: one for each set of decoders.
 pub(super) fn start_source(
-    source: Parts,
-    others: Vec<Decoder>,
+    flow: Flow,
     router: Router,
     latest: Latest,
 ) -> Result<Vec<JoinHandle<()>>, EngineError> {
-    let Parts { cutter, decoder, recipe, spec, names, is_replayable } = source;
+    let Flow { name, cutter, file, lanes, decoders } = flow;
     let open = OpenSource(Arc::clone(router.status()));
     let feed = Arc::new(Feed {
         cut: Mutex::new(Cut { cutter, blocks: 0, ended: false }),
         turn: Mutex::new(0),
         turned: Condvar::new(),
         router,
-        spec,
-        recipe,
-        names,
-        is_replayable,
+        file,
+        lanes,
         latest,
         _open: open,
     });
     let mut threads = Vec::new();
-    for decoder in std::iter::once(decoder).chain(others) {
-        let thread = std::thread::Builder::new().name(format!("source {}", feed.spec.name));
+    for decoders in decoders {
+        let thread = std::thread::Builder::new().name(format!("source {name}"));
         let mine = Arc::clone(&feed);
-        match thread.spawn(move || mine.run(decoder)) {
+        match thread.spawn(move || mine.run(decoders)) {
             Ok(thread) => threads.push(thread),
             Err(error) if threads.is_empty() => return Err(EngineError::Thread(error)),
             Err(error) => tracing::warn!(%error, "a source is decoded by fewer threads"),
@@ -92,10 +133,8 @@ struct Feed {
     turn: Mutex<u64>,
     turned: Condvar,
     router: Router,
-    spec: FileSpec,
-    recipe: Recipe,
-    names: Vec<String>,
-    is_replayable: bool,
+    file: Option<FileSpec>,
+    lanes: Vec<Lane>,
     latest: Latest,
     _open: OpenSource,
 }
@@ -108,38 +147,50 @@ struct Cut {
 }
 
 impl Feed {
-    fn run(&self, mut decoder: Decoder) {
+    fn run(&self, mut decoders: Vec<Decoder>) {
         let _dying = Dying(Arc::clone(self.router.status()));
         let mut block = Block::default();
         let (mut latest, mut swaps) = (self.latest, 0);
         while let Some((number, cut)) = self.cut(&mut block) {
-            let mut decoded = cut.map(|()| decode(&mut decoder, &block, latest.ms()));
+            let lane = block.origin().map_or(0, |origin| origin.topic);
+            let mut decoded = cut.map(|()| decode(&mut decoders[lane], &block, latest.ms()));
             if !self.wait_for_turn(number) {
                 return;
             }
-            let position = block.position().filter(|_| self.is_replayable);
+            let origin = block.origin();
+            let own = origin.map(|origin| std::slice::from_ref(&origin.name));
+            let names = own.unwrap_or(&self.lanes[lane].names);
+            let position = block.position().filter(|_| !names.is_empty());
             loop {
                 let rows = match decoded {
                     Ok(rows) => rows,
                     Err(error) => return self.router.status().fail(error.into()),
                 };
-                match self.router.route(&self.names, position, rows, swaps) {
+                let topic = origin.map(|o| At { partition: o.partition, source: o.source });
+                let read = Read { names, position, at: topic.or(self.lanes[lane].at) };
+                match self.router.route(read, rows, swaps) {
                     Routed::Done => break,
                     Routed::Stopping => return,
                     Routed::Stale => {
                         let (ruleset, now) = self.router.ruleset();
                         swaps = now;
                         latest.max_ahead_ms = ruleset.catalog.max_ahead_ms;
-                        let made = self.recipe.decoder(&ruleset.catalog, &ruleset.layout);
+                        let made = self.decoders(&ruleset);
                         decoded = made.map_err(SourceError::from).map(|made| {
-                            decoder = made;
-                            decode(&mut decoder, &block, latest.ms())
+                            decoders = made;
+                            decode(&mut decoders[lane], &block, latest.ms())
                         });
                     }
                 }
             }
             self.pass_turn();
         }
+    }
+
+    /// Decoders of all lanes for another catalogue.
+    fn decoders(&self, ruleset: &Ruleset) -> Result<Vec<Decoder>, DecoderError> {
+        let make = |lane: &Lane| lane.recipe.decoder(&ruleset.catalog, &ruleset.layout);
+        self.lanes.iter().map(make).collect()
     }
 
     /// The next block's number, or the failure in its place; `None` at the end or when the engine
@@ -157,7 +208,14 @@ impl Feed {
         match done {
             Ok(true) => Some((number, Ok(()))),
             Ok(false) => None,
-            Err(error) => Some((number, Err(self.spec.failed(error).into()))),
+            Err(error) => Some((number, Err(self.failed(error)))),
+        }
+    }
+
+    fn failed(&self, error: std::io::Error) -> SourceError {
+        match &self.file {
+            Some(file) => file.failed(error).into(),
+            None => SourceError::Topic(error.to_string()),
         }
     }
 

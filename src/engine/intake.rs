@@ -6,6 +6,7 @@
 //! after it is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,7 @@ use crate::event::Decoded;
 use crate::event::block::{ShardRows, Skipped};
 use crate::event::reject::{Reason, Reject};
 use crate::shard::FoldCounts;
+use crate::shard::fence::{At, Fences};
 use crate::source::position::Position;
 use crate::telemetry::facts::Fresh;
 
@@ -28,6 +30,9 @@ pub struct Totals {
     pub streams: BTreeMap<String, StreamTotals>,
     /// Windows stored.
     pub windows: u64,
+    /// Greatest arrival time of a record, epoch ms; none without topics.
+    #[serde(default)]
+    pub greatest_arrival_ms: Option<i64>,
 }
 
 /// One stream's share of [`Totals`].
@@ -53,6 +58,9 @@ pub struct StreamTotals {
     /// Columns of its rows that no stream reads, at most [`UNREAD_COLUMNS_MAX`].
     #[serde(default)]
     pub unread_columns: BTreeSet<String>,
+    /// Events that arrived later than the horizon: only features over everything count them.
+    #[serde(default)]
+    pub late: u64,
 }
 
 /// Names of unread columns that are kept for a stream.
@@ -88,6 +96,8 @@ pub struct Cut {
     pub greatest_ms: Option<i64>,
     /// How fresh the events since the last cut are.
     pub fresh: Vec<Fresh>,
+    /// How far the partitions of topics were read, as profiles remember it.
+    pub fences: Arc<Fences>,
 }
 
 /// Batches whose freshness is kept apart until a cut; those beyond it are taken for as old as the
@@ -109,6 +119,8 @@ pub struct Intake {
     swaps: u64,
     /// Nothing may be taken in: a catalogue is about to become active.
     held: bool,
+    /// Of stores that do not write a window as a whole.
+    fences: Option<Fences>,
 }
 
 /// Days beyond all others after which few events look like a mistake.
@@ -121,6 +133,20 @@ impl Intake {
     /// `streams`: names by index. `totals`: what the store says.
     pub fn new(streams: Vec<String>, totals: Totals) -> Self {
         Self { streams, totals, ..Self::default() }
+    }
+
+    /// Profiles are to remember which rows they have applied: `starts` says where reading begins.
+    #[must_use]
+    pub fn with_fences(mut self, starts: Fences) -> Self {
+        self.fences = Some(starts);
+        self
+    }
+
+    /// A partition was read up to this offset.
+    pub fn note_offset(&mut self, at: At, next: u64) {
+        if let Some(fences) = &mut self.fences {
+            fences.note(at, next);
+        }
     }
 
     /// Catalogues that became active since the start: only batches decoded for the present one may
@@ -190,6 +216,11 @@ impl Intake {
                     }
                     stream.unread_columns.insert(name);
                 }
+                stream.late += block.late;
+            }
+            if block.greatest_arrival_ms > i64::MIN {
+                let greatest_ms = &mut self.totals.greatest_arrival_ms;
+                *greatest_ms = (*greatest_ms).max(Some(block.greatest_arrival_ms));
             }
             if block.accepted > 0 {
                 self.greatest_ms = self.greatest_ms.max(Some(block.greatest_ms));
@@ -226,6 +257,7 @@ impl Intake {
             totals: self.totals.clone(),
             greatest_ms: self.greatest_ms,
             fresh: std::mem::take(&mut self.fresh),
+            fences: Arc::new(self.fences.clone().unwrap_or_default()),
         }
     }
 

@@ -215,6 +215,8 @@ impl Job {
                 super::history::chunk(side, after, progress, take)
             }
             Self::All { after, name, limit, ended, ahead, progress, progress_key, done } => {
+                // Of a store that is shared a scan gives this owner's users, who may be few.
+                let is_atomic = store.is_atomic();
                 if *ended {
                     return Ok(None);
                 }
@@ -224,7 +226,7 @@ impl Job {
                     None => store.scan_profiles(after.as_ref(), take)?,
                 };
                 progress.fetch_add(also.len() as u64, std::sync::atomic::Ordering::Relaxed);
-                *ended = also.len() < take;
+                *ended = if is_atomic { also.len() < take } else { also.is_empty() };
                 if let Some((last, _)) = also.last() {
                     *after = Some(last.clone());
                 }

@@ -13,12 +13,14 @@ pub mod history;
 pub mod inputs;
 pub mod intake;
 pub mod job;
+mod owned;
 pub(crate) mod reload;
 pub mod route;
 pub mod ruleset;
 mod start;
 pub mod status;
 pub mod swap;
+pub mod topics;
 pub mod version;
 pub mod watch;
 
@@ -26,6 +28,7 @@ pub use start::{Observed, Options, Prepare, Report, SourceProgress, run, stored_
 
 use crate::dimension::SpecError;
 use crate::source::file::SourceError;
+use crate::source::kafka::KafkaError;
 use crate::store::StoreError;
 use crate::write::profile::ProfileError;
 
@@ -52,6 +55,9 @@ pub enum EngineError {
     /// A source cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// A topic cannot be read.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
     /// A dimension cannot be looked up.
     #[error(transparent)]
     Dimension(#[from] SpecError),
@@ -73,6 +79,15 @@ pub enum EngineError {
     /// What the store knows of its catalogues cannot be read, or written.
     #[error(transparent)]
     Version(#[from] version::VersionError),
+    /// The store did not take the last window in time.
+    #[error(
+        "the last window could not be stored within {seconds} s (see the log above); what was read \
+         since is not lost: the next start reads it again"
+    )]
+    NotStored {
+        /// How long it was tried.
+        seconds: u64,
+    },
     /// What had to be done before the first window failed; who asked for it knows why.
     #[error("what the engine needs could not be prepared")]
     NotPrepared,

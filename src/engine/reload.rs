@@ -17,8 +17,11 @@ use crate::store::{Epoch, Store, UidKey};
 /// Keys of changed rows read at once.
 const KEYS_MAX: usize = 16_384;
 
+/// Keys of the epochs that profiles were computed with begin so.
+pub(super) const APPLIED_PREFIX: &str = "dims/applied/";
+
 fn applied_key(table: &str) -> String {
-    format!("dims/applied/{table}")
+    format!("{APPLIED_PREFIX}{table}")
 }
 
 /// Jobs for all tables whose current epoch is not the one profiles were computed with.

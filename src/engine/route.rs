@@ -17,6 +17,7 @@ use super::ruleset::Ruleset;
 use super::status::Status;
 use crate::event::Decoded;
 use crate::shard::actor::{Rows, ShardActor};
+use crate::shard::fence::At;
 use crate::source::position::Position;
 use crate::telemetry::facts::BatchReceived;
 
@@ -29,6 +30,17 @@ pub struct Router {
     status: Arc<Status>,
     rejects_waiting_max: usize,
     ruleset: Arc<Mutex<Arc<Ruleset>>>,
+}
+
+/// Where a batch was read.
+#[derive(Debug, Clone, Copy)]
+pub struct Read<'a> {
+    /// The names under which its position is kept.
+    pub names: &'a [String],
+    /// The position behind it; none: it cannot be read again.
+    pub position: Option<Position>,
+    /// Where, as fences name it.
+    pub at: Option<At>,
 }
 
 /// What became of a batch.
@@ -93,13 +105,7 @@ impl Router {
 
     /// Routes a batch that was decoded for the catalogue that became active after `swaps` others;
     /// waits while too much is under way.
-    pub fn route(
-        &self,
-        sources: &[String],
-        position: Option<Position>,
-        decoded: Decoded,
-        swaps: u64,
-    ) -> Routed {
+    pub fn route(&self, read: Read<'_>, decoded: Decoded, swaps: u64) -> Routed {
         const PATIENCE: Duration = Duration::from_millis(100);
         const HELD: Duration = Duration::from_millis(2);
         let (credit, mut intake) = loop {
@@ -128,7 +134,11 @@ impl Router {
         intake.note_fresh(&decoded, crate::clock::wall_ms());
         self.status.rows.fetch_add(decoded.rows, Ordering::Relaxed);
         self.status.rejected_rows.fetch_add(decoded.rejected_rows, Ordering::Relaxed);
-        let parts = intake.absorb(sources, position, decoded);
+        let at = read.at;
+        if let (Some(at), Some(position)) = (at, read.position) {
+            intake.note_offset(at, position.offset);
+        }
+        let parts = intake.absorb(read.names, read.position, decoded);
         self.status.rejects_waiting.store(intake.rejects_waiting(), Ordering::Relaxed);
         for (stream, parts) in parts {
             for (shard, part) in self.shards.iter().zip(parts) {
@@ -136,7 +146,7 @@ impl Router {
                     continue;
                 }
                 self.status.events.fetch_add(part.hashes.len() as u64, Ordering::Relaxed);
-                let rows = Rows { stream, part, credit: Arc::clone(&credit) };
+                let rows = Rows { stream, part, at, credit: Arc::clone(&credit) };
                 // The mailbox has room for every credit: it is full only if the shard is gone.
                 if shard.try_send(rows).is_err() {
                     self.status.fail(EngineError::ActorGone("shard"));

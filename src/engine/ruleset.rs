@@ -11,6 +11,7 @@ use crate::catalog::model::{Catalog, ColumnType, Span};
 use crate::rule::closed::ClosedRule;
 use crate::rule::plan::code_bits;
 use crate::rule::{InputField, Plan, PlanError};
+use crate::store::TagShortId;
 use crate::user::layout::{LayoutError, StateLayout};
 use crate::user::lineage::Lineage;
 use crate::user::snapshot::Schema;
@@ -36,6 +37,28 @@ pub struct Ruleset {
     pub dimension_inputs: Vec<usize>,
     /// The number of its version in the store; 0 without a store.
     pub version: u32,
+    /// Tags that others may see, as cells of a store name them.
+    pub published: Vec<PublishedTag>,
+}
+
+/// A tag that others may see.
+#[derive(Debug, Clone)]
+pub struct PublishedTag {
+    /// Index among the catalogue's tags.
+    pub tag: usize,
+    /// Its id in `ids.lock`.
+    pub id: TagShortId,
+    /// Where its value stands.
+    pub place: TagPlace,
+}
+
+/// Where a tag's value stands in a profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TagPlace {
+    /// Among the codes of closed tags.
+    Closed(usize),
+    /// Among the values of open tags.
+    Open(usize),
 }
 
 /// A checked catalogue that still cannot run.
@@ -101,7 +124,9 @@ impl Ruleset {
         let ids = |tags: &[usize]| tags.iter().map(|t| catalog.tags[*t].id.clone()).collect();
         let bits = catalog.tags.iter().filter_map(code_bits).collect();
         let schema = Schema::new(&layout, ids(plan.closed_tags()), bits, ids(plan.open_tags()));
+        let published = published(&catalog, &plan);
         Ok(Self {
+            published,
             schema_id: schema.id(),
             schema,
             plan,
@@ -113,6 +138,18 @@ impl Ruleset {
             catalog: Arc::new(catalog),
         })
     }
+}
+
+/// All tags but those in the shadow.
+fn published(catalog: &Catalog, plan: &Plan) -> Vec<PublishedTag> {
+    let place = |places: &[usize], tag: usize| places.iter().position(|t| *t == tag);
+    let tags = catalog.tags.iter().enumerate().filter(|(_, t)| !t.terms.shadow);
+    let tag = |(tag, t): (usize, &crate::catalog::model::Tag)| {
+        let closed = place(plan.closed_tags(), tag).map(TagPlace::Closed);
+        let place = closed.or_else(|| place(plan.open_tags(), tag).map(TagPlace::Open))?;
+        Some(PublishedTag { tag, id: t.id.as_str().into(), place })
+    };
+    tags.filter_map(tag).collect()
 }
 
 /// Ids for the time being, for tags that have none.

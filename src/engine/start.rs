@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,23 +12,28 @@ use tokio::sync::oneshot;
 
 use super::checkpoint::{CheckpointActor, CheckpointParts, Ended, WindowLimits, Wire};
 use super::credits::Credits;
-use super::feed::{Latest, decoders, start_source};
+use super::feed::{Flow, Latest, decoders, start_source};
 use super::intake::{FoldTotals, Intake, Totals};
 use super::job::{Job, Limit};
+use super::owned::OwnedStore;
 use super::route::Router;
 use super::ruleset::Ruleset;
 use super::status::Status;
 use super::swap::Swaps;
+use super::topics::{Around, Topics};
 use super::{Clock, EngineError};
-use crate::clock::Day;
+use crate::clock::{Day, Stopwatch};
 use crate::dimension::{CacheOptions, Dimensions};
 use crate::event::Decoder;
 use crate::event::quarantine::Quarantine;
 use crate::shard::actor::ShardActor;
+use crate::shard::fence::Replay;
 use crate::shard::{Shard, Shared, WindowStats};
 use crate::source::file::{FileSource, FileSpec, ReadLimits, SourceError};
+use crate::source::kafka::{Assignment, KafkaError, Lease};
 use crate::source::position::{Position, meta_key, source_name};
-use crate::store::Store;
+use crate::store::patient::Patience;
+use crate::store::{Ownership, Store, Term};
 use crate::user::texts::Texts;
 use crate::write::actor::WriterActor;
 use crate::write::profile::{Schemas, schema_key};
@@ -36,6 +41,9 @@ use crate::write::window::{AS_OF_KEY, FOLDS_KEY, TOTALS_KEY};
 
 /// How often a dead shard is started again before the engine gives up.
 const RESTARTS_MAX: u32 = 3;
+
+/// How long the last window may take when the engine stops.
+const STOP_MAX: Duration = Duration::from_secs(25);
 
 /// How often progress is shown.
 const OBSERVE_EVERY: Duration = Duration::from_millis(100);
@@ -46,8 +54,10 @@ pub struct Options {
     pub ruleset: Arc<Ruleset>,
     /// Where profiles go.
     pub store: Arc<dyn Store>,
-    /// What to read.
+    /// Files to read.
     pub sources: Vec<FileSpec>,
+    /// Topics to read.
+    pub topics: Option<Topics>,
     /// Where as-of comes from.
     pub clock: Clock,
     /// When windows close.
@@ -86,6 +96,8 @@ pub struct Options {
     pub recompute_users_per_s_max: Option<NonZeroU32>,
     /// Work that has to be done before the first window closes.
     pub prepare: Prepare,
+    /// How long the store is waited for.
+    pub patience: Patience,
 }
 
 impl Options {
@@ -194,6 +206,33 @@ pub struct Report {
     pub quarantined: usize,
 }
 
+impl Report {
+    /// Adds what a later engine of the same process did.
+    fn add(&mut self, later: Self) {
+        let stats = std::mem::take(&mut self.stats);
+        let sum = Self {
+            rows: self.rows + later.rows,
+            events: self.events + later.events,
+            rejected_rows: self.rejected_rows + later.rejected_rows,
+            packed_bytes: self.packed_bytes + later.packed_bytes,
+            profiles: self.profiles + later.profiles,
+            windows: self.windows + later.windows,
+            resident_bytes_peak: self.resident_bytes_peak.max(later.resident_bytes_peak),
+            ..later
+        };
+        *self = sum;
+        self.stats.add(&stats);
+    }
+}
+
+/// What other owners may have read before this engine.
+fn replay(options: &Options, assignment: Option<&Assignment>) -> Replay {
+    match (&options.topics, assignment) {
+        (Some(topics), Some(assignment)) if !options.store.is_atomic() => topics.replay(assignment),
+        _ => Replay::default(),
+    }
+}
+
 /// Reads a small JSON value of the store.
 pub(super) fn read_meta<T: serde::de::DeserializeOwned + Default>(
     store: &dyn Store,
@@ -226,32 +265,90 @@ pub fn run(
         let schema = serde_json::to_vec(&ruleset.schema).unwrap_or_default();
         options.store.put_meta(&schema_key(ruleset.schema_id), schema)?;
     }
-    if !options.dry {
-        let users_per_s = options.changed_users_per_s_max;
-        let changed = super::reload::jobs(options.store.as_ref(), &options.ruleset, users_per_s)?;
-        for job in changed.into_iter().rev() {
-            options.jobs.push_front(job);
-        }
+    if let Some(topics) = options.topics.clone() {
+        return run_assignments(&mut options, &topics, observe);
     }
-    if !options.dry {
-        background_jobs(&mut options)?;
-    }
+    first_jobs(&mut options)?;
     let mut restarts = 0;
     loop {
         let jobs = std::mem::take(&mut options.jobs);
         // A job that was under way is not known to be done: its command says so and is run again.
         let repeatable = jobs.iter().all(|job| matches!(job, Job::Due) || job.is_background());
-        match attempt(&options, jobs, observe) {
+        match attempt(&options, None, jobs, observe) {
             Err(EngineError::ActorGone(what)) if repeatable && restarts < RESTARTS_MAX => {
                 restarts += 1;
                 tracing::error!(what, restarts, "an actor died; reloading from the store");
-                follow_swaps(&mut options);
-                background_jobs(&mut options)?;
-                options.jobs.push_back(Job::Due);
+                begin_again(&mut options)?;
             }
             other => return other,
         }
     }
+}
+
+/// Work that other tables and another catalogue have made necessary.
+fn first_jobs(options: &mut Options) -> Result<(), EngineError> {
+    if options.dry {
+        return Ok(());
+    }
+    let users_per_s = options.changed_users_per_s_max;
+    let changed = super::reload::jobs(options.store.as_ref(), &options.ruleset, users_per_s)?;
+    for job in changed.into_iter().rev() {
+        options.jobs.push_front(job);
+    }
+    background_jobs(options)
+}
+
+/// Works on one assignment after the other until a signal comes.
+fn run_assignments(
+    options: &mut Options,
+    topics: &Topics,
+    observe: &mut dyn FnMut(&Observed<'_>),
+) -> Result<Report, EngineError> {
+    const PATIENCE: Duration = Duration::from_millis(100);
+    let stop = stop_signals();
+    let idle = Arc::new(Status::new(options.shards));
+    let (mut all, mut restarts) = (Report::default(), 0);
+    let shared = Arc::clone(&options.store);
+    loop {
+        observe(&Observed { status: &idle, sources: &[] });
+        if stop.load(Ordering::Relaxed) {
+            return Ok(all);
+        }
+        let Some(assignment) = topics.group.next(PATIENCE)? else { continue };
+        let (term, partitions) = (Term::new(assignment.term)?, assignment.partitions.clone());
+        if !shared.is_atomic() {
+            options.store = Arc::new(OwnedStore::new(Arc::clone(&shared), &partitions));
+        }
+        options.store.own(Ownership { term, partitions })?;
+        follow_swaps(options);
+        first_jobs(options)?;
+        let mut jobs = std::mem::take(&mut options.jobs);
+        jobs.push_back(Job::Due);
+        let result = attempt(options, Some(&assignment), jobs, observe);
+        topics.group.release(result.is_err());
+        match result {
+            Ok(report) => all.add(report),
+            // Partitions may be taken away while the store is down: their next owner reads again.
+            Err(EngineError::Kafka(KafkaError::Lost) | EngineError::NotStored { .. })
+                if !stop.load(Ordering::Relaxed) =>
+            {
+                tracing::warn!("partitions were lost: what was not stored is read by their owner");
+            }
+            Err(EngineError::ActorGone(what)) if restarts < RESTARTS_MAX => {
+                restarts += 1;
+                tracing::error!(what, restarts, "an actor died; reloading from the store");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Another start over the same store.
+fn begin_again(options: &mut Options) -> Result<(), EngineError> {
+    follow_swaps(options);
+    background_jobs(options)?;
+    options.jobs.push_back(Job::Due);
+    Ok(())
 }
 
 /// What has to be done beside reading sources: everybody is computed by the rules of a catalogue that
@@ -295,6 +392,7 @@ fn follow_swaps(options: &mut Options) {
 
 fn attempt(
     options: &Options,
+    assignment: Option<&Assignment>,
     jobs: VecDeque<Job>,
     observe: &mut dyn FnMut(&Observed<'_>),
 ) -> Result<Report, EngineError> {
@@ -303,6 +401,9 @@ fn attempt(
     let texts = Arc::new(Texts::default());
     let quarantine = Arc::new(Quarantine::default());
     let status = Arc::new(Status::new(options.shards));
+    let watched = Arc::downgrade(&status);
+    // An engine that has failed, or is gone, waits for nothing.
+    options.patience.while_holds(move || watched.upgrade().is_some_and(|s| !s.failed()));
     let shared = Shared {
         ruleset: Arc::clone(&options.ruleset),
         texts: Arc::clone(&texts),
@@ -313,13 +414,13 @@ fn attempt(
         state_bytes_max: options.state_bytes_max,
         resident_bytes_max: options.resident_bytes_max / options.shards,
         batch_users_max: options.batch_users_max,
+        replay: Arc::new(replay(options, assignment)),
     };
     let now: crate::dimension::Now = Arc::new(crate::clock::wall_ms);
     let cache = &options.dimension_cache;
     let dimensions = Dimensions::open(catalog, Arc::clone(&options.store), now, cache)?;
     let dimensions = Arc::new(dimensions);
     let sources = open_sources(options, &texts, &quarantine)?;
-    options.swaps.set_recipes(sources.iter().map(|(s, _)| s.recipe().clone()).collect());
     let totals: Totals = read_meta(store, TOTALS_KEY)?;
     let folds: FoldTotals = read_meta(store, FOLDS_KEY)?;
     let progress: Vec<SourceProgress> = sources
@@ -330,22 +431,46 @@ fn attempt(
             bytes_read: Arc::clone(&s.bytes_read),
         })
         .collect();
-    status.sources_open.store(sources.len(), Ordering::Release);
+    let mut flows: Vec<Flow> =
+        sources.into_iter().map(|(s, others)| Flow::of_file(s.into_parts(), others)).collect();
+    let mut lease = None;
+    if let (Some(topics), Some(assignment)) = (&options.topics, assignment) {
+        let around = Around {
+            ruleset: &options.ruleset,
+            texts: &texts,
+            quarantine: &quarantine,
+            status: &status,
+            shards: options.shards,
+        };
+        flows.push(topics.flow(assignment, &around)?);
+        topics.group.attach(assignment, &status);
+        lease = Some(topics.group.lease(assignment));
+    }
+    options.swaps.set_recipes(flows.iter().flat_map(Flow::recipes).cloned().collect());
+    status.sources_open.store(flows.len(), Ordering::Release);
     let names = catalog.streams.iter().map(|s| s.name.clone()).collect();
-    let first_window = totals.windows + 1;
+    let first_window = match assignment.filter(|_| !store.is_atomic()) {
+        Some(assignment) => Term::new(assignment.term)?.first_window() + 1,
+        None => totals.windows + 1,
+    };
+    let mut intake = Intake::new(names, totals);
+    if !store.is_atomic() {
+        intake = intake.with_fences(shared.replay.starts.clone());
+    }
     let parts = Parts {
         options,
         shared,
         status: Arc::clone(&status),
         dimensions: Arc::clone(&dimensions),
-        intake: Intake::new(names, totals),
+        intake,
+        lease,
         folds,
         first_window,
         last_as_of_ms: first_as_of(options)?,
         jobs,
     };
     let preparing = options.prepare.start(&status)?;
-    let driven = parts.drive(sources, &progress, observe);
+    let driven = parts.drive(flows, &progress, observe);
     // A panic of it has been told through the status.
     drop(preparing.map(JoinHandle::join));
     let (ended, router) = driven?;
@@ -408,6 +533,7 @@ fn open_sources(
         let mine = || Arc::clone(texts);
         let source = FileSource::open(spec, catalog, layout, mine(), shards, limits, resume)?;
         let source = source.with_quarantine(Arc::clone(quarantine));
+        let source = source.with_offsets(!options.store.is_atomic());
         let another = |_| source.recipe().decoder(catalog, layout);
         let others = (1..decoders).map(another).collect::<Result<_, _>>();
         let others = others.map_err(SourceError::from)?;
@@ -443,6 +569,7 @@ struct Parts<'a> {
     status: Arc<Status>,
     dimensions: Arc<Dimensions>,
     intake: Intake,
+    lease: Option<Lease>,
     folds: FoldTotals,
     first_window: u64,
     last_as_of_ms: Option<i64>,
@@ -453,7 +580,7 @@ impl Parts<'_> {
     /// Starts all actors and source threads and waits for the end.
     fn drive(
         self,
-        sources: Vec<(FileSource, Vec<Decoder>)>,
+        flows: Vec<Flow>,
         progress: &[SourceProgress],
         observe: &mut dyn FnMut(&Observed<'_>),
     ) -> Result<(Ended, Router), EngineError> {
@@ -465,8 +592,8 @@ impl Parts<'_> {
             let (done, ended) = oneshot::channel();
             let (router, arbiters) = self.start_actors(done);
             let mut threads = Vec::new();
-            for (source, others) in sources {
-                threads.extend(start_source(source.into_parts(), others, router.clone(), latest)?);
+            for flow in flows {
+                threads.extend(start_source(flow, router.clone(), latest)?);
             }
             let ended = wait(ended, &status, progress, observe).await;
             status.stop();
@@ -513,6 +640,7 @@ impl Parts<'_> {
             dry: options.dry,
             stay: options.stay,
             live: options.live,
+            has_topics: options.topics.is_some(),
             swaps: options.swaps.clone(),
             recompute_users_per_s_max: options.recompute_users_per_s_max,
             quarantine: Arc::clone(&self.shared.quarantine),
@@ -521,9 +649,9 @@ impl Parts<'_> {
             CheckpointActor::new(parts, done)
         });
         let (store, status) = (Arc::clone(&options.store), Arc::clone(&self.status));
-        let (stored, folds) = (checkpoint.clone().recipient(), self.folds);
+        let (stored, folds, lease) = (checkpoint.clone().recipient(), self.folds, self.lease);
         let writer = WriterActor::start_in_arbiter(&writer_arbiter, move |_| {
-            WriterActor::new(store, stored, status, folds)
+            WriterActor::new(store, stored, status, folds, lease)
         });
         let shards: Vec<_> = (0..options.shards)
             .map(|index| {
@@ -559,6 +687,7 @@ async fn wait(
 ) -> Ended {
     let mut ticks = tokio::time::interval(OBSERVE_EVERY);
     let stop = stop_signals();
+    let mut stopping = None;
     loop {
         tokio::select! {
             // An engine that failed drops its end without word.
@@ -572,13 +701,25 @@ async fn wait(
                     tracing::info!("stopping: sources end, what was read is stored");
                     status.stop();
                 }
+                if status.stopping() && !status.failed() {
+                    let since = stopping.get_or_insert_with(Stopwatch::start);
+                    if since.elapsed() >= STOP_MAX {
+                        status.fail(EngineError::NotStored { seconds: STOP_MAX.as_secs() });
+                    }
+                }
             }
         }
     }
 }
 
-/// Set by SIGINT and SIGTERM; a second one ends the process at once.
+/// Set by SIGINT and SIGTERM; a second one ends the process at once. One flag for the process: a
+/// signal between two engines is not lost.
 fn stop_signals() -> Arc<AtomicBool> {
+    static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    Arc::clone(STOP.get_or_init(listen))
+}
+
+fn listen() -> Arc<AtomicBool> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {

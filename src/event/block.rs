@@ -43,6 +43,8 @@ pub struct ShardRows {
     pub hashes: Vec<u64>,
     /// Rows of the layout, one after the other.
     pub rows: Vec<u64>,
+    /// Offset of each row's record in its partition; empty for rows of files.
+    pub offsets: Vec<u64>,
 }
 
 /// Records of change data capture that are no rows of a stream, by what they are. A record of another
@@ -114,16 +116,27 @@ pub struct EventBlock {
     pub skipped: Skipped,
     /// Columns of its rows that no stream reads, told once.
     pub unread: Vec<String>,
+    /// Events that arrived later than the horizon: only features over everything count them.
+    pub late: u64,
+    /// Greatest arrival time of a row, epoch ms; `i64::MIN` where rows have none.
+    pub greatest_arrival_ms: i64,
     /// Greatest event time, epoch ms; `i64::MIN` without events.
     pub greatest_ms: i64,
     /// Events by day.
     pub days: BTreeMap<Day, u64>,
     last_day: (Day, u64),
+    with_offsets: bool,
 }
 
 impl EventBlock {
     /// An empty block, with room for this many events.
-    pub(super) fn new(layout: &StreamLayout, shards: usize, events: usize, is_text: bool) -> Self {
+    pub(super) fn new(
+        layout: &StreamLayout,
+        shards: usize,
+        events: usize,
+        is_text: bool,
+        with_offsets: bool,
+    ) -> Self {
         // Uids are spread evenly, give or take.
         let mean = events / shards.max(1);
         let room = events.min(mean + 4 * mean.isqrt() + 4);
@@ -135,6 +148,7 @@ impl EventBlock {
             },
             hashes: Vec::with_capacity(room),
             rows: Vec::with_capacity(room * layout.width),
+            offsets: Vec::with_capacity(if with_offsets { room } else { 0 }),
         };
         Self {
             stream: layout.stream,
@@ -146,23 +160,26 @@ impl EventBlock {
             failed: 0,
             skipped: Skipped::default(),
             unread: Vec::new(),
+            late: 0,
+            greatest_arrival_ms: i64::MIN,
             greatest_ms: i64::MIN,
             days: BTreeMap::new(),
             last_day: (0, 0),
+            with_offsets,
         }
     }
 
     /// Appends an event of a user with a numeric uid.
     #[inline]
-    pub(super) fn push_number(&mut self, uid: u64, row: &[u64]) {
+    pub(super) fn push_number(&mut self, uid: u64, row: &[u64], offset: u64) {
         self.accepted += 1;
-        self.put_number(uid, row);
+        self.put_number(uid, row, offset);
     }
 
     /// Appends a row of a user with a numeric uid that is no event.
     #[inline]
-    pub(super) fn put_number(&mut self, uid: u64, row: &[u64]) {
-        let part = self.part(uid_hash(uid), row);
+    pub(super) fn put_number(&mut self, uid: u64, row: &[u64], offset: u64) {
+        let part = self.part(uid_hash(uid), row, offset);
         if let Uids::Numbers(uids) = &mut part.uids {
             uids.push(uid);
         }
@@ -170,26 +187,29 @@ impl EventBlock {
 
     /// Appends an event of a user with a text uid.
     #[inline]
-    pub(super) fn push_text(&mut self, uid: &str, row: &[u64]) {
+    pub(super) fn push_text(&mut self, uid: &str, row: &[u64], offset: u64) {
         self.accepted += 1;
-        self.put_text(uid, row);
+        self.put_text(uid, row, offset);
     }
 
     /// Appends a row of a user with a text uid that is no event.
     #[inline]
-    pub(super) fn put_text(&mut self, uid: &str, row: &[u64]) {
-        let part = self.part(hash64(uid.as_bytes()), row);
+    pub(super) fn put_text(&mut self, uid: &str, row: &[u64], offset: u64) {
+        let part = self.part(hash64(uid.as_bytes()), row, offset);
         if let Uids::Texts(uids) = &mut part.uids {
             uids.push(uid.into());
         }
     }
 
     #[inline]
-    fn part(&mut self, hash: u64, row: &[u64]) -> &mut ShardRows {
+    fn part(&mut self, hash: u64, row: &[u64], offset: u64) -> &mut ShardRows {
         let shard = shard_of(hash, self.shards.len());
         let part = &mut self.shards[shard];
         part.hashes.push(hash);
         part.rows.extend_from_slice(row);
+        if self.with_offsets {
+            part.offsets.push(offset);
+        }
         part
     }
 

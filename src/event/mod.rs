@@ -14,6 +14,7 @@ mod envelope;
 mod inputs;
 mod json;
 pub mod parse;
+mod place;
 pub mod quarantine;
 pub mod reject;
 mod row_expr;
@@ -28,6 +29,8 @@ pub(crate) use self::envelope::LOG_POSITION;
 use self::envelope::Reads;
 use self::json::Keys;
 use self::parse::Cell;
+pub use self::place::RecordPlace;
+use self::place::{Lines, RowPlace};
 use self::quarantine::Quarantine;
 use self::reject::{Reason, Reject, shown};
 use self::stream::{Refused, StreamDecoder};
@@ -70,6 +73,10 @@ struct Batch<'a> {
     shards: usize,
     /// Events later than this are too early.
     latest_ms: Option<i64>,
+    /// For rows that have an arrival time.
+    lateness: Lateness,
+    /// Shards need to know at which offset each row stands.
+    with_offsets: bool,
     quarantine: &'a Quarantine,
     /// Where each row stands in its source.
     places: &'a [RowPlace],
@@ -77,16 +84,11 @@ struct Batch<'a> {
     envelopes: Option<&'a envelope::Reader>,
 }
 
-/// Where a row of the batch stands.
+/// How late and how early an event may be, against when it arrived.
 #[derive(Debug, Clone, Copy)]
-struct RowPlace {
-    line: u64,
-    offset: u64,
-    start: usize,
-    end: usize,
-    /// Which row of the record, and of how many.
-    index: u32,
-    rows: u32,
+struct Lateness {
+    max_ahead_ms: i64,
+    horizon_days: u32,
 }
 
 /// What a batch of source rows gave.
@@ -120,6 +122,8 @@ pub struct Decoder {
     masks: Vec<Vec<String>>,
     days: DayTable,
     shards: usize,
+    lateness: Lateness,
+    with_offsets: bool,
     places: Vec<RowPlace>,
     quarantine: Arc<Quarantine>,
 }
@@ -165,6 +169,11 @@ impl Decoder {
             masks: masks.collect(),
             days: DayTable::new(&catalog.zone),
             shards,
+            lateness: Lateness {
+                max_ahead_ms: catalog.max_ahead_ms,
+                horizon_days: layout.horizon_days,
+            },
+            with_offsets: false,
             places: Vec::new(),
             quarantine: Arc::default(),
         })
@@ -174,6 +183,13 @@ impl Decoder {
     #[must_use]
     pub fn with_quarantine(mut self, quarantine: Arc<Quarantine>) -> Self {
         self.quarantine = quarantine;
+        self
+    }
+
+    /// Tells shards at which offset each row stands.
+    #[must_use]
+    pub fn with_offsets(mut self, with_offsets: bool) -> Self {
+        self.with_offsets = with_offsets;
         self
     }
 
@@ -207,36 +223,52 @@ impl Decoder {
     pub fn lines(
         &mut self,
         block: &[u8],
-        mut line: u64,
+        line: u64,
         offset: u64,
         latest_ms: Option<i64>,
     ) -> Decoded {
+        self.decode(block, Lines::File { line, offset }, latest_ms)
+    }
+
+    /// Decodes records of one partition of a topic. `block`: their values, each on a line of its own.
+    /// Events are too early or too late by when they arrived.
+    pub fn messages(&mut self, block: &[u8], partition: u32, records: &[RecordPlace]) -> Decoded {
+        let topic = self.source.len();
+        self.source.push('/');
+        self.source.push_str(&partition.to_string());
+        let decoded = self.decode(block, Lines::Records(records), None);
+        self.source.truncate(topic);
+        decoded
+    }
+
+    fn decode(&mut self, block: &[u8], lines: Lines<'_>, latest_ms: Option<i64>) -> Decoded {
         if self.envelopes.is_some() {
-            return self.records_of_changes(block, line, offset, latest_ms);
+            return self.records_of_changes(block, lines, latest_ms);
         }
         self.clear();
         let mut decoded = Decoded::default();
-        let mut start = 0;
+        let (mut at, mut start) = (0, 0);
         while start < block.len() {
             let (columns, keys) = (&mut self.columns, &mut self.keys);
             if let Some(end) = json::read_plain_line(block, start, columns, keys, &self.zone) {
-                self.places.push(RowPlace::line(line, offset + start as u64, start, end));
+                self.places.push(lines.place(at, start, end));
                 decoded.rows += 1;
-                line += 1;
+                at += 1;
                 start = end + 1;
                 continue;
             }
             let end = memchr(block, start);
             let text = block[start..end].strip_suffix(b"\r").unwrap_or(&block[start..end]);
-            if !text.iter().all(u8::is_ascii_whitespace) {
-                let place = RowPlace::line(line, offset + start as u64, start, end);
+            // A blank line of a file is nothing, a blank record is one that cannot be used.
+            if lines.are_records() || !text.iter().all(u8::is_ascii_whitespace) {
+                let place = lines.place(at, start, end);
                 decoded.rows += 1;
                 match json::read_line(text, &mut self.columns, &mut self.keys, &self.zone) {
                     Ok(()) => self.places.push(place),
                     Err(why) => self.broken(place, text, Reason::Malformed, &why, &mut decoded),
                 }
             }
-            line += 1;
+            at += 1;
             start = end + 1;
         }
         self.finish(latest_ms, &mut decoded, |place, masks| {
@@ -331,6 +363,8 @@ impl Decoder {
             rows: self.places.len(),
             shards: self.shards,
             latest_ms,
+            lateness: self.lateness,
+            with_offsets: self.with_offsets,
             quarantine: &self.quarantine,
             places: &self.places,
             envelopes: self.envelopes.as_ref(),
@@ -361,13 +395,6 @@ impl Decoder {
         rows_refused.sort_unstable();
         rows_refused.dedup();
         decoded.rejected_rows += rows_refused.len() as u64;
-    }
-}
-
-impl RowPlace {
-    /// A record of one row.
-    fn line(line: u64, offset: u64, start: usize, end: usize) -> Self {
-        Self { line, offset, start, end, index: 0, rows: 1 }
     }
 }
 

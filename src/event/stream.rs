@@ -24,6 +24,10 @@ use crate::user::texts::Texts;
 /// Rows that are put together before they are handed out: few enough for the nearest cache.
 const STAGED_ROWS: usize = 256;
 
+/// Milliseconds of the shortest time that may lie between two days of the same hour, on which only a
+/// first look rests.
+const DAY_MS: i64 = 23 * 3_600_000;
+
 /// Decodes one stream.
 #[derive(Debug)]
 pub(super) struct StreamDecoder {
@@ -150,6 +154,7 @@ impl StreamDecoder {
         let filtered = filtered + self.leave_out_later(batch);
         self.require(batch, refused);
         self.check_time(batch, refused);
+        let late = self.check_arrival(batch, days, refused);
         self.check_quarantine(batch, refused);
         failed += failed_filters + self.prepare(batch, texts);
         let moved = match &mut self.changes {
@@ -158,9 +163,11 @@ impl StreamDecoder {
         };
         let events = self.wanted.iter().filter(|wanted| **wanted).count();
         let is_text = matches!(batch.columns[self.uid].values, Values::Plain(_));
-        let mut block = EventBlock::new(&self.layout, batch.shards, events, is_text);
+        let (shards, with_offsets) = (batch.shards, batch.with_offsets);
+        let mut block = EventBlock::new(&self.layout, shards, events, is_text, with_offsets);
         (block.filtered, block.failed, block.moved) = (filtered, failed, moved);
         block.skipped = skipped.unwrap_or_default();
+        (block.late, block.greatest_arrival_ms) = late;
         let mut from = 0;
         while from < batch.rows {
             let rows = from..batch.rows.min(from + STAGED_ROWS);
@@ -245,6 +252,46 @@ impl StreamDecoder {
                 refuse(&mut self.wanted, refused, row, Reason::TooEarly, why);
             }
         }
+    }
+
+    /// Compares event times with arrival times, where rows have them. Returns how many events came
+    /// later than the horizon and count all the same, and the greatest arrival time.
+    fn check_arrival(
+        &mut self,
+        batch: &Batch<'_>,
+        days: &mut DayTable,
+        refused: &mut Vec<Refused>,
+    ) -> (u64, i64) {
+        let Values::I64(times) = &batch.columns[self.time].values else { return (0, i64::MIN) };
+        if batch.places.first().is_none_or(|place| place.arrival_ms.is_none()) {
+            // A file: its rows arrive when they are read.
+            return (0, i64::MIN);
+        }
+        let (mut late, mut greatest_ms) = (0, i64::MIN);
+        for (row, (time, place)) in times.iter().zip(batch.places).enumerate() {
+            let Some(arrival_ms) = place.arrival_ms else { continue };
+            greatest_ms = greatest_ms.max(arrival_ms);
+            if *time > arrival_ms.saturating_add(batch.lateness.max_ahead_ms) {
+                let why = "event time is beyond max_ahead";
+                refuse(&mut self.wanted, refused, row, Reason::TooEarly, why);
+            }
+            // The day of an instant is looked up only where it may matter.
+            if *time > arrival_ms.saturating_sub(DAY_MS * i64::from(batch.lateness.horizon_days)) {
+                continue;
+            }
+            let oldest =
+                days.day_of(arrival_ms).saturating_sub_unsigned(batch.lateness.horizon_days);
+            if !self.wanted[row] || days.day_of(*time) >= oldest || self.changes.is_some() {
+                continue;
+            }
+            if self.id.is_some() {
+                let why = "it arrived later than the horizon, where repeats are not recognised";
+                refuse(&mut self.wanted, refused, row, Reason::TooLate, why);
+            } else {
+                late += 1;
+            }
+        }
+        (late, greatest_ms)
     }
 
     fn check_quarantine(&mut self, batch: &Batch<'_>, refused: &mut Vec<Refused>) {
@@ -342,13 +389,13 @@ impl StreamDecoder {
             Values::U64(uids) => {
                 for (at, time, day, row) in events {
                     block.note(time, day);
-                    block.push_number(uids[at], row);
+                    block.push_number(uids[at], row, batch.places[at].offset);
                 }
             }
             Values::Plain(uids) => {
                 for (at, time, day, row) in events {
                     block.note(time, day);
-                    block.push_text(&uids[at], row);
+                    block.push_text(&uids[at], row, batch.places[at].offset);
                 }
             }
             _ => {}
@@ -364,9 +411,10 @@ impl StreamDecoder {
             let Some(image) = change.leaves else { continue };
             write_tombstone(&mut self.staged, &self.layout, change.key(image), change.version);
             block.gone += 1;
+            let offset = batch.places[row].offset;
             match &batch.columns[changes.uid(image)].values {
-                Values::U64(uids) => block.put_number(uids[row], &self.staged),
-                Values::Plain(uids) => block.put_text(&uids[row], &self.staged),
+                Values::U64(uids) => block.put_number(uids[row], &self.staged, offset),
+                Values::Plain(uids) => block.put_text(&uids[row], &self.staged, offset),
                 _ => {}
             }
         }

@@ -7,7 +7,7 @@ use super::users::Slot;
 use super::{Shard, Shared, WindowClose, WindowStats, hash_of};
 use crate::event::block::{ShardRows, Uids};
 use crate::store::{Bytes, Uid, UidKey};
-use crate::user::snapshot::decode_tags;
+use crate::user::snapshot::{Applied, decode_tags};
 use crate::write::profile::ProfileError;
 
 impl Shard {
@@ -62,12 +62,15 @@ impl Shard {
         let tags = decode_tags(bytes)?;
         let schema = schemas.get(tags.head.schema, ruleset, store.as_ref())?;
         let state = tags.state(&schema.layout, &ruleset.layout, texts)?;
+        let Applied { partition, fence } = tags.applied()?;
+        self.fenced.admit(slot, fence);
         let user = self.users.get_mut(slot);
         user.state = state;
         user.open = Some(schema.open_bytes(&tags)).filter(|open| !open.is_empty());
         user.due_ms = tags.head.due_ms;
         user.version = tags.head.version;
         user.closed = tags.head.closed;
+        user.partition = partition;
         // One that was quarantined by an earlier process is tried again: a fix may have come.
         // Rows of an older schema are read as they are, as often as needed: no reason to write.
         user.unsaved = tags.head.quarantined;

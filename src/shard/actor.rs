@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use actix::{Actor, Context, Handler, Message, Recipient};
 
+use super::fence::At;
 use super::{Shard, ShardWindow, WindowClose};
 use crate::engine::credits::Credit;
 use crate::engine::ruleset::Ruleset;
@@ -24,6 +25,8 @@ pub struct Rows {
     pub stream: u8,
     /// The events.
     pub part: ShardRows,
+    /// The partition of a topic that they were read from.
+    pub at: Option<At>,
     /// Bounds what is under way.
     pub credit: Arc<Credit>,
 }
@@ -98,7 +101,7 @@ impl Handler<Rows> for ShardActor {
     type Result = ();
 
     fn handle(&mut self, rows: Rows, _: &mut Self::Context) {
-        if let Err(error) = self.shard.fold(rows.stream, &rows.part) {
+        if let Err(error) = self.shard.fold(rows.stream, &rows.part, rows.at) {
             self.status.fail(error.into());
         }
         self.kept.push(rows.credit);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, StringArray};
 
+use super::fence::Fenced;
 use super::results::{Kept, Results};
 use super::users::{Slot, UserTable};
 use super::{Shared, WindowClose, WindowStats};
@@ -28,10 +29,15 @@ const AHEAD_USERS: usize = 32;
 /// What a window's computation works on.
 pub(super) struct Work<'a> {
     pub(super) users: &'a mut UserTable,
+    pub(super) fenced: &'a Fenced,
     pub(super) window: &'a WindowClose,
     pub(super) shared: &'a Shared,
     pub(super) stats: &'a mut WindowStats,
     pub(super) results: Results,
+    /// Processes share the store.
+    pub(super) is_shared: bool,
+    /// The store has cells for tags.
+    pub(super) wants_cells: bool,
 }
 
 /// What was computed for a batch of users.
@@ -162,8 +168,8 @@ impl Computer {
                 let user = work.users.get_mut(*slot);
                 #[cfg(test)]
                 assert!(self.poison.as_ref() != Some(&user.uid), "poisoned by a test");
-                if window.roll_up {
-                    user.unsaved |= user.state.roll_up(as_of, layout, &texts);
+                if let Some(until) = window.roll_up {
+                    user.unsaved |= user.state.roll_up(until, layout, &texts);
                 }
                 user.unsaved |= user.state.shrink(shared.state_bytes_max, as_of, layout, &texts);
                 due.push(self.features.push(&user.state, as_of, &texts));

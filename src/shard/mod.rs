@@ -7,7 +7,9 @@
 
 mod activation;
 pub mod actor;
+mod cells;
 pub(crate) mod compute;
+pub mod fence;
 mod residency;
 mod results;
 #[cfg(test)]
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use self::compute::{Computer, Work};
+use self::fence::{At, Fenced, Fences, Replay};
 use self::residency::Residency;
 use self::results::Results;
 use self::users::{Slot, UserTable};
@@ -30,7 +33,8 @@ use crate::engine::history::Side;
 use crate::engine::ruleset::Ruleset;
 use crate::event::block::{ShardRows, shard_of, uid_hash};
 use crate::event::quarantine::Quarantine;
-use crate::store::{Bytes, DuePack, Store, Uid, UidKey};
+use crate::rule::AsOf;
+use crate::store::{Bytes, DuePack, ProfileCells, Store, Uid, UidKey};
 use crate::user::layout::hash64;
 use crate::user::state::Folded;
 use crate::user::texts::Texts;
@@ -64,6 +68,8 @@ pub struct Shared {
     pub resident_bytes_max: usize,
     /// Users computed at once.
     pub batch_users_max: usize,
+    /// What another owner may have read already.
+    pub replay: Arc<Replay>,
 }
 
 /// What became of a block's events.
@@ -82,6 +88,8 @@ pub struct FoldCounts {
     pub deleted: u64,
     /// Dropped: a newer version was there.
     pub older: u64,
+    /// Dropped: the profile had applied them before this process read them again.
+    pub fenced: u64,
     /// Rows that are not kept: their user has too many.
     pub left_out: u64,
     /// Users and streams of which since then only a part of the rows is kept.
@@ -106,8 +114,10 @@ pub struct WindowClose {
     pub history: Vec<(UidKey, Bytes)>,
     /// The history they get.
     pub side: Option<Arc<Side>>,
-    /// Whether old days may roll up now (not while a file is being read).
-    pub roll_up: bool,
+    /// The instant by which old days roll up; none: they may not (while a file is being read).
+    pub roll_up: Option<AsOf>,
+    /// How far sources were read; empty where a window is stored as a whole.
+    pub fences: Arc<Fences>,
     /// One epoch of each dimension table.
     pub dimensions: Pinned,
 }
@@ -121,6 +131,8 @@ pub struct ShardWindow {
     pub shard: u16,
     /// Packed profiles.
     pub profiles: Vec<(UidKey, Bytes)>,
+    /// Their tag cells, one entry a profile, where the store wants them.
+    pub cells: Vec<ProfileCells>,
     /// Due entries.
     pub due: Vec<DuePack>,
     /// What was done.
@@ -224,6 +236,7 @@ impl FoldCounts {
         self.replaced += other.replaced;
         self.deleted += other.deleted;
         self.older += other.older;
+        self.fenced += other.fenced;
         self.left_out += other.left_out;
         self.partly += other.partly;
     }
@@ -257,6 +270,7 @@ pub struct Shard {
     slots: Vec<Slot>,
     folded: FoldCounts,
     residency: Residency,
+    fenced: Fenced,
     activated: u64,
     /// Users that had left when the last window closed.
     left_before: u64,
@@ -278,6 +292,7 @@ impl Shard {
             slots,
             folded: FoldCounts::default(),
             residency,
+            fenced: Fenced::new(&shared.replay),
             activated: 0,
             left_before: 0,
             shared,
@@ -320,6 +335,7 @@ impl Shard {
     pub fn stored(&mut self) {
         for guest in self.residency.stored() {
             self.users.remove(guest);
+            self.fenced.forget(guest);
             self.residency.free(guest);
         }
         self.make_room();
@@ -331,6 +347,7 @@ impl Shard {
         while let Some(piece) = self.users.closing() {
             for slot in piece {
                 if self.residency.leave(slot) {
+                    self.fenced.forget(slot);
                     self.users.remove(slot);
                 }
             }
@@ -349,22 +366,32 @@ impl Shard {
         {
             // Its slot stays and still counts.
             wanted = wanted.saturating_sub(self.users.heap_bytes_of(slot));
+            self.fenced.forget(slot);
             self.users.remove(slot);
         }
     }
 
-    /// Folds a block's events into their users.
-    pub fn fold(&mut self, stream: u8, part: &ShardRows) -> Result<FoldCounts, ProfileError> {
+    /// Folds a block's events into their users. `at`: the partition of the topic, where they were
+    /// read from one.
+    pub fn fold(
+        &mut self,
+        stream: u8,
+        part: &ShardRows,
+        at: Option<At>,
+    ) -> Result<FoldCounts, ProfileError> {
         self.find_users(part)?;
+        if let Some(at) = at {
+            self.find_partitions(at)?;
+        }
         let mut counts = FoldCounts::default();
-        let mut at = 0;
-        while at < self.slots.len() {
+        let mut row = 0;
+        while row < self.slots.len() {
             let done = catch_unwind(AssertUnwindSafe(|| {
-                self.fold_from(stream, part, &mut at, &mut counts)
+                self.fold_from(stream, part, at, &mut row, &mut counts);
             }));
             if done.is_err() {
-                self.quarantine(self.slots[at]);
-                at += 1;
+                self.quarantine(self.slots[row]);
+                row += 1;
             }
         }
         self.folded.add(counts);
@@ -373,15 +400,48 @@ impl Shard {
         Ok(counts)
     }
 
-    fn fold_from(&mut self, stream: u8, part: &ShardRows, at: &mut usize, counts: &mut FoldCounts) {
+    /// All events of a user have to come in partitions of one number: whoever owns that number owns
+    /// the user.
+    fn find_partitions(&mut self, at: At) -> Result<(), ProfileError> {
+        if at.partition == At::FILES {
+            return Ok(());
+        }
+        for slot in &self.slots {
+            let user = self.users.get_mut(*slot);
+            if user.partition.is_none() {
+                user.partition = Some(at.partition);
+            } else if let Some(had) = user.partition.filter(|had| *had != at.partition) {
+                let (uid, now) = (user.uid.to_string(), at.partition);
+                return Err(ProfileError::OtherPartition { uid, had, now });
+            }
+        }
+        Ok(())
+    }
+
+    fn fold_from(
+        &mut self,
+        stream: u8,
+        part: &ShardRows,
+        at: Option<At>,
+        row_at: &mut usize,
+        counts: &mut FoldCounts,
+    ) {
         let layout = &Arc::clone(&self.shared.ruleset.layout);
         let stream = &layout.streams[usize::from(stream)];
-        let rows = part.rows.chunks_exact(stream.width).skip(*at);
+        let rows = part.rows.chunks_exact(stream.width).skip(*row_at);
         for row in rows {
-            if at.is_multiple_of(AHEAD_ROWS) {
-                self.users.touch_ends(&self.slots[*at..self.slots.len().min(*at + AHEAD_ROWS)]);
+            if row_at.is_multiple_of(AHEAD_ROWS) {
+                let ahead = self.slots.len().min(*row_at + AHEAD_ROWS);
+                self.users.touch_ends(&self.slots[*row_at..ahead]);
             }
-            let slot = self.slots[*at];
+            let slot = self.slots[*row_at];
+            if let Some(at) = at
+                && self.is_applied(slot, at, part.offsets[*row_at])
+            {
+                counts.fenced += 1;
+                *row_at += 1;
+                continue;
+            }
             let user = self.users.get_mut(slot);
             let bytes = user.state.rows_bytes();
             let folded = user.state.fold(row, stream, layout);
@@ -401,8 +461,21 @@ impl Shard {
                 }
                 Folded::Repeat | Folded::Changed | Folded::Older | Folded::LeftOut => {}
             }
-            *at += 1;
+            *row_at += 1;
         }
+    }
+
+    /// Whether a row was applied before this process read it. Of a row that another owner may have
+    /// read the user is written whole: what that owner still sends has older timestamps, and loses.
+    fn is_applied(&mut self, slot: Slot, at: At, offset: u64) -> bool {
+        if self.fenced.is_replay(at.source, offset) {
+            let user = self.users.get_mut(slot);
+            (user.unsaved, user.rewrite) = (true, true);
+            if !user.dirty {
+                self.mark_dirty(slot);
+            }
+        }
+        self.fenced.has_applied(slot, at.source, offset)
     }
 
     fn quarantine(&mut self, slot: Slot) {
@@ -432,19 +505,22 @@ impl Shard {
         stats.examined_users = (window.also.len() + window.history.len()) as u64;
         let mut work = Work {
             users: &mut self.users,
+            fenced: &self.fenced,
             window,
             shared: &self.shared,
             stats: &mut stats,
             results: Results::default(),
+            is_shared: !self.shared.store.is_atomic(),
+            wants_cells: self.shared.store.wants_cells(),
         };
         self.computer.run(&mut work, &slots);
-        let Results { profiles, due, .. } = work.results;
-        let packs = due.into_iter().map(|(due_ms, keys)| DuePack {
+        let Results { profiles, cells, due } = work.results;
+        let packs = due.into_iter().map(|((due_ms, partition), keys)| DuePack {
             cursor: crate::store::DueCursor {
                 due_ms,
                 window: window.window,
                 shard: self.index,
-                partition: 0,
+                partition,
             },
             keys,
         });
@@ -453,6 +529,7 @@ impl Shard {
             self.users.count(*slot);
         }
         self.residency.closed(&slots);
+        self.fenced.cut(&window.fences);
         let due = packs.collect();
         stats.resident_users = self.users.len() as u64;
         stats.resident_bytes = self.users.bytes() as u64;
@@ -460,7 +537,7 @@ impl Shard {
         stats.passivated_users = self.residency.left() - self.left_before;
         self.left_before = self.residency.left();
         stats.packed_bytes = profiles.iter().map(|p| p.1.len() as u64).sum();
-        Ok(ShardWindow { window: window.window, shard: self.index, profiles, due, stats })
+        Ok(ShardWindow { window: window.window, shard: self.index, profiles, cells, due, stats })
     }
 }
 

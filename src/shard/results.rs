@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
+use super::cells::Values;
 use super::compute::{Computed, Work, lap};
 use super::users::{Slot, User};
 use super::{Shared, WindowClose};
 use crate::clock::{Day, Stopwatch, earlier};
-use crate::store::{Bytes, UidKey};
+use crate::store::{Bytes, ProfileCells, UidKey};
 use crate::user::features::Due;
-use crate::user::snapshot::{Head, Packer, Profile};
+use crate::user::snapshot::{Applied, Head, Packer, Profile};
 use crate::user::texts::TextsView;
 use crate::write::open;
 
@@ -28,14 +29,18 @@ const DAYS_MAX: usize = 4096;
 pub(super) struct Results {
     /// Profiles to write.
     pub(super) profiles: Vec<(UidKey, Bytes)>,
-    /// Users by due instant.
-    pub(super) due: BTreeMap<i64, Vec<UidKey>>,
+    /// Their tag cells, one entry a profile, where the store wants them.
+    pub(super) cells: Vec<ProfileCells>,
+    /// Users by due instant and, in a store that processes share, partition.
+    pub(super) due: BTreeMap<(i64, u32), Vec<UidKey>>,
 }
 
 /// What is reused from window to window.
 #[derive(Default)]
 pub(super) struct Kept {
     packer: Packer,
+    before: Values,
+    applied: Applied,
     open: Vec<u8>,
     /// First instant of days.
     starts_ms: HashMap<Day, i64>,
@@ -48,6 +53,7 @@ impl Work<'_> {
         let texts = self.shared.texts.view();
         let edge_ms = self.shared.ruleset.plan.next_edge_ms(self.window.as_of_ms);
         for (row, slot) in slots.iter().enumerate() {
+            self.remember(*slot, kept);
             let mut changed = self.keep_codes(*slot, computed.tags.codes_of(row));
             open::pack(&computed.tags.open, row, &mut kept.open);
             changed |= self.keep_open(*slot, &kept.open);
@@ -72,7 +78,15 @@ impl Work<'_> {
     pub(super) fn write_unchanged(&mut self, slots: &[Slot], kept: &mut Kept) {
         let texts = self.shared.texts.view();
         for slot in slots {
+            self.remember(*slot, kept);
             self.write_profile(*slot, &texts, kept);
+        }
+    }
+
+    /// What the store has, for those who want to know what changes.
+    fn remember(&self, slot: Slot, kept: &mut Kept) {
+        if self.wants_cells {
+            kept.before.remember(self.users.codes(slot), self.users.get(slot).open.as_deref());
         }
     }
 
@@ -131,23 +145,35 @@ impl Work<'_> {
             return false;
         }
         if let Some(due_ms) = due_ms {
-            self.results.due.entry(due_ms).or_default().push(user.uid.to_key());
+            let partition = user.partition.filter(|_| self.is_shared).unwrap_or(0);
+            self.results.due.entry((due_ms, partition)).or_default().push(user.uid.to_key());
         }
         user.due_ms = due_ms;
         true
     }
 
     fn write_profile(&mut self, slot: Slot, texts: &TextsView<'_>, kept: &mut Kept) {
+        if self.wants_cells {
+            let user = self.users.get(slot);
+            let now = Values::new(self.users.codes(slot), user.open.as_deref());
+            let cells = kept.before.cells(&now, user.rewrite, &self.shared.ruleset);
+            self.results.cells.push(cells);
+        }
         let user = self.users.get_mut(slot);
         self.stats.new_users += u64::from(user.version == 0);
         user.version += 1;
         user.unsaved = false;
+        user.rewrite = false;
         let user = self.users.get(slot);
+        kept.applied.partition = user.partition;
+        let fence = &mut kept.applied.fence;
+        self.fenced.write(slot, user.partition, &self.window.fences, fence);
         let profile = Profile {
             head: head(user, self.window, self.shared),
             codes: self.users.codes(slot),
             open: user.open.as_deref().unwrap_or_default(),
             state: &user.state,
+            applied: &kept.applied,
         };
         let record = kept.packer.pack(&profile, &self.shared.ruleset.layout, texts);
         self.results.profiles.push((user.uid.to_key(), record.into()));

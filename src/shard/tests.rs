@@ -7,6 +7,7 @@ use crate::catalog::load_from;
 use crate::dimension::{CacheOptions, Dimensions};
 use crate::event::Decoder;
 use crate::event::reject::Reason;
+use crate::rule::AsOf;
 use crate::store::memory::MemoryStore;
 use crate::store::{ClockMode, Identity, WindowWrite};
 use crate::user::snapshot::decode_tags;
@@ -64,6 +65,7 @@ fn shard(resident_bytes_max: usize) -> Shard {
             state_bytes_max: 1 << 20,
             resident_bytes_max,
             batch_users_max: 64,
+            replay: Arc::default(),
         },
     )
 }
@@ -87,7 +89,7 @@ fn feed(shard: &mut Shard, decoder: &mut Decoder, users: std::ops::Range<u64>, c
     let decoded = decoder.lines(lines(users, cents).as_bytes(), 1, 0, None);
     assert_eq!(decoded.rejects, []);
     for block in &decoded.blocks {
-        shard.fold(block.stream, &block.shards[0]).expect("a memory store does not fail");
+        shard.fold(block.stream, &block.shards[0], None).expect("a memory store does not fail");
     }
 }
 
@@ -104,7 +106,8 @@ fn close(shard: &mut Shard) -> ShardWindow {
         also: Vec::new(),
         history: Vec::new(),
         side: None,
-        roll_up: true,
+        roll_up: Some(AsOf { ms: 0, day: 0 }),
+        fences: Arc::default(),
         dimensions: dimensions.expect("there are none").pin(),
     };
     shard.close(&window).expect("a memory store does not fail")

@@ -41,6 +41,10 @@ pub struct User {
     pub unsaved: bool,
     /// Its state or a rule panicked.
     pub quarantined: bool,
+    /// Everything that stands for it in the store is to be written anew, tag cells included.
+    pub rewrite: bool,
+    /// The partition number of its events; none: they came from files.
+    pub partition: Option<u32>,
     /// What [`UserTable::used_bytes`] has counted for the memory behind this struct.
     counted_bytes: u32,
     /// The account was closed when it was last computed.
@@ -107,6 +111,8 @@ impl UserTable {
             dirty: false,
             unsaved: false,
             quarantined: false,
+            rewrite: false,
+            partition: None,
             counted_bytes: 0,
             closed: false,
         };

@@ -7,7 +7,9 @@
 use std::io::Read;
 
 use super::file::ReadLimits;
-use super::position::Position;
+use super::kafka::{RecordBlock, RecordBlocks, SourceId, TopicMeta, position_name};
+use super::position::{Incarnation, Position};
+use crate::event::RecordPlace;
 
 /// Bytes asked of a live source at once: what a pipe holds.
 const LIVE_BYTES: usize = 1 << 16;
@@ -25,6 +27,21 @@ pub(super) enum Content {
     TooLong(u64),
     /// CSV records.
     Records,
+    /// The values of records of a topic, as lines.
+    Messages,
+}
+
+/// Which partition of a topic a block was read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Index among the topics that are read.
+    pub topic: usize,
+    /// The partition.
+    pub partition: u32,
+    /// Both, as fences name them.
+    pub source: SourceId,
+    /// The name under which its position is kept.
+    pub name: String,
 }
 
 /// Rows that are decoded together.
@@ -38,9 +55,21 @@ pub struct Block {
     /// Line and offset of its first byte.
     pub(super) first: (u64, u64),
     position: Option<Position>,
+    messages: Vec<RecordPlace>,
+    origin: Option<Origin>,
 }
 
 impl Block {
+    /// Where the lines stand, when they are records of a topic.
+    pub(super) fn messages(&self) -> &[RecordPlace] {
+        &self.messages
+    }
+
+    /// Where it was read, when that is a topic.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
+    }
+
     /// The text, when it is lines.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.buffer[..self.bytes]
@@ -49,6 +78,17 @@ impl Block {
     /// The records, when it is CSV.
     pub(super) fn records(&self) -> &[Record] {
         &self.records[..self.rows]
+    }
+
+    /// Takes the records of a partition over. Returns the position behind them.
+    fn hold(&mut self, found: RecordBlock, topics: &[TopicMeta]) -> Position {
+        let RecordBlock { topic, partition, source, text, records, next, .. } = found;
+        (self.bytes, self.buffer, self.messages) = (text.len(), text, records);
+        self.content = Content::Messages;
+        let TopicMeta { topic: name, id, .. } = &topics[topic];
+        let name = position_name(name, partition);
+        self.origin = Some(Origin { topic, partition, source, name });
+        Position { incarnation: Incarnation::of(id.as_bytes()), offset: next, lines: 0 }
     }
 
     /// Where a restart goes on when this block and all before it are stored; `None` before it was
@@ -67,7 +107,15 @@ enum Rows {
         base: (u64, u64),
         rows_max: usize,
     },
+    Kafka {
+        blocks: RecordBlocks,
+        topics: Vec<TopicMeta>,
+        stopping: Box<dyn Fn() -> bool + Send>,
+    },
 }
+
+/// How long to wait for a block before it is looked whether to stop.
+const PATIENCE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Cuts a source into blocks, in order.
 pub struct Cutter {
@@ -98,6 +146,17 @@ impl Cutter {
         Self { rows: Rows::Csv { reader, base, rows_max }, position }
     }
 
+    /// Of the blocks of an assignment, until `stopping`.
+    pub fn kafka(
+        blocks: RecordBlocks,
+        topics: Vec<TopicMeta>,
+        stopping: Box<dyn Fn() -> bool + Send>,
+    ) -> Self {
+        // Each block brings its own.
+        let position = Position { incarnation: Incarnation::of(&[]), offset: 0, lines: 0 };
+        Self { rows: Rows::Kafka { blocks, topics, stopping }, position }
+    }
+
     /// Cuts the next block off; false at the end. Of a live source what is there is a block: its
     /// next line may be long in coming.
     pub fn cut(&mut self, block: &mut Block) -> std::io::Result<bool> {
@@ -123,6 +182,17 @@ impl Cutter {
                 let end = reader.position();
                 position.offset = base.0 + end.byte();
                 position.lines = base.1 + end.line() - 1;
+            }
+            Rows::Kafka { blocks, topics, stopping } => {
+                let found = loop {
+                    if stopping() {
+                        return Ok(false);
+                    }
+                    if let Some(found) = blocks.next(PATIENCE) {
+                        break found;
+                    }
+                };
+                *position = block.hold(found, topics);
             }
         }
         block.position = Some(*position);

@@ -58,6 +58,9 @@ pub enum SourceError {
     /// It cannot be decoded.
     #[error(transparent)]
     Decoder(#[from] DecoderError),
+    /// A topic cannot be read.
+    #[error("Kafka: {0}")]
+    Topic(String),
     /// Changes of a table whose versions nothing tells.
     #[error(
         "stream `{0}` has no `version:`, and standard input has no places that outlive it: add \
@@ -143,6 +146,7 @@ impl FileSource {
             texts,
             shards,
             quarantine: Arc::default(),
+            with_offsets: false,
         };
         let decoder = recipe.decoder(catalog, layout)?;
         let name = |s: &usize| source_name(&catalog.streams[*s].name, &spec.path);
@@ -161,6 +165,14 @@ impl FileSource {
     pub fn with_quarantine(mut self, quarantine: Arc<Quarantine>) -> Self {
         self.recipe.quarantine = Arc::clone(&quarantine);
         self.decoder = self.decoder.with_quarantine(quarantine);
+        self
+    }
+
+    /// Tells shards at which offset each row stands: for stores that do not write a window as a whole.
+    #[must_use]
+    pub fn with_offsets(mut self, with_offsets: bool) -> Self {
+        self.recipe.with_offsets = with_offsets;
+        self.decoder = self.decoder.with_offsets(with_offsets);
         self
     }
 
@@ -205,6 +217,10 @@ pub fn decode(decoder: &mut Decoder, block: &Block, latest_ms: Option<i64>) -> D
             decoder.too_long(head, head.len() as u64 + skipped, line, offset)
         }
         Content::Records => decoder.records(block.records(), latest_ms),
+        Content::Messages => {
+            let partition = block.origin().map_or(0, |origin| origin.partition);
+            decoder.messages(block.bytes(), partition, block.messages())
+        }
     }
 }
 

@@ -1,11 +1,12 @@
-//! Where rows come from: files of JSON lines and CSV, standard input.
+//! Where rows come from: files of JSON lines and CSV, standard input, Kafka topics.
 //!
-//! In: paths. Out: decoded batches with the position behind each.
+//! In: paths or topics. Out: decoded batches with the position behind each.
 //! Invariant: rows of one source come in offset order; a position is only ever moved by a window
 //! that was stored.
 
 pub mod cut;
 pub mod file;
 pub mod input;
+pub mod kafka;
 pub mod position;
 pub mod recipe;

@@ -26,6 +26,8 @@ pub struct Recipe {
     pub shards: usize,
     /// Users whose events are refused.
     pub quarantine: Arc<Quarantine>,
+    /// Shards need to know at which offset each row stands.
+    pub with_offsets: bool,
 }
 
 impl Recipe {
@@ -41,7 +43,8 @@ impl Recipe {
         let texts = Arc::clone(&self.texts);
         let mut decoder =
             Decoder::new(catalog, layout, &streams, &self.source, texts, self.shards)?
-                .with_quarantine(Arc::clone(&self.quarantine));
+                .with_quarantine(Arc::clone(&self.quarantine))
+                .with_offsets(self.with_offsets);
         if let Some(header) = &self.header {
             let read = streams.iter().flat_map(|s| &catalog.streams[*s].columns);
             let required: Vec<String> =

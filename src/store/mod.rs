@@ -16,6 +16,7 @@ pub mod intercepted;
 pub mod memory;
 pub mod metered;
 mod ownership;
+pub mod patient;
 mod sorted;
 mod uid;
 pub mod varint;
@@ -113,7 +114,7 @@ impl std::fmt::Debug for Bytes {
 
 /// Everything one window writes. An atomic store applies all of it or nothing; another one in an
 /// order that a replay mends, see [`Store::is_atomic`].
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct WindowWrite {
     /// Packed profiles; a later entry for the same key wins.
     pub profiles: Vec<(UidKey, Bytes)>,

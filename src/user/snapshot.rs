@@ -24,9 +24,13 @@ use super::stored::StoredLayout;
 use super::texts::{Texts, TextsView};
 use crate::clock::Day;
 use crate::rule::packed::CodeBits;
+use crate::source::kafka::SourceId;
 
 /// First byte of every record.
-pub const FORMAT: u8 = 3;
+pub const FORMAT: u8 = 4;
+
+/// The oldest format that is read: it knows no sources.
+const FORMAT_OLDEST: u8 = 3;
 
 /// What stands before a user's codes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +56,19 @@ struct Record<'a> {
     codes: &'a [u8],
     #[serde(serialize_with = "plain")]
     open: &'a [u8],
+    /// An [`Applied`], or nothing.
+    #[serde(serialize_with = "plain")]
+    applied: &'a [u8],
     state: StateRecord<'a>,
+}
+
+/// Where a user's events come from, and which of them its profile has applied.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The partition number of its events; none: they came from files.
+    pub partition: Option<u32>,
+    /// The next offset of each source that is not applied.
+    pub fence: Vec<(SourceId, u64)>,
 }
 
 /// Bytes as bytes: a slice would be written element by element.
@@ -63,6 +79,15 @@ fn plain<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::
 /// The first fields of [`Record`].
 #[derive(Debug, Deserialize)]
 struct TagsRecord<'a> {
+    head: Head,
+    codes: &'a [u8],
+    open: &'a [u8],
+    applied: &'a [u8],
+}
+
+/// The same of the oldest format.
+#[derive(Debug, Deserialize)]
+struct OldestTagsRecord<'a> {
     head: Head,
     codes: &'a [u8],
     open: &'a [u8],
@@ -102,7 +127,8 @@ pub struct TagsOnly<'a> {
     pub codes: &'a [u8],
     /// Values of the open tags, as [`crate::write::open`] packs them.
     pub open: &'a [u8],
-    /// Everything after the open values.
+    applied: &'a [u8],
+    /// Everything after it.
     state: &'a [u8],
 }
 
@@ -111,7 +137,7 @@ pub struct TagsOnly<'a> {
 pub enum SnapshotError {
     /// Written by a tagloom before the first release.
     #[error(
-        "profile format {0} is older than this tagloom reads ({FORMAT}); set store.path to a new \
+        "profile format {0} is older than this tagloom reads ({FORMAT_OLDEST}); set store.path to a new \
          directory and run again over the sources"
     )]
     Older(u8),
@@ -232,6 +258,7 @@ impl Schema {
 pub struct Packer {
     local: Local,
     rows: Vec<u8>,
+    applied: Vec<u8>,
     out: Vec<u8>,
 }
 
@@ -246,6 +273,8 @@ pub struct Profile<'a> {
     pub open: &'a [u8],
     /// Events and settled tiles.
     pub state: &'a UserState,
+    /// Where its events come from, and which of them are in `state`.
+    pub applied: &'a Applied,
 }
 
 impl Packer {
@@ -258,6 +287,7 @@ impl Packer {
     ) -> &[u8] {
         self.local.clear();
         self.pack_rows(profile.state.words(), layout);
+        self.pack_applied(profile.applied);
         let settled = profile.state.settled();
         let tiles = settled.map_or(&[][..], |s| &s.tiles);
         let tiles = tiles.iter().map(|t| encode_tile(t, layout, &mut self.local)).collect();
@@ -265,6 +295,7 @@ impl Packer {
             head: profile.head,
             codes: profile.codes,
             open: profile.open,
+            applied: &self.applied,
             state: StateRecord {
                 texts: self.local.codes.iter().map(|c| texts.get(*c)).collect(),
                 rows: &self.rows,
@@ -280,6 +311,15 @@ impl Packer {
         self.out = postcard::to_extend(&record, out)
             .expect("plain data into a growing buffer always fits");
         &self.out
+    }
+
+    /// Nothing for users whose events come from files into a store that writes windows as a whole.
+    fn pack_applied(&mut self, applied: &Applied) {
+        self.applied.clear();
+        if applied.partition.is_some() || !applied.fence.is_empty() {
+            self.applied = postcard::to_extend(applied, std::mem::take(&mut self.applied))
+                .expect("plain data into a growing buffer always fits");
+        }
     }
 
     /// The rows as bytes, text codes replaced by their index in this record's list.
@@ -407,11 +447,15 @@ pub fn decode_tags(bytes: &[u8]) -> Result<TagsOnly<'_>, SnapshotError> {
     if *format > FORMAT {
         return Err(SnapshotError::Newer(*format));
     }
-    if *format < FORMAT {
+    if *format < FORMAT_OLDEST {
         return Err(SnapshotError::Older(*format));
     }
-    let (TagsRecord { head, codes, open }, state) = postcard::take_from_bytes(rest)?;
-    Ok(TagsOnly { head, codes, open, state })
+    if *format == FORMAT_OLDEST {
+        let (OldestTagsRecord { head, codes, open }, state) = postcard::take_from_bytes(rest)?;
+        return Ok(TagsOnly { head, codes, open, applied: &[], state });
+    }
+    let (TagsRecord { head, codes, open, applied }, state) = postcard::take_from_bytes(rest)?;
+    Ok(TagsOnly { head, codes, open, applied, state })
 }
 
 impl TagsOnly<'_> {
@@ -429,6 +473,14 @@ impl TagsOnly<'_> {
         // A row has at least two words.
         let values = record.rows.len() / 16 + settled;
         Ok(record.partly.is_empty() && record.ids_forgotten_until.is_none() && values <= values_max)
+    }
+
+    /// Reads where the user's events come from.
+    pub fn applied(&self) -> Result<Applied, SnapshotError> {
+        if self.applied.is_empty() {
+            return Ok(Applied::default());
+        }
+        Ok(postcard::from_bytes(self.applied)?)
     }
 
     /// Reads the state: rows of the schema `stored`, brought to the present `layout`.

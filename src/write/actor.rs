@@ -3,6 +3,7 @@
 //! In: window beginnings and parts. Out: one atomic write a window, then word to the checkpoint.
 //! Invariant: one window at a time; a store that fails for good stops the engine.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -15,7 +16,9 @@ use crate::engine::intake::FoldTotals;
 use crate::engine::status::Status;
 use crate::shard::WindowStats;
 use crate::shard::actor::Part;
-use crate::store::{ClockMode, Store};
+use crate::source::kafka::Lease;
+use crate::source::position::{POSITION_PREFIX, Position};
+use crate::store::{ClockMode, Store, WindowWrite};
 use crate::telemetry::facts::WindowWritten;
 
 /// A window has begun: its parts will come.
@@ -40,17 +43,35 @@ pub struct WriterActor {
     status: Arc<Status>,
     pending: Option<Assembly>,
     folds: FoldTotals,
+    lease: Option<Lease>,
 }
 
 impl WriterActor {
-    /// A writer into a store.
+    /// A writer into a store. `lease`: the right to write what partitions of topics hold.
     pub fn new(
         store: Arc<dyn Store>,
         checkpoint: Recipient<Stored>,
         status: Arc<Status>,
         folds: FoldTotals,
+        lease: Option<Lease>,
     ) -> Self {
-        Self { store, checkpoint, status, pending: None, folds }
+        Self { store, checkpoint, status, pending: None, folds, lease }
+    }
+
+    /// Writes a window, then tells the group that its offsets are done with.
+    fn write(
+        &self,
+        mut write: WindowWrite,
+        positions: &BTreeMap<String, Position>,
+    ) -> Result<(), EngineError> {
+        let Some(lease) = &self.lease else { return Ok(self.store.write_window(write)?) };
+        if !self.store.is_atomic() {
+            // The group's offsets are the positions: another owner reads them there.
+            write.meta.retain(|(key, _)| !key.starts_with(POSITION_PREFIX));
+        }
+        lease.check()?;
+        self.store.write_window(write)?;
+        Ok(lease.stored(positions)?)
     }
 }
 
@@ -77,11 +98,15 @@ impl Handler<Part> for WriterActor {
         }
         let (window, dry) = (assembly.window, assembly.dry);
         let fresh = std::mem::take(&mut assembly.cut.fresh);
+        let positions = match self.lease {
+            Some(_) => assembly.cut.positions.clone(),
+            None => BTreeMap::new(),
+        };
         let (write, stats) = assembly.finish(&mut self.folds);
         let profiles = write.profiles.len() as u64;
         let watch = Stopwatch::start();
-        if !dry && let Err(error) = self.store.write_window(write) {
-            self.status.fail(error.into());
+        if !dry && let Err(error) = self.write(write, &positions) {
+            self.status.fail(error);
             return;
         }
         let by_wall_clock = self.store.identity().clock == ClockMode::Wall;

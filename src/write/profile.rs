@@ -107,6 +107,20 @@ pub enum ProfileError {
     /// The record cannot be read.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// A user's events stand in partitions of several numbers.
+    #[error(
+        "events of user `{uid}` came in partition {had}, and now in partition {now}: topics have to \
+         be keyed by uid, by one partitioner, with one number of partitions. `tagloom relay` rewrites \
+         topics that are not"
+    )]
+    OtherPartition {
+        /// Whose.
+        uid: String,
+        /// Of the profile.
+        had: u32,
+        /// Of an event.
+        now: u32,
+    },
 }
 
 impl Schemas {

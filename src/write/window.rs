@@ -56,6 +56,7 @@ impl Assembly {
     pub fn add(&mut self, part: ShardWindow) -> bool {
         debug_assert_eq!(part.window, self.window);
         self.write.profiles.extend(part.profiles);
+        self.write.cells.extend(part.cells);
         self.write.due.extend(part.due);
         self.stats.add(&part.stats);
         self.parts_missing = self.parts_missing.saturating_sub(1);

@@ -7,12 +7,14 @@
     reason = "a test stops where what it stands on does not hold; it is nobody's interface"
 )]
 
+mod group;
 mod hbase_contract;
 mod hbase_outage;
 mod hbase_rate;
 mod hbase_terms;
 mod rig;
 mod store_command;
+mod topics;
 
 /// The store, for the contract that unit tests share.
 use tagloom::store;

@@ -43,6 +43,7 @@ pub fn options(
         ruleset: Arc::clone(ruleset),
         store: Arc::clone(store),
         sources,
+        topics: None,
         clock,
         limits: WindowLimits { close_ms: 100, users_max: 1_000, due_users_max: 1_000 },
         read: ReadLimits { block_bytes: 1 << 14, ..ReadLimits::default() },
@@ -62,6 +63,7 @@ pub fn options(
         swaps: Default::default(),
         recompute_users_per_s_max: None,
         prepare: Default::default(),
+        patience: Default::default(),
     }
 }
 

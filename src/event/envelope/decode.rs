@@ -5,28 +5,28 @@
 //! Invariant: no I/O; every record is accounted for: rows, counted, or rejects.
 
 use super::{Broken, Read, Reader, shown_record};
+use crate::event::place::{Lines, RowPlace};
 use crate::event::reject::Reject;
-use crate::event::{Decoded, Decoder, RowPlace, memchr};
+use crate::event::{Decoded, Decoder, memchr};
 
 impl Decoder {
     /// Decodes a block of whole lines, each a record of change data capture.
     pub(in crate::event) fn records_of_changes(
         &mut self,
         block: &[u8],
-        mut line: u64,
-        offset: u64,
+        lines: Lines<'_>,
         latest_ms: Option<i64>,
     ) -> Decoded {
         self.clear();
         let mut decoded = Decoded::default();
         let Some(mut envelopes) = self.envelopes.take() else { return decoded };
         envelopes.start();
-        let mut start = 0;
+        let (mut at, mut start) = (0, 0);
         while start < block.len() {
             let end = memchr(block, start);
             let text = &block[start..end];
-            if !text.iter().all(u8::is_ascii_whitespace) {
-                let place = RowPlace::line(line, offset + start as u64, start, end);
+            if lines.are_records() || !text.iter().all(u8::is_ascii_whitespace) {
+                let place = lines.place(at, start, end);
                 match envelopes.read(text, &mut self.columns, &self.zone) {
                     Ok(Read::Nothing) => decoded.rows += 1,
                     Ok(Read::Rows(rows)) => {
@@ -43,7 +43,7 @@ impl Decoder {
                     }
                 }
             }
-            line += 1;
+            at += 1;
             start = end + 1;
         }
         let unread = envelopes.unread();

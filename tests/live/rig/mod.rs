@@ -1,6 +1,8 @@
 //! Real servers for live tests: started on free loopback ports, stopped by their pid.
 
 pub mod hbase;
+pub mod kafka;
+pub mod portrait;
 pub mod process;
 
 use std::net::TcpListener;

@@ -53,6 +53,17 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// SIGTERM; it must end by itself, and well.
+    pub fn stop(mut self, at_most: Duration) {
+        self.signal("TERM");
+        let mut ended = None;
+        super::wait_until("the process ends", at_most, || {
+            ended = self.child.try_wait().unwrap();
+            ended.is_some()
+        });
+        assert!(ended.is_some_and(|s| s.success()), "{}: {ended:?}\n{}", self.name, self.log_end());
+    }
+
     /// Sends a signal by name, as `STOP` and `CONT`.
     pub fn signal(&self, name: &str) {
         let pid = self.pid().to_string();

@@ -1,0 +1,99 @@
+//! Joining the group that reads a catalogue's topics.
+//!
+//! In: a catalogue, settings, a store. Out: a member of the group, and which streams read what.
+
+use std::sync::Arc;
+
+use super::{Failure, open};
+use crate::catalog::model::{Catalog, From};
+use crate::clock::Zone;
+use crate::config::Config;
+use crate::engine::topics::Topics;
+use crate::source::kafka::{Group, GroupOptions, KafkaError, Start, Starts, TopicMeta, topic_key};
+use crate::source::position::{Position, meta_key};
+use crate::store::Store;
+
+/// Topics with the streams that read them; empty where the catalogue reads files only.
+pub(super) fn named(catalog: &Catalog) -> Vec<(String, Vec<String>)> {
+    let mut topics: Vec<(String, Vec<String>)> = Vec::new();
+    for stream in &catalog.streams {
+        let From::Kafka { topic, .. } = &stream.from else { continue };
+        match topics.iter_mut().find(|(known, _)| known == topic) {
+            Some((_, streams)) => streams.push(stream.name.clone()),
+            None => topics.push((topic.clone(), vec![stream.name.clone()])),
+        }
+    }
+    topics
+}
+
+/// Joins the group.
+pub(super) fn join(
+    catalog: &Catalog,
+    config: &Config,
+    store: &Arc<dyn Store>,
+) -> Result<Option<Topics>, Failure> {
+    let named = named(catalog);
+    if named.is_empty() {
+        return Ok(None);
+    }
+    let (topics, streams): (Vec<String>, Vec<Vec<String>>) = named.into_iter().unzip();
+    let start = start(&config.source.start, &catalog.zone).map_err(|expected| {
+        Failure::Input(format!("source.start = {}: expected {expected}", config.source.start))
+    })?;
+    let starts = if store.is_atomic() { Starts::Store } else { Starts::Group };
+    let (positions, terms) = (Arc::clone(store), Arc::clone(store));
+    let options = GroupOptions {
+        config: config.kafka.clone(),
+        topics,
+        start,
+        starts,
+        remembered: Box::new(move |name| position(positions.as_ref(), name)),
+        take_term: Box::new(move || {
+            terms.take_term().map(|term| term.number()).map_err(|e| e.to_string())
+        }),
+        block_bytes: config.source.block_bytes,
+        block_rows_max: config.source.batch_rows_max,
+        blocks_max: config.source.batches_under_way_max,
+        commit_ahead_rows_max: config.source.commit_ahead_rows_max,
+        flush_max_ms: config.source.flush_max_ms,
+    };
+    let group = Group::join(options, &|topic| known(store.as_ref(), topic)).map_err(failure)?;
+    for topic in group.topics() {
+        let bytes = serde_json::to_vec(topic).map_err(Failure::failed)?;
+        store.put_meta(&topic_key(&topic.topic), bytes).map_err(open::store_failure)?;
+    }
+    let commit_ahead_rows_max = config.source.commit_ahead_rows_max;
+    Ok(Some(Topics { group: Arc::new(group), streams, commit_ahead_rows_max }))
+}
+
+/// Where to begin or go on, as people write it; else what is expected.
+pub(super) fn start(text: &str, zone: &Zone) -> Result<Start, &'static str> {
+    match text {
+        "earliest" => Ok(Start::Earliest),
+        "latest" => Ok(Start::Latest),
+        instant => open::instant(instant, zone)
+            .map(Start::At)
+            .map_err(|_| "earliest, latest or an instant like 2026-03-31T20:00"),
+    }
+}
+
+/// The position that a store remembers.
+pub(super) fn position(store: &dyn Store, name: &str) -> Result<Option<Position>, String> {
+    let Some(bytes) = store.meta(&meta_key(name)).map_err(|e| e.to_string())? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| format!("{name}: {e}"))
+}
+
+/// A topic as a store has read it.
+pub(super) fn known(store: &dyn Store, topic: &str) -> Result<Option<TopicMeta>, String> {
+    let Some(bytes) = store.meta(&topic_key(topic)).map_err(|e| e.to_string())? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| format!("{topic}: {e}"))
+}
+
+/// Its error with the right exit code.
+pub(super) fn failure(error: KafkaError) -> Failure {
+    if error.is_input() { Failure::input(error) } else { Failure::failed(error) }
+}

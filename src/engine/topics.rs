@@ -1,0 +1,81 @@
+//! Topics as the engine reads them: one group, many assignments, an engine for each.
+//!
+//! In: a member of a consumer group, the streams that read each topic. Out: the flow of an
+//! assignment's records.
+//! Invariant: each assignment is worked on by an engine of its own, which begins with what is stored.
+
+use std::sync::Arc;
+
+use super::EngineError;
+use super::feed::{Flow, Lane, decoders};
+use super::ruleset::Ruleset;
+use super::status::Status;
+use crate::event::quarantine::Quarantine;
+use crate::shard::fence::{At, Fences, Replay};
+use crate::source::cut::Cutter;
+use crate::source::file::SourceError;
+use crate::source::kafka::{Assignment, Group};
+use crate::source::recipe::Recipe;
+use crate::user::texts::Texts;
+
+/// Topics to read.
+#[derive(Clone)]
+pub struct Topics {
+    /// The member of the group.
+    pub group: Arc<Group>,
+    /// For each of its topics the names of the streams that read it.
+    pub streams: Vec<Vec<String>>,
+    /// Records of a partition that an owner may have read beyond its last commit.
+    pub commit_ahead_rows_max: u64,
+}
+
+/// What a flow needs of its engine.
+pub(super) struct Around<'a> {
+    pub(super) ruleset: &'a Ruleset,
+    pub(super) texts: &'a Arc<Texts>,
+    pub(super) quarantine: &'a Arc<Quarantine>,
+    pub(super) status: &'a Arc<Status>,
+    pub(super) shards: usize,
+}
+
+impl Topics {
+    /// The records of an assignment.
+    pub(super) fn flow(
+        &self,
+        assignment: &Assignment,
+        around: &Around<'_>,
+    ) -> Result<Flow, EngineError> {
+        let (catalog, layout) = (&around.ruleset.catalog, &around.ruleset.layout);
+        let lane = |(meta, streams): (&crate::source::kafka::TopicMeta, &Vec<String>)| Lane {
+            recipe: Recipe {
+                source: meta.topic.clone(),
+                streams: streams.clone(),
+                header: None,
+                texts: Arc::clone(around.texts),
+                shards: around.shards,
+                quarantine: Arc::clone(around.quarantine),
+                with_offsets: true,
+            },
+            names: Vec::new(),
+            at: None,
+        };
+        let lanes: Vec<Lane> = self.group.topics().iter().zip(&self.streams).map(lane).collect();
+        let set = |_| lanes.iter().map(|lane| lane.recipe.decoder(catalog, layout)).collect();
+        let sets = (0..decoders(1)).map(set).collect::<Result<_, _>>();
+        let decoders = sets.map_err(SourceError::from)?;
+        let status = Arc::clone(around.status);
+        let stopping = Box::new(move || status.stopping());
+        let blocks = self.group.blocks(assignment);
+        let cutter = Cutter::kafka(blocks, self.group.topics().to_vec(), stopping);
+        Ok(Flow { name: "kafka".to_owned(), cutter, file: None, lanes, decoders })
+    }
+
+    /// Where reading begins, and what another owner may have read beyond.
+    pub(super) fn replay(&self, assignment: &Assignment) -> Replay {
+        let mut starts = Fences::default();
+        for (partition, source, start) in assignment.sources(self.group.topics()) {
+            starts.note(At { partition, source }, start);
+        }
+        Replay { starts, rows_max: self.commit_ahead_rows_max }
+    }
+}

@@ -1,0 +1,204 @@
+//! Which rows a profile has applied already.
+//!
+//! Where a window is not stored as a whole (see [`Store::is_atomic`](crate::store::Store::is_atomic))
+//! some of its profiles may be stored and others not when a process ends. The next owner reads the
+//! window's rows again; a profile's *fence*, the next offset of each source that it has not applied,
+//! tells which of them it has.
+//!
+//! In: how far sources were read at each window's cut, fences of profiles that are loaded. Out:
+//! whether a row is to be folded; the fence of a profile that is written.
+//! Invariant: pure; a fence never goes back.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+
+use super::users::Slot;
+use crate::source::kafka::SourceId;
+use crate::user::layout::hash64;
+
+/// Where rows were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct At {
+    /// The partition of a topic; [`At::FILES`]: a file, which may hold events of any user.
+    pub partition: u32,
+    /// The partition of this topic, or the file, as fences name it.
+    pub source: SourceId,
+}
+
+impl At {
+    /// The number that stands for files, which have no partitions.
+    pub const FILES: u32 = u32::MAX;
+
+    /// Of a file, by the names under which its position is kept.
+    pub fn file(names: &[String]) -> Self {
+        Self { partition: Self::FILES, source: SourceId(hash64(names.join("\n").as_bytes())) }
+    }
+}
+
+/// The next offset of each source that a profile has not applied.
+pub type Fence = Vec<(SourceId, u64)>;
+
+/// How far the sources of each partition were read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fences(BTreeMap<u32, BTreeMap<SourceId, u64>>);
+
+impl Fences {
+    /// A source was read up to this offset.
+    pub fn note(&mut self, at: At, next: u64) {
+        let known = self.0.entry(at.partition).or_default().entry(at.source).or_default();
+        *known = (*known).max(next);
+    }
+
+    /// All sources.
+    pub fn sources(&self) -> impl Iterator<Item = (SourceId, u64)> + '_ {
+        self.0.values().flatten().map(|(source, next)| (*source, *next))
+    }
+
+    fn of(&self, partition: u32) -> impl Iterator<Item = (SourceId, u64)> + '_ {
+        self.0.get(&partition).into_iter().flatten().map(|(source, next)| (*source, *next))
+    }
+}
+
+/// What a process that has taken partitions over has to read again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Replay {
+    /// Where it begins.
+    pub starts: Fences,
+    /// The owner before may have read so many rows of each source beyond that.
+    pub rows_max: u64,
+}
+
+/// The fences of one shard's resident users.
+#[derive(Debug, Default)]
+pub(super) struct Fenced {
+    /// Users whose fence is beyond what was read, or who know sources that are not read.
+    users: HashMap<Slot, Fence>,
+    /// How far each source was read.
+    next: HashMap<SourceId, u64>,
+    /// Rows before these offsets may have been read by another owner.
+    replay_until: HashMap<SourceId, u64>,
+}
+
+impl Fenced {
+    /// Nobody is resident.
+    pub(super) fn new(replay: &Replay) -> Self {
+        let until = |(source, next): (SourceId, u64)| (source, next + replay.rows_max);
+        let (next, users) = (replay.starts.sources().collect(), HashMap::new());
+        let replays = replay.rows_max > 0;
+        let replay_until = replay.starts.sources().filter(|_| replays).map(until).collect();
+        Self { users, next, replay_until }
+    }
+
+    /// A user was loaded that has this fence.
+    pub(super) fn admit(&mut self, slot: Slot, fence: Fence) {
+        let is_beyond =
+            |(source, next): &(SourceId, u64)| self.next.get(source).is_none_or(|read| read < next);
+        if fence.iter().any(is_beyond) {
+            self.users.insert(slot, fence);
+        }
+    }
+
+    /// A user has left.
+    pub(super) fn forget(&mut self, slot: Slot) {
+        if !self.users.is_empty() {
+            self.users.remove(&slot);
+        }
+    }
+
+    /// Whether the user has applied a row already.
+    #[inline]
+    pub(super) fn has_applied(&self, slot: Slot, source: SourceId, offset: u64) -> bool {
+        if self.users.is_empty() {
+            return false;
+        }
+        let fence = self.users.get(&slot).and_then(|f| f.iter().find(|(s, _)| *s == source));
+        fence.is_some_and(|(_, next)| offset < *next)
+    }
+
+    /// Whether another owner may have read a row.
+    #[inline]
+    pub(super) fn is_replay(&self, source: SourceId, offset: u64) -> bool {
+        self.replay_until.get(&source).is_some_and(|until| offset < *until)
+    }
+
+    /// A window was cut: everything before this was folded.
+    pub(super) fn cut(&mut self, fences: &Fences) {
+        for (source, next) in fences.sources() {
+            let known = self.next.entry(source).or_default();
+            *known = (*known).max(next);
+        }
+        let next = &self.next;
+        self.replay_until.retain(|source, until| next.get(source).is_none_or(|n| n < until));
+        self.users.retain(|_, fence| {
+            fence.iter().any(|(source, offset)| next.get(source).is_none_or(|n| n < offset))
+        });
+    }
+
+    /// The fence of a user's profile that a window writes.
+    pub(super) fn write(
+        &self,
+        slot: Slot,
+        partition: Option<u32>,
+        fences: &Fences,
+        out: &mut Fence,
+    ) {
+        out.clear();
+        let partitions = partition.into_iter().chain([At::FILES]);
+        out.extend(partitions.flat_map(|p| fences.of(p)));
+        let Some(own) = self.users.get(&slot) else { return };
+        for (source, next) in own {
+            match out.iter_mut().find(|(known, _)| known == source) {
+                Some((_, known)) => *known = (*known).max(*next),
+                None => out.push((*source, *next)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: At = At { partition: 3, source: SourceId(1) };
+    const B: At = At { partition: 3, source: SourceId(2) };
+
+    fn fences(a: u64, b: u64) -> Fences {
+        let mut fences = Fences::default();
+        fences.note(A, a);
+        fences.note(B, b);
+        fences
+    }
+
+    #[test]
+    fn what_a_profile_has_applied_is_dropped_until_its_fence_is_reached() {
+        let replay = Replay { starts: fences(100, 50), rows_max: 40 };
+        let mut fenced = Fenced::new(&replay);
+        fenced.admit(7, vec![(A.source, 120), (B.source, 50)]);
+        fenced.admit(8, vec![(A.source, 100), (B.source, 50)]);
+        assert!(fenced.has_applied(7, A.source, 119) && !fenced.has_applied(7, A.source, 120));
+        assert!(!fenced.has_applied(7, B.source, 50) && !fenced.has_applied(8, A.source, 100));
+        assert!(fenced.is_replay(A.source, 139) && !fenced.is_replay(A.source, 140));
+        let mut out = Fence::new();
+        fenced.write(7, Some(3), &fences(110, 60), &mut out);
+        assert_eq!(out, [(A.source, 120), (B.source, 60)], "it never goes back");
+        fenced.cut(&fences(120, 60));
+        assert!(fenced.users.is_empty(), "nothing is left to be dropped");
+        fenced.cut(&fences(140, 60));
+        assert!(!fenced.is_replay(A.source, 100));
+    }
+
+    #[test]
+    fn a_source_that_is_not_read_keeps_its_fence() {
+        let mut fenced = Fenced::new(&Replay { starts: fences(0, 0), rows_max: 0 });
+        let other = SourceId(9);
+        fenced.admit(7, vec![(other, 5)]);
+        fenced.cut(&fences(10, 10));
+        let mut out = Fence::new();
+        fenced.write(7, Some(3), &fences(10, 10), &mut out);
+        assert_eq!(out, [(A.source, 10), (B.source, 10), (other, 5)]);
+        fenced.forget(7);
+        fenced.write(7, None, &fences(10, 10), &mut out);
+        assert!(out.is_empty());
+    }
+}

@@ -1,0 +1,182 @@
+//! `kafka.*`: what librdkafka is told.
+//!
+//! In: settings as written. Out: a client's configuration, secrets read from where they are kept.
+//! Invariant: a secret's value is in no message, log or listing.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rdkafka::ClientConfig;
+use serde::{Deserialize, Serialize};
+
+/// The group that processes join when none is named.
+pub const GROUP_DEFAULT: &str = "tagloom";
+
+/// How long a member may be silent before its partitions go to others, when nothing is said.
+pub(super) const SESSION_TIMEOUT_MS_DEFAULT: u64 = 45_000;
+
+/// Parts of keys whose values are secrets.
+const SECRET: [&str; 4] = ["password", "secret", ".pem", "sasl.oauthbearer.config"];
+
+/// Settings that this program decides, and why.
+const DECIDED: [(&str, &str); 6] = [
+    ("enable.auto.commit", "offsets are committed when what they cover is stored"),
+    ("enable.auto.offset.store", "offsets are committed when what they cover is stored"),
+    ("auto.offset.reset", "set source.start; records that are gone are an error, not a jump"),
+    ("partition.assignment.strategy", "partitions of one number have to come together: `range`"),
+    ("group.protocol", "terms of ownership need the classic protocol"),
+    ("isolation.level", "records of transactions that were not committed do not count"),
+];
+
+/// `kafka.*`, by librdkafka's own
+/// [names](https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md), like
+/// `kafka.bootstrap.servers`. A value `file:PATH` or `env:NAME` is read from there.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KafkaConfig(pub BTreeMap<String, serde_json::Value>);
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// No broker is named.
+    #[error(
+        "the catalogue reads from Kafka, but no broker is named: set kafka.bootstrap.servers, for \
+         example --set kafka.bootstrap.servers=kafka-1:9092,kafka-2:9092"
+    )]
+    NoBrokers,
+    /// Something that is decided already.
+    #[error("kafka.{key} cannot be set: {why}")]
+    Decided {
+        /// The setting.
+        key: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// A secret cannot be read.
+    #[error("kafka.{key}: {reason}")]
+    Secret {
+        /// The setting.
+        key: String,
+        /// Why.
+        reason: String,
+    },
+    /// librdkafka refuses it.
+    #[error("kafka.*: {0}; see librdkafka's CONFIGURATION.md for names and values")]
+    Refused(String),
+}
+
+/// Whether the value of `kafka.KEY` is a secret.
+pub fn is_secret(key: &str) -> bool {
+    SECRET.iter().any(|part| key.contains(part))
+}
+
+impl KafkaConfig {
+    /// By dotted name, as text; references to secrets as they are written.
+    pub fn flat(&self) -> BTreeMap<String, String> {
+        let nested = serde_json::Value::Object(self.0.clone().into_iter().collect());
+        let text = |value| match value {
+            serde_json::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        crate::config::flat(&nested).into_iter().map(|(key, value)| (key, text(value))).collect()
+    }
+
+    /// The group that this process joins.
+    pub fn group(&self) -> String {
+        self.flat().remove("group.id").unwrap_or_else(|| GROUP_DEFAULT.to_owned())
+    }
+
+    /// How long a member may be silent before its partitions go to others.
+    pub fn session_timeout_ms(&self) -> u64 {
+        let set = self.flat().remove("session.timeout.ms").and_then(|text| text.parse().ok());
+        set.unwrap_or(SESSION_TIMEOUT_MS_DEFAULT)
+    }
+
+    /// For a client of any kind.
+    pub fn client(&self) -> Result<ClientConfig, SettingsError> {
+        let mut client = ClientConfig::new();
+        for (key, value) in self.flat() {
+            if let Some((_, why)) = DECIDED.iter().find(|(decided, _)| *decided == key) {
+                return Err(SettingsError::Decided { key, why });
+            }
+            let value = resolved(&key, value)?;
+            client.set(key, value);
+        }
+        if client.get("bootstrap.servers").is_none_or(str::is_empty) {
+            return Err(SettingsError::NoBrokers);
+        }
+        if client.get("client.id").is_none() {
+            client.set("client.id", "tagloom");
+        }
+        Ok(client)
+    }
+
+    /// For a member of the group.
+    pub fn consumer(&self) -> Result<ClientConfig, SettingsError> {
+        let mut client = self.client()?;
+        client
+            .set("group.id", self.group())
+            .set("session.timeout.ms", self.session_timeout_ms().to_string())
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("partition.assignment.strategy", "range")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "false")
+            .set("allow.auto.create.topics", "false");
+        Ok(client)
+    }
+}
+
+/// Reads a value from where it is kept.
+fn resolved(key: &str, value: String) -> Result<String, SettingsError> {
+    let failed = |reason| SettingsError::Secret { key: key.to_owned(), reason };
+    if let Some(path) = value.strip_prefix("file:") {
+        let text = std::fs::read_to_string(Path::new(path))
+            .map_err(|e| failed(format!("{path}: {e}; check the path and its permissions")))?;
+        return Ok(text.trim_end_matches(['\r', '\n']).to_owned());
+    }
+    if let Some(name) = value.strip_prefix("env:") {
+        return std::env::var(name)
+            .map_err(|_| failed(format!("the environment has no variable {name}")));
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(pairs: &[(&str, &str)]) -> KafkaConfig {
+        let value = |v: &str| serde_json::Value::String(v.to_owned());
+        KafkaConfig(pairs.iter().map(|(k, v)| ((*k).to_owned(), value(v))).collect())
+    }
+
+    #[track_caller]
+    fn check(pairs: &[(&str, &str)], expect: &str) {
+        let error = config(pairs).consumer().err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(error.contains(expect), "{error:?} has no {expect:?}");
+    }
+
+    #[test]
+    fn what_is_decided_or_missing_is_refused_with_the_reason() {
+        check(&[], "set kafka.bootstrap.servers");
+        check(&[("enable.auto.commit", "true")], "kafka.enable.auto.commit cannot be set: offsets");
+        check(&[("auto.offset.reset", "latest")], "set source.start");
+        check(&[("sasl.password", "file:/no/such/file")], "kafka.sasl.password: /no/such/file");
+        check(&[("sasl.password", "env:NO_SUCH_NAME")], "no variable NO_SUCH_NAME");
+    }
+
+    #[test]
+    fn a_secret_comes_from_its_file() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("password");
+        std::fs::write(&path, "s3cret\n").expect("the folder is there");
+        let reference = format!("file:{}", path.display());
+        let config = config(&[("bootstrap.servers", "h:1"), ("sasl.password", &reference)]);
+        let client = config.client().expect("all is right");
+        assert_eq!(client.get("sasl.password"), Some("s3cret"));
+        assert_eq!(config.flat()["sasl.password"], reference);
+        assert!(is_secret("sasl.password") && !is_secret("sasl.username"));
+    }
+}

@@ -1,0 +1,136 @@
+//! Topics into HBase by processes of one group: whatever happens to them, the store is the one that an
+//! uninterrupted run over the same events gives, cell for cell.
+
+use std::time::Duration;
+
+use crate::rig::hbase::Hbase;
+use crate::rig::kafka::Kafka;
+use crate::rig::portrait::{Portrait, STREAMS};
+use crate::rig::process::Process;
+
+const USERS: u32 = 2_000;
+const EVENTS: u32 = 20_000;
+const PARTITIONS: i32 = 8;
+const CAUGHT_UP: Duration = Duration::from_secs(240);
+
+/// Both servers, a workload, and a store that is made.
+struct Group {
+    kafka: Kafka,
+    hbase: Hbase,
+    portrait: Portrait,
+    name: &'static str,
+}
+
+impl Group {
+    fn start(name: &'static str) -> Self {
+        let (kafka, hbase) = (Kafka::start(), Hbase::start());
+        let portrait = Portrait::new(name, USERS, EVENTS);
+        let group = Self { kafka, hbase, portrait, name };
+        group.portrait.ok_with(&["store", "init"], &group.settings());
+        for stream in STREAMS {
+            group.kafka.create(&group.portrait.topic(stream), PARTITIONS);
+        }
+        group.portrait.load_dimensions(&group.settings());
+        group
+    }
+
+    fn settings(&self) -> Vec<String> {
+        let options = self.hbase.options(self.name);
+        let mut settings = Portrait::settings(&self.kafka, self.name);
+        settings.push("store.kind=hbase".to_owned());
+        settings.push(format!("store.hbase.gateways={}", options.gateways));
+        settings.push(format!("store.hbase.prefix={}", options.prefix));
+        settings
+    }
+
+    fn process(&self, name: &str) -> Process {
+        self.portrait.start(name, &self.settings())
+    }
+
+    /// Sends a part of every stream: from this share of its lines on, up to that one, in percent.
+    fn send(&self, from: usize, to: usize) {
+        for stream in STREAMS {
+            let text = std::fs::read(self.portrait.path("data").join(format!("{stream}.jsonl")));
+            let lines = text.unwrap().iter().filter(|b| **b == b'\n').count();
+            let (skip, end) = (lines * from / 100, lines * to / 100);
+            self.portrait.send_part(&self.kafka, stream, skip, end - skip);
+        }
+    }
+
+    fn wait_committed(&self) {
+        self.kafka.wait_committed(self.name, &self.portrait.topics(), CAUGHT_UP);
+    }
+
+    /// Every tag of every user is what the files give, and every cell says what the profile does.
+    #[track_caller]
+    fn assert_equal(&self) {
+        self.portrait.assert_equal(&self.settings());
+        self.portrait.ok_with(&["store", "check"], &self.settings());
+    }
+}
+
+#[test]
+#[ignore = "starts Kafka and HBase: tests/live/run.sh"]
+fn a_process_that_is_killed_ten_times_leaves_the_store_of_one_that_was_not() {
+    let group = Group::start("kill");
+    group.send(0, 100);
+    for kill in 0..10_u64 {
+        let process = group.process("killed");
+        // Its predecessor's session has to end before it is given partitions.
+        std::thread::park_timeout(Duration::from_millis(6_500 + (kill * 7_919) % 2_500));
+        process.kill();
+    }
+    let process = group.process("last");
+    group.wait_committed();
+    Portrait::stop(process);
+    group.assert_equal();
+}
+
+#[test]
+#[ignore = "starts Kafka and HBase: tests/live/run.sh"]
+fn processes_that_join_leave_and_freeze_give_one_store() {
+    let group = Group::start("join");
+    let first = group.process("first");
+    group.send(0, 30);
+    let second = group.process("second");
+    group.send(30, 50);
+    std::thread::park_timeout(Duration::from_secs(4));
+    // Beyond its session: others take its partitions over. Then it goes on as if nothing had been.
+    second.signal("STOP");
+    group.send(50, 70);
+    std::thread::park_timeout(Duration::from_secs(9));
+    second.signal("CONT");
+    group.send(70, 85);
+    std::thread::park_timeout(Duration::from_secs(3));
+    Portrait::stop(first);
+    group.send(85, 100);
+    group.wait_committed();
+    Portrait::stop(second);
+    group.assert_equal();
+}
+
+#[test]
+#[ignore = "starts Kafka and HBase: tests/live/run.sh"]
+fn servers_that_go_and_come_back_cost_nothing_but_time() {
+    let mut group = Group::start("away");
+    let process = group.process("patient");
+    group.send(0, 30);
+    group.hbase.kill_server();
+    group.send(30, 50);
+    std::thread::park_timeout(Duration::from_secs(5));
+    group.hbase.start_server();
+    group.hbase.wait_ready();
+    group.wait_committed();
+    group.hbase.kill_gateway(0);
+    group.send(50, 70);
+    std::thread::park_timeout(Duration::from_secs(20));
+    group.hbase.start_gateway(0);
+    group.hbase.wait_ready();
+    group.kafka.kill_broker();
+    std::thread::park_timeout(Duration::from_secs(3));
+    group.kafka.start_broker();
+    group.send(70, 100);
+    group.wait_committed();
+    Portrait::stop(process);
+    group.assert_equal();
+}

@@ -1,0 +1,226 @@
+//! A Kafka broker, as a process that can be killed, frozen and started again.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use super::process::{Process, READY_MAX, run};
+use super::{cache_dir, free_ports, wait_until};
+
+const MISSING: &str = "the live tests need Java 17 (a JDK) and Maven: on Debian, apt-get install \
+                       openjdk-17-jdk-headless maven";
+
+/// How long the broker may take to answer.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// See the module. It ends when it is dropped.
+pub struct Kafka {
+    broker: Option<Process>,
+    port: u16,
+    dir: tempfile::TempDir,
+    libraries: PathBuf,
+}
+
+/// A record for a topic.
+pub struct Record<'a> {
+    pub key: &'a [u8],
+    pub value: &'a [u8],
+    /// When it arrived, epoch ms.
+    pub at_ms: i64,
+}
+
+impl Kafka {
+    /// Starts a broker and waits until it answers.
+    pub fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("tagloom-live-kafka-").tempdir().unwrap();
+        let [port, controller] = free_ports();
+        let properties = properties(dir.path(), port, controller);
+        std::fs::write(dir.path().join("server.properties"), properties).unwrap();
+        let mut kafka = Self { broker: None, port, dir, libraries: libraries() };
+        let id = kafka.tool("kafka.tools.StorageTool", &["random-uuid"]);
+        let id = id.trim().lines().last().unwrap().to_owned();
+        let file = kafka.path("server.properties");
+        let format = ["format", "--standalone", "-t", &id, "-c", &file];
+        kafka.tool("kafka.tools.StorageTool", &format);
+        kafka.start_broker();
+        kafka
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    fn java(&self) -> Command {
+        let mut command = Command::new("java");
+        command.arg("-Xmx512m").arg("-cp").arg(self.libraries.join("*"));
+        command
+    }
+
+    fn tool(&self, class: &str, arguments: &[&str]) -> String {
+        run(self.java().arg(class).args(arguments), MISSING)
+    }
+
+    /// Starts the broker where it stood, and waits until it answers.
+    pub fn start_broker(&mut self) {
+        let file = self.path("server.properties");
+        let mut command = self.java();
+        command.arg("kafka.Kafka").arg(file);
+        let mut broker = Process::start("kafka", self.dir.path(), &mut command);
+        wait_until("Kafka answers", READY_MAX, || {
+            broker.must_run();
+            let second = Duration::from_secs(1);
+            self.consumer("ready").fetch_metadata(None, second).is_ok()
+        });
+        self.broker = Some(broker);
+    }
+
+    /// kill -9 of the broker.
+    pub fn kill_broker(&mut self) {
+        self.broker.take().expect("it runs").kill();
+    }
+
+    /// What clients name it.
+    pub fn servers(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.servers());
+        config
+    }
+
+    fn consumer(&self, group: &str) -> BaseConsumer {
+        self.config().set("group.id", group).create().unwrap()
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.config().create().unwrap()
+    }
+
+    fn wait<T>(&self, done: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(done)
+    }
+
+    /// Makes a topic.
+    pub fn create(&self, topic: &str, partitions: i32) {
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let made = self.wait(self.admin().create_topics([&new], &AdminOptions::new())).unwrap();
+        made.into_iter().for_each(|topic| drop(topic.unwrap()));
+    }
+
+    /// Deletes a topic, and waits until it is gone.
+    pub fn delete(&self, topic: &str) {
+        let gone = self.wait(self.admin().delete_topics(&[topic], &AdminOptions::new())).unwrap();
+        gone.into_iter().for_each(|topic| drop(topic.unwrap()));
+        wait_until("the topic is gone", ANSWER, || {
+            let metadata = self.consumer("gone").fetch_metadata(None, ANSWER).unwrap();
+            metadata.topics().iter().all(|t| t.name() != topic)
+        });
+    }
+
+    /// Adds partitions to a topic.
+    pub fn grow(&self, topic: &str, partitions: usize) {
+        let new = NewPartitions::new(topic, partitions);
+        let grown = self.wait(self.admin().create_partitions([&new], &AdminOptions::new()));
+        grown.unwrap().into_iter().for_each(|topic| drop(topic.unwrap()));
+    }
+
+    /// Sends records, by the partitioner that Java's clients use.
+    pub fn send<'a>(&self, topic: &str, records: impl IntoIterator<Item = Record<'a>>) {
+        let producer: ThreadedProducer<_> = self
+            .config()
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "20")
+            .set("queue.buffering.max.messages", "1000000")
+            .create()
+            .unwrap();
+        for record in records {
+            let new = BaseRecord::to(topic).key(record.key).payload(record.value);
+            producer.send(new.timestamp(record.at_ms)).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(ANSWER).unwrap();
+    }
+
+    /// Waits until a group has committed everything that is in some topics.
+    #[track_caller]
+    pub fn wait_committed(&self, group: &str, topics: &[String], at_most: Duration) {
+        let consumer = self.consumer(group);
+        wait_until("everything is committed", at_most, || {
+            topics.iter().all(|topic| self.lag(&consumer, topic) == Some(0))
+        });
+    }
+
+    /// Records of a topic that a group has not committed; none while it has not committed anything.
+    fn lag(&self, consumer: &BaseConsumer, topic: &str) -> Option<i64> {
+        let metadata = consumer.fetch_metadata(Some(topic), ANSWER).ok()?;
+        let mut list = TopicPartitionList::new();
+        for partition in metadata.topics().first()?.partitions() {
+            list.add_partition(topic, partition.id());
+        }
+        let committed = consumer.committed_offsets(list, ANSWER).ok()?;
+        let mut lag = 0;
+        for element in committed.elements() {
+            let (_, end) = consumer.fetch_watermarks(topic, element.partition(), ANSWER).ok()?;
+            match element.offset() {
+                Offset::Offset(next) => lag += end - next,
+                _ if end == 0 => {}
+                _ => return None,
+            }
+        }
+        Some(lag)
+    }
+}
+
+/// The jars of a broker and its tools, from Maven Central the first time.
+fn libraries() -> PathBuf {
+    run(Command::new("java").arg("-version"), MISSING);
+    let pom = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live/rig/kafka-pom.xml");
+    let print = tagloom::user::layout::hash64(&std::fs::read(&pom).unwrap());
+    let dir = cache_dir().join(format!("kafka-{print:016x}"));
+    if dir.exists() {
+        return dir;
+    }
+    let new = dir.with_extension("new");
+    let mut maven = Command::new("mvn");
+    maven.args(["-B", "-q", "-f"]).arg(&pom).arg("dependency:copy-dependencies");
+    maven.arg(format!("-DoutputDirectory={}", new.display())).arg("-DincludeScope=runtime");
+    run(&mut maven, MISSING);
+    std::fs::rename(&new, &dir).unwrap();
+    dir
+}
+
+fn properties(dir: &Path, port: u16, controller: u16) -> String {
+    let listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
+    let quorum = format!("127.0.0.1:{controller}");
+    let data = dir.join("data").display().to_string();
+    let settings = [
+        ("process.roles", "broker,controller"),
+        ("node.id", "1"),
+        ("controller.quorum.bootstrap.servers", &quorum),
+        ("listeners", &listeners),
+        ("advertised.listeners", &listeners),
+        ("controller.listener.names", "CONTROLLER"),
+        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"),
+        ("inter.broker.listener.name", "PLAINTEXT"),
+        ("log.dirs", &data),
+        ("auto.create.topics.enable", "false"),
+        ("offsets.topic.replication.factor", "1"),
+        ("offsets.topic.num.partitions", "4"),
+        ("transaction.state.log.replication.factor", "1"),
+        ("transaction.state.log.min.isr", "1"),
+        ("share.coordinator.state.topic.replication.factor", "1"),
+        ("share.coordinator.state.topic.min.isr", "1"),
+        ("group.initial.rebalance.delay.ms", "0"),
+        ("group.min.session.timeout.ms", "1000"),
+        ("log.retention.hours", "-1"),
+    ];
+    settings.into_iter().map(|(key, value)| format!("{key}={value}\n")).collect()
+}

@@ -1,0 +1,192 @@
+//! The portrait workload in topics: 550 tags, compared with a run over the same events in files.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use super::kafka::{Kafka, Record};
+use super::process::Process;
+
+/// The workload's streams.
+pub const STREAMS: [&str; 3] = ["register", "consume", "cancel"];
+
+/// No sound event of the workload is later: 2026-03-31T20:00 in Asia/Shanghai.
+pub const AS_OF_MS: i64 = 1_774_958_400_000;
+
+/// How long a process may take to end.
+const END_MAX: Duration = Duration::from_secs(60);
+
+/// A generated workload, its catalogue, and where everything is.
+pub struct Portrait {
+    dir: tempfile::TempDir,
+    prefix: String,
+    expected: String,
+}
+
+impl Portrait {
+    /// Generates events of so many users, and computes from the files what every tag must be.
+    /// `prefix`: of the topics.
+    pub fn new(prefix: &str, users: u32, events: u32) -> Self {
+        let dir = tempfile::Builder::new().prefix("tagloom-live-portrait-").tempdir().unwrap();
+        let mut portrait = Self { dir, prefix: prefix.to_owned(), expected: String::new() };
+        let (users, events) = (users.to_string(), events.to_string());
+        portrait.ok(&["gen", "--out", "data", "--users", &users, "--events", &events]);
+        portrait.write_catalog();
+        portrait.expected = portrait.from_files();
+        portrait
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Names of the topics.
+    pub fn topics(&self) -> Vec<String> {
+        STREAMS.iter().map(|stream| self.topic(stream)).collect()
+    }
+
+    pub fn topic(&self, stream: &str) -> String {
+        format!("{}-{stream}", self.prefix)
+    }
+
+    /// The workload's catalogue, reading topics. Its lines have no arrival time but the one the
+    /// test gives them, so lateness is not bounded.
+    fn write_catalog(&self) {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/portrait/catalog");
+        for entry in walk(&from) {
+            let path = self.path("tags").join(entry.strip_prefix(&from).unwrap());
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let mut text = std::fs::read_to_string(&entry).unwrap();
+            text = text.replace("allowed_lateness: 40d", "allowed_lateness: 130d");
+            for stream in STREAMS {
+                let file = format!("{{file: {stream}.jsonl, format: json}}");
+                let topic = format!("{{kafka: {}, format: json}}", self.topic(stream));
+                text = text.replace(&file, &topic);
+            }
+            std::fs::write(path, text).unwrap();
+        }
+    }
+
+    /// Makes the topics and sends all events, as if they had all arrived at the as-of.
+    pub fn send(&self, kafka: &Kafka, partitions: i32) {
+        for stream in STREAMS {
+            kafka.create(&self.topic(stream), partitions);
+        }
+        STREAMS.iter().for_each(|stream| self.send_part(kafka, stream, 0, usize::MAX));
+    }
+
+    /// Sends some lines of a stream.
+    pub fn send_part(&self, kafka: &Kafka, stream: &str, skip: usize, take: usize) {
+        let lines = std::fs::read(self.path("data").join(format!("{stream}.jsonl"))).unwrap();
+        let lines = lines.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        let records = lines.skip(skip).take(take);
+        let records = records.map(|value| Record { key: uid(value), value, at_ms: AS_OF_MS });
+        kafka.send(&self.topic(stream), records);
+    }
+
+    /// A command in this workload's directory, with the settings every one needs.
+    pub fn command(&self, arguments: &[&str], settings: &[String]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tagloom"));
+        command.current_dir(self.dir.path()).args(arguments);
+        command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+        command
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        self.ok_with(arguments, &[])
+    }
+
+    /// What a command prints that must succeed.
+    pub fn ok_with(&self, arguments: &[&str], settings: &[String]) -> String {
+        let output = self.command(arguments, settings).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", shown(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// What the same events give as files.
+    fn from_files(&self) -> String {
+        let as_of = AS_OF_MS.to_string();
+        let mut arguments = vec!["run", "--memory", "--as-of", &as_of, "--export", "files.csv"];
+        let sources = STREAMS.map(|stream| format!("{stream}=data/{stream}.jsonl"));
+        let dims = ["user_dim", "city_dim"].map(|table| format!("{table}=data/{table}.csv"));
+        arguments.extend(sources.iter().flat_map(|source| ["--source", source]));
+        arguments.extend(dims.iter().flat_map(|table| ["--dims", table]));
+        self.ok(&arguments);
+        std::fs::read_to_string(self.path("files.csv")).unwrap()
+    }
+
+    /// Settings of a process of a group.
+    pub fn settings(kafka: &Kafka, group: &str) -> Vec<String> {
+        vec![
+            format!("kafka.bootstrap.servers={}", kafka.servers()),
+            format!("kafka.group.id={group}"),
+            "kafka.session.timeout.ms=6000".to_owned(),
+            "kafka.heartbeat.interval.ms=1000".to_owned(),
+            "window.close_ms=500".to_owned(),
+            "clock.mode=fixed".to_owned(),
+        ]
+    }
+
+    /// Loads the dimension tables.
+    pub fn load_dimensions(&self, settings: &[String]) {
+        for table in ["user_dim", "city_dim"] {
+            let file = format!("data/{table}.csv");
+            self.ok_with(&["dims", "load", table, &file], settings);
+        }
+    }
+
+    /// Starts a process of the group.
+    pub fn start(&self, name: &str, settings: &[String]) -> Process {
+        let as_of = AS_OF_MS.to_string();
+        let mut command = self.command(&["run", "--as-of", &as_of], settings);
+        Process::start(name, self.dir.path(), &mut command)
+    }
+
+    /// Ends a process as an operator would; it must end well.
+    pub fn stop(process: Process) {
+        process.stop(END_MAX);
+    }
+
+    /// Compares every tag of every user of a store with the run over files.
+    #[track_caller]
+    pub fn assert_equal(&self, settings: &[String]) {
+        let as_of = AS_OF_MS.to_string();
+        self.ok_with(&["export", "--out", "store.csv", "--as-of", &as_of], settings);
+        let got = std::fs::read_to_string(self.path("store.csv")).unwrap();
+        if got != self.expected {
+            let (mut got, mut expected) = (got.lines(), self.expected.lines());
+            let differs = loop {
+                match (got.next(), expected.next()) {
+                    (None, None) => break "line breaks".to_owned(),
+                    (a, b) if a == b => {}
+                    (a, b) => break format!("got {a:?}\nexpected {b:?}"),
+                }
+            };
+            panic!("the stores differ: {differs:.2000}");
+        }
+    }
+}
+
+/// The uid of a line, as its producer knows it; damaged lines have none.
+fn uid(line: &[u8]) -> &[u8] {
+    let text = br#""uid":"#;
+    let Some(at) = line.windows(text.len()).position(|w| w == text) else { return b"none" };
+    let rest = line[at + text.len()..].trim_ascii_start();
+    let rest = rest.strip_prefix(b"\"").unwrap_or(rest);
+    let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+    if digits == 0 { b"none" } else { &rest[..digits] }
+}
+
+fn walk(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+fn shown(output: &Output) -> String {
+    format!(
+        "{}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
