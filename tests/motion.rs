@@ -379,6 +379,40 @@ fn a_start_with_other_rules_makes_the_next_version() {
     shop.sent = 0;
 }
 
+/// What a sum has after it came back, days later. `stops`: the store was opened meanwhile.
+fn spent_after(days: i64, stops: &[i64]) -> u64 {
+    let mut shop = Shop::new();
+    let (with, with_rules) = (BASE.to_owned() + SPENT, BASE_RULES.to_owned() + SPENT_RULES);
+    let path = shop.dir.path().join("buy.jsonl");
+    let source = format!("buy={}", path.display());
+    let line = "{\"user\":1,\"at\":1700000000000,\"cents\":100}\n";
+    let run = |lines: usize, day: i64| {
+        std::fs::write(&path, line.repeat(lines)).unwrap();
+        let as_of = (1_700_000_000_000 + day * 86_400_000).to_string();
+        shop.done(&["run", "--source", &source, "--as-of", &as_of]);
+    };
+    shop.rules(&with, &with_rules);
+    run(1, 0);
+    shop.rules(BASE, BASE_RULES);
+    run(3, 1);
+    stops.iter().for_each(|day| run(3, *day));
+    shop.rules(&with, &with_rules);
+    run(7, 1 + days);
+    let spent = total(&shop.export(), "spent_cents");
+    shop.sent = 0;
+    spent
+}
+
+#[test]
+fn a_rule_that_comes_back_too_late_begins_anew_whether_or_not_there_was_a_restart() {
+    assert_eq!(spent_after(6, &[]), 700);
+    assert_eq!(spent_after(6, &[4]), 700);
+    assert_eq!(spent_after(7, &[]), 400);
+    assert_eq!(spent_after(90, &[]), 400);
+    assert_eq!(spent_after(90, &[4]), 400);
+    assert_eq!(spent_after(90, &[30]), 400);
+}
+
 /// Paths that do not exist are said so.
 #[test]
 fn a_version_that_never_was_is_said_so() {

@@ -137,7 +137,7 @@ impl Desk {
                 Ok(dims::report_json(&report))
             }
             Request::Survey { as_of, what } => {
-                survey::answer(self.store(), as_of.as_deref(), &what, progress)
+                survey::answer(self.store(), &self.config, as_of.as_deref(), &what, progress)
             }
             Request::Export { path, as_of, select, closed } => {
                 let selection = Selection::parse(&select, catalog).map_err(Failure::input)?;
@@ -162,7 +162,7 @@ pub(super) fn request<T: DeserializeOwned>(
     let value = match opened(config, &request, progress)? {
         Access::Own(desk) => desk.answer(request, progress)?,
         Access::Store(store, as_of, what) => {
-            survey::answer(&store, as_of.as_deref(), &what, progress)?
+            survey::answer(&store, config, as_of.as_deref(), &what, progress)?
         }
         Access::Other(answer) => answer,
     };

@@ -98,13 +98,14 @@ pub(super) fn values_text(users: &Tally, values_max: usize) -> String {
 /// Answers one.
 pub(super) fn answer(
     store: &Arc<dyn Store>,
+    config: &Config,
     as_of: Option<&str>,
     request: &SurveyRequest,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Value, Failure> {
     match request {
         SurveyRequest::Expect { catalog, select } => {
-            let reader = reader(store, catalog)?;
+            let reader = reader(store, config, catalog)?;
             let of = &reader.ruleset().catalog;
             let selection = Selection::parse(select, of).map_err(Failure::input)?;
             let survey = survey(store, &reader, as_of, Sample::All)?;
@@ -112,13 +113,13 @@ pub(super) fn answer(
             desk::json(&report.map_err(desk::read_failure)?)
         }
         SurveyRequest::Diff { old, new, sample } => {
-            let (old, new) = (reader(store, old)?, reader(store, new)?);
+            let (old, new) = (reader(store, config, old)?, reader(store, config, new)?);
             let survey = survey(store, &new, as_of, *sample)?;
             let report = diff::of_users(&old, &new, &survey, progress);
             desk::json(&report.map_err(desk::read_failure)?)
         }
         SurveyRequest::Stats { catalog, select, sample } => {
-            let reader = reader(store, catalog)?;
+            let reader = reader(store, config, catalog)?;
             let of = &reader.ruleset().catalog;
             let selection = Selection::parse(select, of).map_err(Failure::input)?;
             let survey = survey(store, &reader, as_of, *sample)?;
@@ -141,7 +142,7 @@ fn survey<'a>(
 
 /// A reader by a catalogue that need not be the one the store was written with. Tags without an id
 /// are as good as others here: nothing is written.
-fn reader(store: &Arc<dyn Store>, dir: &Path) -> Result<Reader, Failure> {
+fn reader(store: &Arc<dyn Store>, config: &Config, dir: &Path) -> Result<Reader, Failure> {
     let loaded = open::catalog(dir)?;
     let catalog = &loaded.catalog;
     let identity = store.identity();
@@ -153,7 +154,8 @@ fn reader(store: &Arc<dyn Store>, dir: &Path) -> Result<Reader, Failure> {
             identity.timezone
         )));
     }
-    let ruleset = for_reading(store.as_ref(), loaded).map_err(open::version_failure)?;
+    let moment = open::moment(store.as_ref(), config, None)?;
+    let ruleset = for_reading(store.as_ref(), loaded, moment).map_err(open::version_failure)?;
     let ruleset = Arc::new(ruleset);
     let now: crate::dimension::Now = Arc::new(crate::clock::wall_ms);
     Reader::open(ruleset, Arc::clone(store), now).map_err(desk::read_failure)

@@ -289,14 +289,18 @@ pub fn next_with(
 }
 
 /// Compiles a catalogue for reading a store only: it need not be active, and tags that have no id
-/// yet get one for the time being.
-pub fn for_reading(store: &dyn Store, mut loaded: Loaded) -> Result<Ruleset, VersionError> {
+/// yet get one for the time being. `moment`: it is compiled as if it became active then.
+pub fn for_reading(
+    store: &dyn Store,
+    mut loaded: Loaded,
+    moment: Moment,
+) -> Result<Ruleset, VersionError> {
     give_provisional_ids(&mut loaded.catalog);
-    let moment = Moment { as_of_ms: None, retire_after_ms: i64::MAX, running: true };
-    Ok(next(store, loaded, moment)?.ruleset)
+    Ok(next(store, loaded, Moment { running: true, ..moment })?.ruleset)
 }
 
-/// The partials a version knows, those gone for too long left out.
+/// The partials a version knows, those gone for too long left out: one that comes back then begins
+/// anew, whether or not the store was opened while it was gone.
 fn present(
     before: &Version,
     catalog: &Catalog,
@@ -306,14 +310,21 @@ fn present(
     let live: BTreeSet<u64> = origins(catalog).map(|(origin, _)| origin).collect();
     let mut records = before.partials.clone();
     records.retain(|origin, record| {
-        if live.contains(origin) {
+        let is_live = live.contains(origin);
+        if !is_live {
+            record.retired.get_or_insert(moment.as_of_ms);
+        }
+        if let Some(since) = record.retired {
+            let gone_ms = moment.as_of_ms.unwrap_or(0).saturating_sub(since.unwrap_or(0));
+            if gone_ms >= moment.retire_after_ms {
+                return false;
+            }
+        }
+        if is_live {
             record.retired = None;
             record.last_in = number;
-            return true;
         }
-        let since = *record.retired.get_or_insert(moment.as_of_ms);
-        let gone_ms = moment.as_of_ms.unwrap_or(0).saturating_sub(since.unwrap_or(0));
-        gone_ms < moment.retire_after_ms
+        true
     });
     records
 }

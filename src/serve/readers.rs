@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::published::Published;
 use super::read::{ReadError, Reader};
 use crate::engine::swap::{Active, Swaps};
-use crate::engine::version::{self, VersionError};
+use crate::engine::version::{self, Moment, VersionError};
 use crate::store::Store;
 
 /// Reads a store by the active catalogue.
@@ -107,6 +107,8 @@ fn active_of(store: &dyn Store) -> Result<Active, ReadError> {
         VersionError::Damaged { key, reason: error.to_string() }
     })?;
     let files = Arc::new(loaded.files.clone());
-    let ruleset = Arc::new(version::for_reading(store, loaded)?);
+    // It is active as it is: nothing that it knows is let go by reading.
+    let moment = Moment { as_of_ms: None, retire_after_ms: i64::MAX, running: true };
+    let ruleset = Arc::new(version::for_reading(store, loaded, moment)?);
     Ok(Active { ruleset, files })
 }

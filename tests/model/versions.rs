@@ -174,16 +174,13 @@ impl Known {
         if events == 0 && self.history.is_empty() {
             *self = Self::default();
         }
-        for key in self.since.keys() {
-            if here.contains(key) {
-                self.gone_ms.remove(key);
-            } else {
-                self.gone_ms.entry(key.clone()).or_insert(as_of_ms);
-            }
+        for key in self.since.keys().filter(|key| !here.contains(key)) {
+            self.gone_ms.entry(key.clone()).or_insert(as_of_ms);
         }
+        // What comes back later than this begins anew.
         let lost = |gone_ms: &i64| as_of_ms - gone_ms >= RETIRE_AFTER_MS;
         self.since.retain(|key, _| !self.gone_ms.get(key).is_some_and(lost));
-        self.gone_ms.retain(|_, gone_ms| !lost(gone_ms));
+        self.gone_ms.retain(|key, gone_ms| !lost(gone_ms) && !here.contains(key));
         self.history.retain(|key, _| self.since.contains_key(key));
         for key in here {
             self.since.entry(key).or_insert(events);
