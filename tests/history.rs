@@ -323,6 +323,37 @@ fn a_feature_that_came_later_gets_what_came_before_and_the_others_stay() {
     shop.run("later", "live.jsonl");
     shop.history("later");
     shop.expect("later", "one");
+    says_what_it_has_seen(&shop);
+}
+
+/// What features count is said of all of them, and beside a user's value.
+fn says_what_it_has_seen(shop: &Shop) {
+    let cut = "2026-03-01T00:00:00Z";
+    let shown: Value =
+        serde_json::from_str(&shop.done("later", &["catalog", "show", "--json"])).unwrap();
+    assert_eq!(shown["merged_users"], Value::Null, "no history is being merged");
+    let partials = shown["versions"][0]["partials"].as_array().unwrap();
+    assert!(partials.len() > 5 && partials.iter().all(|p| p["history_until"] == cut), "{shown}");
+    let text = shop.done("later", &["catalog", "show"]);
+    assert!(text.contains("history until") && text.contains(cut), "{text}");
+    assert!(text.contains("0 features have seen every event of this store"), "{text}");
+    let seen = |tag: &str| {
+        let why = shop.done("later", &["why", "7", tag, "--json"]);
+        serde_json::from_str::<Value>(&why).unwrap()["inputs"][0]["seen"].clone()
+    };
+    let (old, new) = (seen("tag_count_lifetime"), seen("tag_skus_lifetime"));
+    assert_eq!((&old["since_version"], &new["since_version"]), (&Value::Null, &2.into()));
+    for seen in [old, new] {
+        assert_eq!(seen["history_until_ms"], CUT_MS, "{seen}");
+        assert_eq!(seen["history_is_merging"], false);
+    }
+    let text = shop.done("later", &["why", "7", "tag_skus_lifetime"]);
+    for line in [
+        "counts events that came since version 2 of the catalogue, 2026-04-10",
+        "what happened before 2026-03-01 00:00:00+00:00 is counted from a history",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
 }
 
 fn at(line: &str) -> i64 {

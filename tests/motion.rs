@@ -375,7 +375,20 @@ fn a_start_with_other_rules_makes_the_next_version() {
     let users = shop.export();
     assert_eq!(total(&users, "bought_count"), 10);
     assert_eq!(total(&users, "spent_cents"), 500, "what came since");
-    assert_eq!(shop.catalog()["versions"].as_array().unwrap().len(), 2);
+    let versions = shop.catalog()["versions"].clone();
+    assert_eq!(versions.as_array().unwrap().len(), 2);
+    let seen = |tag: &str| shop.json(&["why", "1", tag])["inputs"][0]["seen"].clone();
+    assert_eq!(seen("bought_count"), Value::Null, "it has seen everything");
+    let spent = seen("spent_cents");
+    assert_eq!((&spent["since_version"], &spent["history_until_ms"]), (&2.into(), &Value::Null));
+    let since_ms = jiff::Timestamp::from_millisecond(spent["since_ms"].as_i64().unwrap()).unwrap();
+    assert_eq!(versions[1]["made"], since_ms.to_string());
+    let said = shop.done(&["why", "1", "spent_cents"]);
+    assert!(
+        said.contains("counts events that came since version 2 of the catalogue, 20"),
+        "{said}"
+    );
+    assert!(!said.contains("history"), "{said}");
     shop.sent = 0;
 }
 

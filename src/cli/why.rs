@@ -6,6 +6,7 @@ use super::{Outcome, desk};
 use crate::clock::{Zone, show_instant};
 use crate::config::Config;
 use crate::serve::local::Request;
+use crate::serve::seen::Seen;
 use crate::serve::why::{FlipText, Input, Next, When, Why};
 
 /// Changes of one input that are shown to people.
@@ -78,6 +79,9 @@ fn show_inputs(inputs: &[Input], zone: &Option<Zone>, depth: usize) {
         let value = input.value.as_deref().unwrap_or("NULL");
         println!("{indent}{} = {value}", input.name);
         println!("{indent}    {}: {}", input.kind, input.definition);
+        for line in input.seen.iter().flat_map(|seen| seen_text(seen, zone)) {
+            println!("{indent}    {line}");
+        }
         for flip in input.flips.iter().take(FLIPS_MAX) {
             println!("{indent}    {}", flip_text(flip));
         }
@@ -94,6 +98,19 @@ fn show_inputs(inputs: &[Input], zone: &Option<Zone>, depth: usize) {
     if depth == 0 && !inputs.is_empty() {
         println!();
     }
+}
+
+/// What a feature counts, where that is not everything.
+fn seen_text(seen: &Seen, zone: &Option<Zone>) -> Vec<String> {
+    let since = seen.since_version.map(|version| {
+        let made = seen.since_ms.map(|ms| format!(", {}", at(zone, ms))).unwrap_or_default();
+        format!("counts events that came since version {version} of the catalogue{made}")
+    });
+    let history = seen.history_until_ms.map(|until_ms| {
+        let merging = if seen.history_is_merging { ", which is still being merged" } else { "" };
+        format!("what happened before {} is counted from a history{merging}", at(zone, until_ms))
+    });
+    since.into_iter().chain(history).collect()
 }
 
 fn flip_text(flip: &FlipText) -> String {

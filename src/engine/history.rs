@@ -75,6 +75,12 @@ pub fn progress(
     Ok(Some((merge, progress)))
 }
 
+/// The number of the history that is being merged.
+pub fn merging(store: &dyn Store, version: &Version) -> Result<Option<u16>, EngineError> {
+    let found = progress(store, version)?.filter(|(_, progress)| !progress.ended);
+    Ok(found.map(|(merge, _)| merge.job))
+}
+
 /// The job that goes on with a history that is not merged yet.
 pub fn resume(store: &dyn Store, ruleset: &Ruleset) -> Result<Option<Job>, EngineError> {
     let Some(version) = super::version::active(store)? else { return Ok(None) };

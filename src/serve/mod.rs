@@ -13,6 +13,7 @@ pub mod notes;
 pub mod published;
 pub mod read;
 pub mod readers;
+pub mod seen;
 pub mod stats;
 pub mod survey;
 pub mod tally;

@@ -15,6 +15,7 @@ use super::notes::{Seen, texts};
 use crate::catalog::model::{Catalog, Strategy, Tag};
 use crate::clock::{earlier, show_instant};
 use crate::dimension::{CacheOptions, Dimensions, Now, SpecError};
+use crate::engine::EngineError;
 use crate::engine::ruleset::Ruleset;
 use crate::engine::version::VersionError;
 use crate::rule::closed::ClosedBatch;
@@ -47,6 +48,9 @@ pub enum ReadError {
     /// The store's catalogue versions cannot be read.
     #[error(transparent)]
     Version(#[from] VersionError),
+    /// How far the store's history is cannot be read.
+    #[error(transparent)]
+    History(#[from] Box<EngineError>),
     /// A stored key is no uid of this store's type.
     #[error(transparent)]
     Key(#[from] UidError),

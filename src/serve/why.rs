@@ -4,11 +4,14 @@
 //! and definition, what would change the value, and when time alone will.
 //! Invariant: reads only; values of masked columns never leave this module.
 
+use std::collections::BTreeMap;
+
 use datafusion_common::ScalarValue;
 use serde::{Deserialize, Serialize};
 
-use super::notes::{Seen, texts};
+use super::notes;
 use super::read::{Evaluation, ReadError, Reader, StoredUser, labels_of};
+use super::seen::Seen;
 use crate::catalog::model::{Aggregate, DimensionKey, Domain, Feature, Span, Stream, TypedExpr};
 use crate::catalog::place::{Files, Place};
 use crate::catalog::select::reach;
@@ -85,6 +88,9 @@ pub struct Input {
     pub value: Option<String>,
     /// What it is.
     pub definition: String,
+    /// What of its stream a feature counts, where that is not everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
     /// What would change the tag.
     pub flips: Vec<FlipText>,
     /// The last events that count, latest first.
@@ -167,6 +173,7 @@ impl Reader {
         };
         let values = self.labels(&evaluation.tags, 0);
         let focus = Focus::new(catalog, self.ruleset.plan.inputs(), at)?;
+        let reach = reach([at], catalog);
         let view = View {
             reader: self,
             user: &user,
@@ -174,6 +181,7 @@ impl Reader {
             values: &values,
             prober: Prober::new(&focus, &evaluation.inputs, evaluation.as_of),
             domain: &catalog.tags[at].domain,
+            seen: self.seen(&reach.features)?,
         };
         let mut why = self.blank(&user, at, files);
         why.value.clone_from(&values[at]);
@@ -181,7 +189,8 @@ impl Reader {
         why.closed = self.closed_because(evaluation.closed);
         why.inputs = view.inputs(at, 1);
         why.next = self.next_change(&user, &evaluation, &focus, values[at].as_deref());
-        why.notes = texts(self.notes(Seen::of(&user, &evaluation), Some(&reach([at], catalog))));
+        let noted = self.notes(notes::Seen::of(&user, &evaluation), Some(&reach));
+        why.notes = notes::texts(noted);
         why.notes.splice(0..0, catalog.tags[at].terms.text(&catalog.zone));
         Ok(why)
     }
@@ -257,6 +266,8 @@ struct View<'a> {
     /// None: the tag's values are no labels.
     prober: Option<Prober<'a>>,
     domain: &'a Domain,
+    /// By feature.
+    seen: BTreeMap<usize, Seen>,
 }
 
 impl View<'_> {
@@ -275,6 +286,7 @@ impl View<'_> {
             kind: kind.to_owned(),
             value,
             definition,
+            seen: None,
             flips: Vec::new(),
             events: Vec::new(),
             inputs: Vec::new(),
@@ -293,6 +305,7 @@ impl View<'_> {
             let hidden = is_masked(stream, feature);
             let shown = if hidden { value.map(|_| MASKED.to_owned()) } else { value };
             let mut input = of("feature", shown, definition(stream, feature));
+            input.seen = self.seen.get(&at).cloned();
             input.events = self.events(at, hidden);
             // A list has no neighbours to be searched.
             if !hidden && feature.aggregate.listed().is_none() {

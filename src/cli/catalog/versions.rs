@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::{Failure, Outcome, desk, table};
 use crate::clock::show_instant;
 use crate::config::Config;
+use crate::engine::history::progress;
 use crate::engine::version::{Version, VersionError, active, is_recomputed, version, versions};
 use crate::serve::local::Request;
 use crate::store::Store;
@@ -17,6 +18,8 @@ pub(in crate::cli) struct Listed {
     active: Option<u32>,
     /// Everybody was computed by the active one's rules.
     recomputed: bool,
+    /// Users that have the history which is being merged.
+    merged_users: Option<u64>,
     /// Why the files in the directory are not what runs.
     trouble: Option<String>,
     versions: Vec<Shown>,
@@ -44,6 +47,8 @@ struct Since {
     since: u32,
     /// When that version became active; none: they have seen everything.
     since_at: Option<String>,
+    /// What happened before this instant is counted from a history.
+    history_until: Option<String>,
     /// No feature needs it any more since.
     retired: Option<String>,
 }
@@ -90,7 +95,10 @@ pub(in crate::cli) fn collect(
         Some(number) => is_recomputed(store, number).map_err(failed)?,
         None => true,
     };
-    Ok(Listed { active, recomputed, trouble, versions: chosen })
+    let history = now.map(|version| progress(store, &version)).transpose();
+    let history = history.map_err(Failure::failed)?.flatten();
+    let merged_users = history.and_then(|(_, so_far)| (!so_far.ended).then_some(so_far.users));
+    Ok(Listed { active, recomputed, merged_users, trouble, versions: chosen })
 }
 
 impl Shown {
@@ -104,6 +112,7 @@ impl Shown {
                 stream: record.stream.clone(),
                 since: record.known.since,
                 since_at: if record.known.since > 1 { made(record.known.since) } else { None },
+                history_until: record.known.cut.map(|cut| show_instant(cut.before_ms)),
                 retired: record.retired.map(|at| at.map_or("the start".to_owned(), show_instant)),
             })
             .collect();
@@ -123,19 +132,22 @@ impl Shown {
     fn text(&self) -> String {
         let made = self.made.as_deref().unwrap_or("before the first event");
         let mut text = format!("version {} of `{}`, active since {made}\n", self.number, self.name);
-        let mut rows = table::new(["features", "stream", "count since"]);
+        let header = ["features", "stream", "count since", "before that, from history until"];
+        let mut rows = table::new(header);
         let mut full = 0;
         for partial in &self.partials {
             let since = match (&partial.since_at, &partial.retired) {
                 (_, Some(at)) => format!("version {}; retired at {at}", partial.since),
                 (Some(at), None) => format!("version {}, {at}", partial.since),
                 (None, None) if partial.since > 1 => format!("version {}", partial.since),
+                (None, None) if partial.history_until.is_some() => "the start".to_owned(),
                 (None, None) => {
                     full += partial.features.len();
                     continue;
                 }
             };
-            rows.add_row([partial.features.join(", "), partial.stream.clone(), since]);
+            let history = partial.history_until.clone().unwrap_or_default();
+            rows.add_row([partial.features.join(", "), partial.stream.clone(), since, history]);
         }
         if rows.row_count() > 0 {
             text.push_str(&format!("{rows}\n"));
@@ -164,6 +176,9 @@ impl Listed {
         let mut text = format!("{rows}");
         if !self.recomputed {
             text.push_str("\nusers are being computed by the active rules; not all are yet");
+        }
+        if let Some(users) = self.merged_users {
+            text.push_str(&format!("\na history is being merged; {users} users have it"));
         }
         if let Some(trouble) = &self.trouble {
             text.push_str(&format!("\nthe rule directory cannot be used:\n{trouble}"));

@@ -8,10 +8,11 @@ use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
 use serde::{Deserialize, Serialize};
 
+use crate::engine::EngineError;
 use crate::engine::version::VersionError;
 use crate::serve::published::NotPublished;
 use crate::serve::read::ReadError;
-use crate::store::{Fault, UidError};
+use crate::store::{Fault, StoreError, UidError};
 use crate::write::profile::ProfileError;
 
 /// What kind of thing went wrong.
@@ -180,19 +181,30 @@ impl From<ReadError> for Problem {
             ReadError::UnknownTag { .. } => Type::UnknownTag,
             ReadError::AsOfBack { .. } => Type::AsOfBack,
             ReadError::Empty => Type::StoreUnavailable,
-            ReadError::Store(store)
-            | ReadError::Profile(ProfileError::Store(store))
-            | ReadError::Version(VersionError::Store(store))
-                if store.fault() == Fault::Outside =>
-            {
-                Type::StoreUnavailable
-            }
-            _ => Type::Internal,
+            other => match store_error(other) {
+                Some(store) if store.fault() == Fault::Outside => Type::StoreUnavailable,
+                _ => Type::Internal,
+            },
         };
         if kind == Type::Internal {
             tracing::error!(%error, "a read failed");
         }
         Self::new(kind, error)
+    }
+}
+
+/// The failure of the store that made a read fail.
+fn store_error(error: &ReadError) -> Option<&StoreError> {
+    match error {
+        ReadError::Store(store)
+        | ReadError::Profile(ProfileError::Store(store))
+        | ReadError::Version(VersionError::Store(store)) => Some(store),
+        ReadError::History(error) => match error.as_ref() {
+            EngineError::Store(store)
+            | EngineError::Version(VersionError::Store(store)) => Some(store),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
