@@ -140,7 +140,7 @@ const MAPPINGS: &[Mapping] = &[
             may("kafka", Takes::Text, "A Kafka topic."),
             may(
                 "format",
-                Takes::Word(&["csv", "json", "debezium", "maxwell", "canal"]),
+                Takes::Word(&["csv", "json", "parquet", "debezium", "maxwell", "canal"]),
                 "How rows are written.",
             ),
             may(

@@ -41,3 +41,4 @@ pub use self::keys::schema;
 pub use self::load::{LoadError, Loaded, load, load_from, read};
 pub use self::lock::{LOCK_FILE, Lock, LockEntry, LockKind};
 pub use self::render::render;
+pub use self::scalar::type_text;

@@ -122,6 +122,8 @@ pub enum Format {
     Json,
     /// RFC 4180 with a header line.
     Csv,
+    /// Apache Parquet.
+    Parquet,
     /// One Debezium envelope a line (or record), with or without its schema.
     Debezium,
     /// One of Maxwell's JSON objects a line (or record).
@@ -136,6 +138,7 @@ impl Format {
         match self {
             Self::Json => "json",
             Self::Csv => "csv",
+            Self::Parquet => "parquet",
             Self::Debezium => "debezium",
             Self::Maxwell => "maxwell",
             Self::Canal => "canal",
@@ -153,7 +156,7 @@ impl Format {
         match self {
             Self::Debezium => Some("before"),
             Self::Maxwell | Self::Canal => Some("old"),
-            Self::Json | Self::Csv => None,
+            Self::Json | Self::Csv | Self::Parquet => None,
         }
     }
 }

@@ -306,7 +306,7 @@ fn tells_an_instant(pattern: &str) -> bool {
 }
 
 /// How a column type is written.
-pub(super) fn type_text(kind: &ColumnType) -> String {
+pub fn type_text(kind: &ColumnType) -> String {
     match kind {
         ColumnType::U64 => "u64".into(),
         ColumnType::Int => "int".into(),

@@ -123,7 +123,7 @@ fn read_from(node: &Node, out: &mut Diagnostics) -> Option<(From, Vec<String>)> 
         None => match file.and_then(|f| implied_format(&f.text)) {
             Some(format) => Some(format),
             None => {
-                out.error(place, "`from` needs `format`", "add `format: json` or `format: csv`");
+                out.error(place, "`from` needs `format`", "add `format: json`, `csv` or `parquet`");
                 None
             }
         },
@@ -136,8 +136,14 @@ fn read_from(node: &Node, out: &mut Diagnostics) -> Option<(From, Vec<String>)> 
         (Some(file), None) => Some(From::File { path: file.text.clone(), format: format? }),
         (None, Some(topic)) => {
             let format = format?;
-            if format == Format::Csv {
-                out.error(place, "a Kafka topic of CSV is not supported", "use `format: json`");
+            let file_only = match format {
+                Format::Csv => Some("CSV"),
+                Format::Parquet => Some("Parquet"),
+                Format::Json | Format::Debezium | Format::Maxwell | Format::Canal => None,
+            };
+            if let Some(words) = file_only {
+                let message = format!("a Kafka topic of {words} is not supported");
+                out.error(place, message, "use `format: json`");
                 return None;
             }
             Some(From::Kafka { topic: topic.text.clone(), format })
@@ -157,8 +163,14 @@ fn read_from(node: &Node, out: &mut Diagnostics) -> Option<(From, Vec<String>)> 
 }
 
 fn read_format(text: &Text, out: &mut Diagnostics) -> Option<Format> {
-    const FORMATS: [Format; 5] =
-        [Format::Json, Format::Csv, Format::Debezium, Format::Maxwell, Format::Canal];
+    const FORMATS: [Format; 6] = [
+        Format::Json,
+        Format::Csv,
+        Format::Parquet,
+        Format::Debezium,
+        Format::Maxwell,
+        Format::Canal,
+    ];
     let found = FORMATS.into_iter().find(|format| format.name() == text.text);
     if found.is_none() {
         let message = format!("unknown format `{}`", text.text);
@@ -172,6 +184,7 @@ fn implied_format(path: &str) -> Option<Format> {
     let path = path.strip_suffix(".gz").or(path.strip_suffix(".zst")).unwrap_or(path);
     match path.rsplit('.').next() {
         Some("csv") => Some(Format::Csv),
+        Some("parquet") => Some(Format::Parquet),
         Some("json" | "jsonl" | "ndjson") => Some(Format::Json),
         _ => None,
     }

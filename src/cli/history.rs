@@ -22,6 +22,7 @@ use crate::engine::version::{Version, active, is_recomputed, next_with};
 use crate::engine::{Clock, EngineError, Report};
 use crate::serve::local::{MergeRequest, Request};
 use crate::source::input::STDIN;
+use crate::source::parquet::is_parquet;
 use crate::store::fjall::FjallStore;
 use crate::store::{ClockMode, Identity, Store};
 use crate::user::layout::hash64;
@@ -130,6 +131,7 @@ fn written_as(path: &Path, declared: Format) -> Format {
     let name = path.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
     let has = |ending: &str| name.split('.').skip(1).any(|part| part == ending);
     match () {
+        () if is_parquet(path) => Format::Parquet,
         () if has("csv") => Format::Csv,
         // Their envelopes are JSON, too.
         () if declared.is_envelope() => declared,

@@ -25,6 +25,7 @@ use crate::serve::http::Server;
 use crate::serve::readers::Readers;
 use crate::source::file::{FileSpec, ReadLimits};
 use crate::source::input::STDIN;
+use crate::source::parquet::is_parquet;
 use crate::store::metered::Metered;
 use crate::store::patient::{Patience, PatientStore};
 use crate::store::{ClockMode, Store};
@@ -324,7 +325,10 @@ pub(super) fn sources(
         let format = match &catalog.streams[at].from {
             From::File { format, .. } | From::Kafka { format, .. } => *format,
         };
-        files.push((at, path.into(), format));
+        let path = PathBuf::from(path);
+        // No other format can be taken for it.
+        let format = if is_parquet(&path) { Format::Parquet } else { format };
+        files.push((at, path, format));
     }
     if given.is_empty() {
         for (at, stream) in catalog.streams.iter().enumerate() {

@@ -15,7 +15,7 @@ use super::route::{Read, Routed, Router};
 use super::ruleset::Ruleset;
 use super::status::Status;
 use super::{Clock, EngineError};
-use crate::event::{Decoder, DecoderError};
+use crate::event::{Decoded, Decoder};
 use crate::shard::fence::At;
 use crate::source::cut::{Block, Cutter};
 use crate::source::file::{FileSpec, Parts, SourceError, decode};
@@ -153,7 +153,7 @@ impl Feed {
         let (mut latest, mut swaps) = (self.latest, 0);
         while let Some((number, cut)) = self.cut(&mut block) {
             let lane = block.origin().map_or(0, |origin| origin.topic);
-            let mut decoded = cut.map(|()| decode(&mut decoders[lane], &block, latest.ms()));
+            let mut decoded = cut.and_then(|()| self.decode(&mut decoders[lane], &block, latest));
             if !self.wait_for_turn(number) {
                 return;
             }
@@ -175,10 +175,9 @@ impl Feed {
                         let (ruleset, now) = self.router.ruleset();
                         swaps = now;
                         latest.max_ahead_ms = ruleset.catalog.max_ahead_ms;
-                        let made = self.decoders(&ruleset);
-                        decoded = made.map_err(SourceError::from).map(|made| {
+                        decoded = self.decoders(&ruleset).and_then(|made| {
                             decoders = made;
-                            decode(&mut decoders[lane], &block, latest.ms())
+                            self.decode(&mut decoders[lane], &block, latest)
                         });
                     }
                 }
@@ -188,9 +187,18 @@ impl Feed {
     }
 
     /// Decoders of all lanes for another catalogue.
-    fn decoders(&self, ruleset: &Ruleset) -> Result<Vec<Decoder>, DecoderError> {
+    fn decoders(&self, ruleset: &Ruleset) -> Result<Vec<Decoder>, SourceError> {
         let make = |lane: &Lane| lane.recipe.decoder(&ruleset.catalog, &ruleset.layout);
         self.lanes.iter().map(make).collect()
+    }
+
+    fn decode(
+        &self,
+        decoder: &mut Decoder,
+        block: &Block,
+        latest: Latest,
+    ) -> Result<Decoded, SourceError> {
+        decode(decoder, block, latest.ms()).map_err(|error| self.failed(error))
     }
 
     /// The next block's number, or the failure in its place; `None` at the end or when the engine

@@ -535,8 +535,7 @@ fn open_sources(
         let source = source.with_quarantine(Arc::clone(quarantine));
         let source = source.with_offsets(!options.store.is_atomic());
         let another = |_| source.recipe().decoder(catalog, layout);
-        let others = (1..decoders).map(another).collect::<Result<_, _>>();
-        let others = others.map_err(SourceError::from)?;
+        let others = (1..decoders).map(another).collect::<Result<_, SourceError>>()?;
         Ok((source, others))
     };
     specs.into_iter().map(open).collect()

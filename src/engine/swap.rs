@@ -14,7 +14,7 @@ use crate::catalog::Loaded;
 use crate::catalog::model::From;
 use crate::catalog::place::Files;
 use crate::dimension::{CacheOptions, Dimensions, SpecError};
-use crate::event::DecoderError;
+use crate::source::file::SourceError;
 use crate::source::recipe::Recipe;
 use crate::store::Store;
 
@@ -45,7 +45,7 @@ pub enum SwapError {
     Version(#[from] VersionError),
     /// A source cannot be decoded for it.
     #[error("{0}; the catalogue that runs stays")]
-    Decoder(#[from] DecoderError),
+    Source(#[from] SourceError),
     /// Its dimension tables cannot be read.
     #[error(transparent)]
     Dimension(#[from] SpecError),

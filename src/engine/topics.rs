@@ -51,6 +51,7 @@ impl Topics {
                 source: meta.topic.clone(),
                 streams: streams.clone(),
                 header: None,
+                parquet: None,
                 texts: Arc::clone(around.texts),
                 shards: around.shards,
                 quarantine: Arc::clone(around.quarantine),
@@ -61,8 +62,7 @@ impl Topics {
         };
         let lanes: Vec<Lane> = self.group.topics().iter().zip(&self.streams).map(lane).collect();
         let set = |_| lanes.iter().map(|lane| lane.recipe.decoder(catalog, layout)).collect();
-        let sets = (0..decoders(1)).map(set).collect::<Result<_, _>>();
-        let decoders = sets.map_err(SourceError::from)?;
+        let decoders = (0..decoders(1)).map(set).collect::<Result<_, SourceError>>()?;
         let status = Arc::clone(around.status);
         let stopping = Box::new(move || status.stopping());
         let blocks = self.group.blocks(assignment);

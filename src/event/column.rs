@@ -233,10 +233,28 @@ impl Column {
         };
         match stored {
             Ok(()) => self.note_value(),
-            Err(reason) => match reason {
-                Some(reason) => self.push_error(reason),
-                None => self.push_null(),
-            },
+            Err(Some(reason)) => self.push_error(reason),
+            Err(None) => self.push_null(),
+        }
+    }
+
+    /// Appends what the source has in the column's own form: an int, a decimal's mantissa, epoch
+    /// milliseconds or a day.
+    #[inline]
+    pub(super) fn push_i64(&mut self, read: Result<i64, Reason>) {
+        let stored = read.and_then(|value| match &mut self.values {
+            Values::I64(v) => {
+                v.push(value);
+                Ok(())
+            }
+            Values::Date(v) => {
+                i32::try_from(value).map(|day| v.push(day)).map_err(|_| Reason::Range)
+            }
+            _ => Err(Reason::Type),
+        });
+        match stored {
+            Ok(()) => self.note_value(),
+            Err(reason) => self.push_error(reason),
         }
     }
 

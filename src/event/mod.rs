@@ -1,6 +1,7 @@
 //! Rows of a source become events.
 //!
-//! In: lines of JSON or records of CSV from one source, and the streams that read it. Out: blocks of
+//! In: lines of JSON, records of CSV or batches of Parquet from one source, and the streams that read
+//! it. Out: blocks of
 //! event rows, split by shard, and rejects with reason, place and bytes.
 //! Invariant: no I/O, no clock; a broken row never stops the rest, and every row is accounted for:
 //! event, filtered out, or reject.
@@ -9,6 +10,7 @@ mod before;
 pub mod block;
 mod change;
 mod column;
+mod columnar;
 mod dictionary;
 mod envelope;
 mod inputs;
@@ -63,6 +65,30 @@ pub enum DecoderError {
         /// The header's columns.
         header: String,
     },
+    /// A columnar file without a column that a stream needs.
+    #[error("{source_name}: no column `{column}`{hint}; the file has: {columns}")]
+    NotInFile {
+        /// The file.
+        source_name: String,
+        /// The column.
+        column: String,
+        /// `; did you mean ...` or nothing.
+        hint: String,
+        /// The file's columns.
+        columns: String,
+    },
+    /// A columnar file with a column of a type that cannot become the declared one.
+    #[error("{source_name}: column `{column}` is {is} in the file, the catalogue says {remedy}")]
+    FileType {
+        /// The file.
+        source_name: String,
+        /// The column.
+        column: String,
+        /// Its type in the file.
+        is: String,
+        /// Its declared type, and what to do.
+        remedy: String,
+    },
 }
 
 /// A batch being decoded, as its streams see it.
@@ -112,7 +138,8 @@ pub struct Decoder {
     texts: Arc<Texts>,
     columns: Vec<Column>,
     keys: Keys,
-    /// Of change data capture: reads lines instead.
+    /// Of change data capture: reads lines instead. An archive of such a stream may hold its rows
+    /// without envelopes, in columns.
     envelopes: Option<envelope::Reader>,
     /// CSV: the header, and for each source column its index in it.
     header: Vec<String>,
@@ -195,22 +222,17 @@ impl Decoder {
 
     /// CSV: finds the columns in the header. A missing optional column reads as NULL.
     pub fn header(&mut self, header: &[String], required: &[String]) -> Result<(), DecoderError> {
+        self.envelopes = None;
         for (at, column) in self.columns.iter().enumerate() {
             let name = column.in_header();
             self.cells[at] = header.iter().position(|h| *h == name);
             let is_required = column.member.is_none() && required.contains(&column.from);
             if self.cells[at].is_none() && is_required {
-                let near = header.iter().max_by(|a, b| {
-                    let score = |h: &str| strsim::jaro_winkler(h, &column.from);
-                    score(a).total_cmp(&score(b))
-                });
-                let hint = near
-                    .filter(|h| strsim::jaro_winkler(h, &column.from) > 0.8)
-                    .map(|h| format!("; did you mean `{h}`?"));
+                let hint = similar(&column.from, header.iter().map(String::as_str));
                 return Err(DecoderError::NoColumn {
                     source_name: self.source.clone(),
                     column: column.from.clone(),
-                    hint: hint.unwrap_or_default(),
+                    hint,
                     header: header.join(", "),
                 });
             }
@@ -497,21 +519,37 @@ fn shown_json(row: &[u8], masks: &[String]) -> String {
         return shown(row, false);
     }
     match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(row) {
-        Ok(mut object) => {
-            for mask in masks {
-                if let Some(value) = object.get_mut(mask) {
-                    *value = "***".into();
-                }
-                // The row as it was before a change has the same columns.
-                let inside = object.values_mut().filter_map(serde_json::Value::as_object_mut);
-                for value in inside.filter_map(|object| object.get_mut(mask)) {
-                    *value = "***".into();
-                }
-            }
+        Ok(object) => {
+            let object = masked(object, masks);
             shown(serde_json::Value::Object(object).to_string().as_bytes(), false)
         }
         Err(_) => shown(row, true),
     }
+}
+
+/// The object with the values of masked columns replaced.
+fn masked(
+    mut object: serde_json::Map<String, serde_json::Value>,
+    masks: &[String],
+) -> serde_json::Map<String, serde_json::Value> {
+    for mask in masks {
+        if let Some(value) = object.get_mut(mask) {
+            *value = "***".into();
+        }
+        // The row as it was before a change has the same columns.
+        let inside = object.values_mut().filter_map(serde_json::Value::as_object_mut);
+        for value in inside.filter_map(|object| object.get_mut(mask)) {
+            *value = "***".into();
+        }
+    }
+    object
+}
+
+/// `; did you mean ...`, where one of the names is much like the one that is missing.
+fn similar<'n>(missing: &str, names: impl Iterator<Item = &'n str>) -> String {
+    let near = names.map(|name| (strsim::jaro_winkler(name, missing), name));
+    let near = near.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.8);
+    near.map(|(_, name)| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
 /// A CSV record as text, masked columns hidden.

@@ -219,7 +219,7 @@ fn by_pattern(text: &str, pattern: &str, zone: &Zone) -> Parsed<i64> {
 
 /// A local time that a change of clocks skips is read with the offset before it, one that occurs
 /// twice is its first occurrence (RFC 5545's rule).
-fn in_zone(local: DateTime, zone: &Zone) -> Parsed<i64> {
+pub(super) fn in_zone(local: DateTime, zone: &Zone) -> Parsed<i64> {
     let zoned: Result<Zoned, _> = local.to_zoned(zone.tz().clone());
     zoned.map(|z| z.timestamp().as_millisecond()).map_err(|_| Reason::Range)
 }

@@ -1,6 +1,6 @@
 //! A source cut into blocks of whole rows.
 //!
-//! In: decompressed bytes, JSON lines or CSV. Out: blocks with the place of their first row and the
+//! In: decompressed bytes, JSON lines or CSV, or a Parquet file. Out: blocks with the place of their first row and the
 //! position behind their last. Whoever decodes a block needs nothing else, so several threads may.
 //! Invariant: no decoding; a block's buffers are reused, not made anew.
 
@@ -8,6 +8,7 @@ use std::io::Read;
 
 use super::file::ReadLimits;
 use super::kafka::{RecordBlock, RecordBlocks, SourceId, TopicMeta, position_name};
+use super::parquet::{self, Batches};
 use super::position::{Incarnation, Position};
 use crate::event::RecordPlace;
 
@@ -27,6 +28,8 @@ pub(super) enum Content {
     TooLong(u64),
     /// CSV records.
     Records,
+    /// Rows of Parquet.
+    Columns,
     /// The values of records of a topic, as lines.
     Messages,
 }
@@ -51,6 +54,7 @@ pub struct Block {
     bytes: usize,
     records: Vec<Record>,
     rows: usize,
+    columns: Option<parquet::Rows>,
     pub(super) content: Content,
     /// Line and offset of its first byte.
     pub(super) first: (u64, u64),
@@ -80,6 +84,11 @@ impl Block {
         &self.records[..self.rows]
     }
 
+    /// The rows, when it is Parquet.
+    pub(super) fn columns(&self) -> Option<&parquet::Rows> {
+        self.columns.as_ref()
+    }
+
     /// Takes the records of a partition over. Returns the position behind them.
     fn hold(&mut self, found: RecordBlock, topics: &[TopicMeta]) -> Position {
         let RecordBlock { topic, partition, source, text, records, next, .. } = found;
@@ -100,6 +109,7 @@ impl Block {
 
 enum Rows {
     Lines(Lines),
+    Parquet(Batches),
     Csv {
         reader: Box<csv::Reader<Box<dyn Read + Send>>>,
         /// Bytes and lines before the reader's start. The lines grow with each line break within a
@@ -146,6 +156,11 @@ impl Cutter {
         Self { rows: Rows::Csv { reader, base, rows_max }, position }
     }
 
+    /// Of Parquet.
+    pub(super) fn parquet(batches: Batches, position: Position) -> Self {
+        Self { rows: Rows::Parquet(batches), position }
+    }
+
     /// Of the blocks of an assignment, until `stopping`.
     pub fn kafka(
         blocks: RecordBlocks,
@@ -174,6 +189,15 @@ impl Cutter {
                 };
                 position.offset += bytes;
                 position.lines += breaks;
+            }
+            Rows::Parquet(batches) => {
+                block.content = Content::Columns;
+                block.columns = batches.cut()?;
+                if block.columns.is_none() {
+                    return Ok(false);
+                }
+                position.offset = batches.next_row();
+                position.lines = position.offset;
             }
             Rows::Csv { reader, base, rows_max } => {
                 if !cut_records(reader, base, *rows_max, block)? {

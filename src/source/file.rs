@@ -1,16 +1,18 @@
 //! A file as a source of decoded batches.
 //!
-//! In: JSON lines or CSV, plain, gzip or zstd, or standard input. Out: batches, each with the
+//! In: JSON lines or CSV, plain, gzip or zstd, or standard input; Parquet. Out: batches, each with the
 //! position behind it; or a cutter of blocks and decoders for them, for several threads. A file that
 //! feeds several streams is read once.
 //! Invariant: a batch covers whole rows; its position is where a restart goes on.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::cut::{Block, Content, Cutter};
 use super::input::{Input, InputError, STDIN, open};
+use super::parquet::{Batches, ParquetFile};
 use super::position::{Position, source_name};
 use super::recipe::Recipe;
 use crate::catalog::model::{Catalog, Format, Stream};
@@ -24,7 +26,7 @@ use crate::user::texts::Texts;
 pub struct ReadLimits {
     /// Bytes of text decoded at once.
     pub block_bytes: usize,
-    /// Rows of CSV decoded at once.
+    /// Rows of CSV or Parquet decoded at once.
     pub batch_rows_max: usize,
     /// Longest line; a longer one is a reject.
     pub line_bytes_max: usize,
@@ -117,32 +119,16 @@ impl FileSource {
                 return Err(SourceError::NoVersion(stream.name.clone()));
             }
         }
-        let mut input = open(&spec.path)?;
-        let start = Position { incarnation: input.incarnation, offset: 0, lines: 0 };
-        let resume = resume.filter(|_| spec.path != Path::new(STDIN));
-        let position = match resume {
-            Some(at) => {
-                input.resume(&spec.path, &at)?;
-                // The file may have grown beyond the head that was hashed.
-                Position { incarnation: input.incarnation, ..at }
-            }
-            None => start,
+        let opened = match spec.format {
+            Format::Parquet => Opened::parquet(&spec, limits, resume)?,
+            _ => Opened::text(&spec, limits, resume)?,
         };
-        let (bytes_total, bytes_read) = (input.bytes_total, Arc::clone(&input.bytes_read));
-        let (cutter, header) = match spec.format {
-            Format::Json | Format::Debezium | Format::Maxwell | Format::Canal => {
-                let live = bytes_total.is_none();
-                (Cutter::lines(input.reader, position, limits, live), None)
-            }
-            Format::Csv => {
-                let (cutter, columns) = open_csv(&spec, input, position, limits, resume.is_some())?;
-                (cutter, Some(columns))
-            }
-        };
+        let Opened { cutter, header, parquet, bytes_total, bytes_read } = opened;
         let recipe = Recipe {
             source: spec.name.clone(),
             streams: spec.streams.iter().map(|s| catalog.streams[*s].name.clone()).collect(),
             header,
+            parquet,
             texts,
             shards,
             quarantine: Arc::default(),
@@ -196,21 +182,33 @@ impl FileSource {
     ) -> Result<Option<(Decoded, Position)>, SourceError> {
         let more = self.cutter.cut(&mut self.block).map_err(|e| self.spec.failed(e))?;
         let Some(position) = self.block.position().filter(|_| more) else { return Ok(None) };
-        Ok(Some((decode(&mut self.decoder, &self.block, latest_ms), position)))
+        let decoded = decode(&mut self.decoder, &self.block, latest_ms);
+        Ok(Some((decoded.map_err(|e| self.spec.failed(e))?, position)))
     }
 }
 
 impl FileSpec {
     /// The error of reading this file.
     pub fn failed(&self, source: std::io::Error) -> InputError {
-        InputError::Read { path: self.path.clone(), source }
+        let path = self.path.clone();
+        match source.kind() {
+            ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
+                InputError::Damaged { path, reason: source.to_string() }
+            }
+            _ => InputError::Read { path, source },
+        }
     }
 }
 
-/// Decodes a block. Events later than `latest_ms` are rejects.
-pub fn decode(decoder: &mut Decoder, block: &Block, latest_ms: Option<i64>) -> Decoded {
+/// Decodes a block. Events later than `latest_ms` are rejects. Only a Parquet file may have to be read
+/// again for it.
+pub fn decode(
+    decoder: &mut Decoder,
+    block: &Block,
+    latest_ms: Option<i64>,
+) -> std::io::Result<Decoded> {
     let (line, offset) = block.first;
-    match block.content {
+    Ok(match block.content {
         Content::Lines => decoder.lines(block.bytes(), line, offset, latest_ms),
         Content::TooLong(skipped) => {
             let head = block.bytes();
@@ -221,6 +219,66 @@ pub fn decode(decoder: &mut Decoder, block: &Block, latest_ms: Option<i64>) -> D
             let partition = block.origin().map_or(0, |origin| origin.partition);
             decoder.messages(block.bytes(), partition, block.messages())
         }
+        Content::Columns => match block.columns() {
+            Some(rows) => decoder.batch(&rows.batch()?, rows.first, latest_ms),
+            None => Decoded::default(),
+        },
+    })
+}
+
+/// A file that can be cut into blocks.
+struct Opened {
+    cutter: Cutter,
+    header: Option<Vec<String>>,
+    parquet: Option<Arc<ParquetFile>>,
+    bytes_total: Option<u64>,
+    bytes_read: Arc<AtomicU64>,
+}
+
+impl Opened {
+    fn text(
+        spec: &FileSpec,
+        limits: ReadLimits,
+        resume: Option<Position>,
+    ) -> Result<Self, SourceError> {
+        let mut input = open(&spec.path)?;
+        let start = Position { incarnation: input.incarnation, offset: 0, lines: 0 };
+        let resume = resume.filter(|_| spec.path != Path::new(STDIN));
+        let position = match resume {
+            Some(at) => {
+                input.resume(&spec.path, &at)?;
+                // The file may have grown beyond the head that was hashed.
+                Position { incarnation: input.incarnation, ..at }
+            }
+            None => start,
+        };
+        let (bytes_total, bytes_read) = (input.bytes_total, Arc::clone(&input.bytes_read));
+        let (cutter, header) = match spec.format {
+            Format::Json | Format::Debezium | Format::Maxwell | Format::Canal => {
+                let live = bytes_total.is_none();
+                (Cutter::lines(input.reader, position, limits, live), None)
+            }
+            Format::Csv | Format::Parquet => {
+                let (cutter, columns) = open_csv(spec, input, position, limits, resume.is_some())?;
+                (cutter, Some(columns))
+            }
+        };
+        Ok(Self { cutter, header, parquet: None, bytes_total, bytes_read })
+    }
+
+    fn parquet(
+        spec: &FileSpec,
+        limits: ReadLimits,
+        resume: Option<Position>,
+    ) -> Result<Self, SourceError> {
+        let file = Arc::new(ParquetFile::open(&spec.path)?);
+        let position = file.start(resume)?;
+        let bytes_read = Arc::new(AtomicU64::new(0));
+        let bytes_total = Some(file.bytes());
+        let batches =
+            Batches::new(Arc::clone(&file), position.offset, limits, Arc::clone(&bytes_read));
+        let cutter = Cutter::parquet(batches, position);
+        Ok(Self { cutter, header: None, parquet: Some(file), bytes_total, bytes_read })
     }
 }
 

@@ -32,6 +32,44 @@ pub enum InputError {
         /// The file.
         path: PathBuf,
     },
+    /// Damaged, or cut off.
+    #[error("{path}: {reason}; the file is damaged or was cut: write it again")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Read as Parquet, and is none.
+    #[error("{path}: {reason}; to be read as Parquet it has to be a whole Parquet file")]
+    NotParquet {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Parquet that is compressed in an unknown way.
+    #[error(
+        "{path}: column `{column}` is compressed with {codec}, which cannot be read: write the file \
+         with SNAPPY, ZSTD or without compression"
+    )]
+    ParquetCodec {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// How it is compressed.
+        codec: String,
+    },
+    /// Another Parquet file than was read before.
+    #[error(
+        "{path}: this is not the file that was read before: a Parquet file that grows is written \
+         anew. Put it back, or use another file name for new rows"
+    )]
+    ParquetChanged {
+        /// The file.
+        path: PathBuf,
+    },
     /// Shorter than what was read before.
     #[error(
         "{path}: {have} bytes of text, but {read} were read before; the file was cut. Put it back, \

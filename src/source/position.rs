@@ -10,10 +10,11 @@ use crate::user::layout::hash64;
 /// Bytes of a file that tell whether it is the one that was read before.
 pub const HEAD_BYTES: usize = 4096;
 
-/// Which file (or topic) the position belongs to: a file by its first bytes, as it lies on disk.
+/// Which file (or topic) the position belongs to: a file by its first bytes, as it lies on disk; a
+/// Parquet file by its footer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incarnation {
-    /// How many bytes were hashed, at most [`HEAD_BYTES`].
+    /// How many bytes were hashed: of a text at most [`HEAD_BYTES`].
     pub head_bytes: u64,
     /// Their 64-bit hash.
     pub head_hash: u64,
@@ -40,9 +41,9 @@ impl Incarnation {
 pub struct Position {
     /// Which file.
     pub incarnation: Incarnation,
-    /// Bytes of decompressed text that were read.
+    /// Bytes of decompressed text that were read; of Parquet: rows.
     pub offset: u64,
-    /// Lines that were read.
+    /// Lines, or rows of Parquet, that were read.
     pub lines: u64,
 }
 

@@ -154,7 +154,7 @@ impl Shown {
         }
         text.push_str(&format!("{full} features have seen every event of this store"));
         for (source, offset) in &self.positions {
-            text.push_str(&format!("\n{source} stood at byte {offset}"));
+            text.push_str(&format!("\n{source} stood at {offset}"));
         }
         text
     }

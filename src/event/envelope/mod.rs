@@ -151,7 +151,7 @@ impl Reader {
             Format::Debezium => &debezium::MEMBERS,
             Format::Maxwell => &maxwell::MEMBERS,
             Format::Canal => &canal::MEMBERS,
-            Format::Json | Format::Csv => return None,
+            Format::Json | Format::Csv | Format::Parquet => return None,
         };
         let mut names: Vec<&str> = fixed.to_vec();
         let (mut meta, mut positions) = (Vec::new(), Vec::new());

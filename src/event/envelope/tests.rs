@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use jiff::Timestamp;
 
 use crate::catalog::load_from;
@@ -301,4 +302,37 @@ fn maxwell_after_a_restart() {
 #[test]
 fn canal_messages() {
     check("canal-flat.jsonl", &CANAL);
+}
+
+/// An archive of such a table holds its rows, one after the other, and nobody says what happened.
+#[test]
+fn rows_of_an_archive_in_columns_need_no_envelope() {
+    let catalog = catalog(&DEBEZIUM);
+    let ruleset = Ruleset::new(catalog).unwrap();
+    let (catalog, layout) = (&ruleset.catalog, &ruleset.layout);
+    let carts = catalog.streams.iter().position(|s| s.name == "carts").unwrap();
+    let decoder =
+        || Decoder::new(catalog, layout, &[carts], "carts", Arc::new(Texts::default()), 1).unwrap();
+    let row = |uid: &str, logged: &str| csv::ByteRecord::from(vec![uid, "3", logged]);
+    let rows = [(row("7", "1772755199999"), 2, 20), (row("8", "1772755199998"), 3, 40)];
+    let header = ["uid", "n", "source.ts_ms"].map(str::to_owned);
+    let check = |decoded: &Decoded| {
+        assert!(decoded.rejects.is_empty(), "{:?}", decoded.rejects);
+        let block = &decoded.blocks[0];
+        assert_eq!((decoded.rows, block.accepted, block.gone), (2, 2, 0));
+    };
+    let mut of_csv = decoder();
+    of_csv.header(&header, &[]).unwrap();
+    check(&of_csv.records(&rows, None));
+
+    let number = |values: Vec<u64>| Arc::new(UInt64Array::from(values)) as ArrayRef;
+    let batch = RecordBatch::try_from_iter([
+        ("uid", number(vec![7, 8])),
+        ("n", number(vec![3, 3])),
+        ("source.ts_ms", number(vec![1_772_755_199_999, 1_772_755_199_998])),
+    ]);
+    let batch = batch.unwrap();
+    let mut of_parquet = decoder();
+    of_parquet.schema(&batch.schema(), &[]).unwrap();
+    check(&of_parquet.batch(&batch, 0, None));
 }

@@ -200,8 +200,9 @@ fn store_error(error: &ReadError) -> Option<&StoreError> {
         | ReadError::Profile(ProfileError::Store(store))
         | ReadError::Version(VersionError::Store(store)) => Some(store),
         ReadError::History(error) => match error.as_ref() {
-            EngineError::Store(store)
-            | EngineError::Version(VersionError::Store(store)) => Some(store),
+            EngineError::Store(store) | EngineError::Version(VersionError::Store(store)) => {
+                Some(store)
+            }
             _ => None,
         },
         _ => None,
