@@ -110,11 +110,14 @@ pub struct DueConfig {
 /// `memory.*`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-#[derive(Default)]
 pub struct MemoryConfig {
     /// Bytes of resident users; beyond it those that were not needed lately leave memory and come
     /// back from the store when they are. 0: a third of the memory this process may use.
     pub resident_bytes_max: u64,
+    /// Bytes of events, beside the store, that wait for their users' turn when the users of files do
+    /// not fit in memory. 0: none; users are read and written as events come, as they always are with
+    /// topics, standard input, `--stay` or HBase.
+    pub spill_bytes_max: u64,
 }
 
 /// `user.*`
@@ -197,6 +200,12 @@ impl Default for WindowConfig {
 impl Default for DueConfig {
     fn default() -> Self {
         Self { users_per_window_max: 100_000 }
+    }
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self { resident_bytes_max: 0, spill_bytes_max: 16 << 30 }
     }
 }
 

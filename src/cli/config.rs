@@ -49,6 +49,10 @@ const HELP: &[(&str, &str)] = &[
         "Bytes of users in memory, beyond which some leave; 0: a third of the memory there is (control group)",
     ),
     (
+        "memory.spill_bytes_max",
+        "Bytes of files' events beside the store that wait for their users' turn when users do not fit in memory; 0: none. Not with topics, standard input, --stay or HBase",
+    ),
+    (
         "user.state_bytes_max",
         "Bytes of one user's events beyond which its oldest days lose their event ids",
     ),

@@ -18,6 +18,7 @@ use crate::dimension::CacheOptions;
 use crate::engine::checkpoint::WindowLimits;
 use crate::engine::job::Job;
 use crate::engine::ruleset::Ruleset;
+use crate::engine::slices::SliceLimits;
 use crate::engine::swap::{Active, Swaps};
 use crate::engine::watch::{Watch, Watched};
 use crate::engine::{Clock, EngineError, Observed, Options, Prepare};
@@ -287,18 +288,29 @@ pub(super) fn options(
         recompute_users_per_s_max: Some(config.catalog.recompute_users_per_s_max),
         prepare: Prepare::default(),
         patience: Patience::default(),
+        slices: slices(config),
     }
+}
+
+/// Beside the store there is room for what it is going to hold. A store in memory is one that keeps
+/// nothing on disk.
+fn slices(config: &Config) -> Option<SliceLimits> {
+    let bytes_max = config.memory.spill_bytes_max;
+    let on_disk = config.store.kind == crate::config::StoreKind::Fjall;
+    (on_disk && bytes_max > 0).then(|| SliceLimits { dir: config.store.path.clone(), bytes_max })
 }
 
 /// An engine's error with the right exit code.
 pub(super) fn engine_failure(error: EngineError) -> Failure {
     match error {
         EngineError::Store(error) => open::store_failure(error),
-        EngineError::Source(_) | EngineError::AsOfBack { .. } | EngineError::Dimension(_) => {
-            Failure::input(error)
-        }
         EngineError::Kafka(error) => topics::failure(error),
         EngineError::Profile(error @ ProfileError::OtherPartition { .. }) => Failure::input(error),
+        EngineError::Source(_)
+        | EngineError::AsOfBack { .. }
+        | EngineError::Dimension(_)
+        | EngineError::RoundSources(_)
+        | EngineError::RoundShorter { .. } => Failure::input(error),
         other => Failure::failed(other),
     }
 }
@@ -365,6 +377,7 @@ pub(super) fn sources(
 pub(super) struct Bars {
     multi: Option<MultiProgress>,
     bars: Vec<ProgressBar>,
+    slices: Option<ProgressBar>,
 }
 
 impl Bars {
@@ -378,10 +391,19 @@ impl Bars {
             self.bars[at].set_length(source.bytes_total.unwrap_or(0));
             self.bars[at].set_position(source.bytes_read.load(Ordering::Relaxed));
         }
+        let status = seen.status;
+        let slices = status.slices.load(Ordering::Relaxed);
+        if slices > 0 {
+            let new = || multi.add(progress::slices_bar());
+            let bar = self.slices.get_or_insert_with(new);
+            bar.set_length(slices as u64);
+            bar.set_position(status.slices_folded.load(Ordering::Relaxed) as u64);
+        }
         if let Some(last) = self.bars.last() {
-            let status = seen.status;
+            let aside_mb = status.aside_bytes.load(Ordering::Relaxed) >> 20;
+            let aside = if aside_mb > 0 { format!(", {aside_mb} MB aside") } else { String::new() };
             last.set_message(format!(
-                "{} events, {} users waiting, {} profiles stored",
+                "{} events{aside}, {} users waiting, {} profiles stored",
                 status.events.load(Ordering::Relaxed),
                 status.dirty_users(),
                 status.profiles.load(Ordering::Relaxed),
@@ -390,7 +412,7 @@ impl Bars {
     }
 
     pub(super) fn clear(&self) {
-        for bar in &self.bars {
+        for bar in self.bars.iter().chain(&self.slices) {
             bar.finish_and_clear();
         }
     }

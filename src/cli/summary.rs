@@ -67,6 +67,9 @@ pub(super) fn show(
             report.stats.passivated_users, report.stats.activated_users
         );
     }
+    if report.rounds > 0 {
+        println!("by slices        {:>12}  times: users did not fit in memory", report.rounds);
+    }
     println!("tags changed     {:>12}", report.stats.tags_changed);
     if ruleset.closed.is_some() {
         println!("accounts closed  {:>12}", report.stats.closed_users);
@@ -251,6 +254,7 @@ fn as_json(report: &Report, seconds: f64) -> serde_json::Value {
         "closed_users": report.stats.closed_users,
         "reopened_users": report.stats.reopened_users,
         "windows": report.windows,
+        "slice_rounds": report.rounds,
         "as_of_ms": report.as_of_ms,
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,

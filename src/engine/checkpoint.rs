@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::job::{Chunk, Job, Limit, Users};
 use super::route::Router;
 use super::ruleset::Ruleset;
+use super::slices::Turn;
 use super::status::Status;
 use super::swap::{Active, Proposal, Swaps};
 use super::{Clock, EngineError};
@@ -179,15 +180,27 @@ impl CheckpointActor {
             self.follow_epochs();
             self.prepared = true;
         }
-        if let Some(proposal) = self.parts.swaps.take() {
+        // What is set aside was decoded for the catalogue that is active.
+        if !router.slices().is_open()
+            && let Some(proposal) = self.parts.swaps.take()
+        {
             self.begin_swap(&router, proposal);
             return;
         }
-        if status.sources_open.load(Ordering::Acquire) > 0 {
+        let turn = router.slices().turn(&status, router.is_full_of_rejects());
+        if matches!(turn, Turn::Reading | Turn::RoundEnds) {
+            if turn == Turn::RoundEnds
+                && let Err(error) = self.end_round(&router)
+            {
+                status.fail(error);
+            }
+            return;
+        }
+        if self.is_reading(&router) {
             let limits = self.parts.limits;
             let time = self.since_close.elapsed().as_millis() >= u128::from(limits.close_ms);
             let full = status.dirty_users() >= limits.users_max || status.wants_window();
-            if time || full || router.is_full_of_rejects() {
+            if time || full || turn == Turn::RoundIsOver || router.is_full_of_rejects() {
                 self.look_for_due = true;
                 self.close(&router, None);
             } else if self.parts.live
@@ -204,6 +217,24 @@ impl CheckpointActor {
         {
             status.fail(error);
         }
+    }
+
+    /// Whether events are still to come.
+    fn is_reading(&self, router: &Router) -> bool {
+        self.parts.status.sources_open.load(Ordering::Acquire) > 0 || router.slices().is_open()
+    }
+
+    /// A window writes what was read for the first time, all but the events; these are folded from
+    /// now on. When the engine is to stop, nothing was read.
+    fn end_round(&mut self, router: &Router) -> Result<(), EngineError> {
+        if self.parts.status.stopping() {
+            router.slices().abandon(&mut router.intake());
+            return Ok(());
+        }
+        if router.slices().is_new() {
+            self.close(router, None);
+        }
+        router.slices().fold(router)
     }
 
     fn is_resting(&self) -> bool {
@@ -309,15 +340,24 @@ impl CheckpointActor {
             // are worked on.
             self.parts.jobs.iter_mut().for_each(Job::forget_ahead);
         }
-        let cut = intake.cut();
+        let mut cut = intake.cut();
         self.parts.status.rejects_waiting.store(0, Ordering::Relaxed);
+        let meta = router.slices().cover(&mut cut, &self.parts.quarantine);
+        if !meta.is_empty() && !router.slices().is_open() {
+            // The decoders of a round that went on know nothing of what came to be after it began.
+            intake.outdate();
+        }
+        if let Err(error) = router.slices().begin(&intake, &self.parts.status) {
+            self.parts.status.fail(error);
+            return;
+        }
         if let Some(as_of_ms) = self.as_of(cut.greatest_ms) {
             self.ended.as_of_ms = Some(as_of_ms);
         }
         // Without one event there is no instant yet; what was read (rejects) is stored all the same.
         let as_of_ms = self.ended.as_of_ms.unwrap_or(0);
         let closes = self.closes(router, as_of_ms, &cut, chunk.as_mut());
-        self.send(router, cut, chunk, closes);
+        self.send(router, cut, meta, chunk, closes);
     }
 
     /// Takes new epochs of dimension tables over; users of changed rows are computed again by jobs.
@@ -351,7 +391,7 @@ impl CheckpointActor {
         let shards = router.shards().len();
         let catalog = &self.parts.ruleset.catalog;
         let dimensions = self.parts.dimensions.pin();
-        let roll_up = self.roll_up(as_of_ms, cut);
+        let roll_up = self.roll_up(router, as_of_ms, cut);
         let side = chunk.as_ref().and_then(|c| c.side.clone());
         let Users { due, also, history } = chunk.map(Chunk::take_users).unwrap_or_default();
         let due = split_by_shard(catalog.uid, shards, due, |key| key);
@@ -374,11 +414,11 @@ impl CheckpointActor {
 
     /// The instant by which old days roll up. Rows of topics have an arrival time: nothing that may
     /// still come in time finds its day gone. Rows of files have none: they are read to their end.
-    fn roll_up(&self, as_of_ms: i64, cut: &super::intake::Cut) -> Option<AsOf> {
+    fn roll_up(&self, router: &Router, as_of_ms: i64, cut: &super::intake::Cut) -> Option<AsOf> {
         let arrived_ms = cut.totals.greatest_arrival_ms;
         let until_ms = match self.parts.has_topics {
             true => arrived_ms.map(|ms| as_of_ms.min(ms.saturating_add(ARRIVAL_SLACK_MS))),
-            false if self.parts.status.sources_open.load(Ordering::Acquire) > 0 => None,
+            false if self.is_reading(router) => None,
             false => Some(as_of_ms),
         };
         until_ms.map(|ms| AsOf { ms, day: self.parts.ruleset.catalog.zone.day_of(ms) })
@@ -388,15 +428,16 @@ impl CheckpointActor {
         &mut self,
         router: &Router,
         mut cut: super::intake::Cut,
+        meta: Vec<(String, Vec<u8>)>,
         chunk: Option<Chunk>,
         closes: Vec<WindowClose>,
     ) {
         cut.totals.windows = self.window;
         let mut assembly = Assembly::new(self.window, self.ended.as_of_ms, cut, closes.len());
-        assembly.dry = self.parts.dry;
+        (assembly.dry, assembly.meta) = (self.parts.dry, meta);
         if let Some(chunk) = &chunk {
             assembly.due_done.clone_from(&chunk.due_done);
-            assembly.meta.clone_from(&chunk.meta);
+            assembly.meta.extend_from_slice(&chunk.meta);
         }
         self.chunk = chunk;
         self.under_way = true;

@@ -41,10 +41,15 @@ pub(super) fn decoders(sources: usize) -> usize {
 pub(super) struct Latest {
     pub(super) clock: Clock,
     pub(super) max_ahead_ms: i64,
+    /// What it was when a round began that is not over: it holds for all of the round.
+    pub(super) of_round: Option<Option<i64>>,
 }
 
 impl Latest {
-    fn ms(self) -> Option<i64> {
+    pub(super) fn ms(self) -> Option<i64> {
+        if let Some(of_round) = self.of_round {
+            return of_round;
+        }
         match self.clock {
             Clock::Fixed(instant_ms) => Some(instant_ms.saturating_add(self.max_ahead_ms)),
             Clock::Wall => Some(crate::clock::wall_ms().saturating_add(self.max_ahead_ms)),
@@ -82,6 +87,11 @@ impl Flow {
     /// Makes decoders for other catalogues.
     pub(super) fn recipes(&self) -> impl Iterator<Item = &Recipe> {
         self.lanes.iter().map(|lane| &lane.recipe)
+    }
+
+    /// Whether what was read can be read again, from its positions on.
+    pub(super) fn is_replayable(&self) -> bool {
+        self.lanes.iter().all(|lane| !lane.names.is_empty())
     }
 
     /// Of a file, with the decoders it has besides its own.
@@ -175,6 +185,7 @@ impl Feed {
                         let (ruleset, now) = self.router.ruleset();
                         swaps = now;
                         latest.max_ahead_ms = ruleset.catalog.max_ahead_ms;
+                        latest.of_round = None;
                         decoded = self.decoders(&ruleset).and_then(|made| {
                             decoders = made;
                             self.decode(&mut decoders[lane], &block, latest)

@@ -105,7 +105,7 @@ pub struct Cut {
 const FRESH_MAX: usize = 1_024;
 
 /// Collects what sources read.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Intake {
     streams: Vec<String>,
     positions: BTreeMap<String, Position>,
@@ -231,6 +231,25 @@ impl Intake {
             parts.push((block.stream, block.shards));
         }
         parts
+    }
+
+    /// Takes a batch in that was counted before, by another process. Returns the parts for each shard,
+    /// by stream.
+    pub(super) fn absorb_again(&mut self, decoded: Decoded) -> Vec<(u8, Vec<ShardRows>)> {
+        for block in decoded.blocks.iter().filter(|block| block.accepted > 0) {
+            self.greatest_ms = self.greatest_ms.max(Some(block.greatest_ms));
+        }
+        decoded.blocks.into_iter().map(|block| (block.stream, block.shards)).collect()
+    }
+
+    /// Something goes to shards that was taken in before.
+    pub(super) fn touch(&mut self) {
+        self.moved = true;
+    }
+
+    /// Batches that were decoded before now have to be decoded again.
+    pub(super) fn outdate(&mut self) {
+        self.swaps += 1;
     }
 
     /// Notes how fresh the events of a batch are that is about to be taken in.

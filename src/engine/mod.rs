@@ -17,6 +17,8 @@ mod owned;
 pub(crate) mod reload;
 pub mod route;
 pub mod ruleset;
+pub mod slices;
+mod spill;
 mod start;
 pub mod status;
 pub mod swap;
@@ -94,6 +96,37 @@ pub enum EngineError {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}; raise the limit of processes (ulimit -u)")]
     Thread(std::io::Error),
+    /// Events cannot wait on disk for their users' turn.
+    #[error(
+        "events of more users than fit in memory wait on disk, and {} cannot hold or give them: \
+         {source}; make room there, or set memory.spill_bytes_max lower (0: never; slower)",
+        dir.display()
+    )]
+    Spill {
+        /// Where.
+        dir: std::path::PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// A source is not what a round read before.
+    #[error(
+        "{name}: {have} bytes of text, but {read} were read before, for some users only: the run \
+         was interrupted; put the file back as it was"
+    )]
+    RoundShorter {
+        /// The source.
+        name: String,
+        /// How far it could be read.
+        have: u64,
+        /// How far it was read before.
+        read: u64,
+    },
+    /// A round cannot go on without its sources.
+    #[error(
+        "the store's last run was interrupted when some users had their events of {0} and others had \
+         not: run over these sources again, others may be read with them"
+    )]
+    RoundSources(String),
     /// A small value of the store cannot be read.
     #[error("the store's `{key}` is damaged ({reason}); restore the store from a snapshot")]
     Meta {

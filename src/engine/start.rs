@@ -18,10 +18,12 @@ use super::job::{Job, Limit};
 use super::owned::OwnedStore;
 use super::route::Router;
 use super::ruleset::Ruleset;
+use super::slices::{Round, Settings, SliceLimits, Slices};
 use super::status::Status;
 use super::swap::Swaps;
 use super::topics::{Around, Topics};
 use super::{Clock, EngineError};
+use crate::catalog::model::UidType;
 use crate::clock::{Day, Stopwatch};
 use crate::dimension::{CacheOptions, Dimensions};
 use crate::event::Decoder;
@@ -98,6 +100,10 @@ pub struct Options {
     pub prepare: Prepare,
     /// How long the store is waited for.
     pub patience: Patience,
+    /// Where events of files may wait for their users' turn, when not all users fit in memory; none:
+    /// users are read and written as events come. Not for topics, nor for stores that do not write a
+    /// window as a whole.
+    pub slices: Option<SliceLimits>,
 }
 
 impl Options {
@@ -198,6 +204,8 @@ pub struct Report {
     pub profiles: u64,
     /// Windows stored in this run.
     pub windows: u64,
+    /// Rounds in which events were folded by slices of users.
+    pub rounds: u64,
     /// The last day of all events but a few strays, and how many strays.
     pub stray_future: Option<(Day, u64)>,
     /// Dimension tables that were never loaded.
@@ -398,29 +406,21 @@ fn attempt(
 ) -> Result<Report, EngineError> {
     let store = options.store.as_ref();
     let catalog = &options.ruleset.catalog;
-    let texts = Arc::new(Texts::default());
-    let quarantine = Arc::new(Quarantine::default());
     let status = Arc::new(Status::new(options.shards));
     let watched = Arc::downgrade(&status);
     // An engine that has failed, or is gone, waits for nothing.
     options.patience.while_holds(move || watched.upgrade().is_some_and(|s| !s.failed()));
-    let shared = Shared {
-        ruleset: Arc::clone(&options.ruleset),
-        texts: Arc::clone(&texts),
-        store: Arc::clone(&options.store),
-        schemas: Arc::new(Schemas::default()),
-        quarantine: Arc::clone(&quarantine),
-        store_had_profiles: !store.scan_profiles(None, 1)?.is_empty(),
-        state_bytes_max: options.state_bytes_max,
-        resident_bytes_max: options.resident_bytes_max / options.shards,
-        batch_users_max: options.batch_users_max,
-        replay: Arc::new(replay(options, assignment)),
-    };
+    let shared = shared(options, assignment)?;
+    let quarantine = Arc::clone(&shared.quarantine);
     let now: crate::dimension::Now = Arc::new(crate::clock::wall_ms);
     let cache = &options.dimension_cache;
     let dimensions = Dimensions::open(catalog, Arc::clone(&options.store), now, cache)?;
     let dimensions = Arc::new(dimensions);
-    let sources = open_sources(options, &texts, &quarantine)?;
+    let round = Round::pending(options)?;
+    for hash in round.iter().flat_map(|round| &round.quarantined) {
+        quarantine.add(*hash);
+    }
+    let sources = open_sources(options, round.as_ref(), &shared.texts, &quarantine)?;
     let totals: Totals = read_meta(store, TOTALS_KEY)?;
     let folds: FoldTotals = read_meta(store, FOLDS_KEY)?;
     let progress: Vec<SourceProgress> = sources
@@ -435,15 +435,11 @@ fn attempt(
         sources.into_iter().map(|(s, others)| Flow::of_file(s.into_parts(), others)).collect();
     let mut lease = None;
     if let (Some(topics), Some(assignment)) = (&options.topics, assignment) {
-        let around = Around {
-            ruleset: &options.ruleset,
-            texts: &texts,
-            quarantine: &quarantine,
-            status: &status,
-            shards: options.shards,
-        };
+        let (ruleset, texts, shards) = (&options.ruleset, &shared.texts, options.shards);
+        let (quarantine, status) = (&quarantine, &status);
+        let around = Around { ruleset, texts, quarantine, status, shards };
         flows.push(topics.flow(assignment, &around)?);
-        topics.group.attach(assignment, &status);
+        topics.group.attach(assignment, status);
         lease = Some(topics.group.lease(assignment));
     }
     options.swaps.set_recipes(flows.iter().flat_map(Flow::recipes).cloned().collect());
@@ -463,6 +459,7 @@ fn attempt(
         status: Arc::clone(&status),
         dimensions: Arc::clone(&dimensions),
         intake,
+        round,
         lease,
         folds,
         first_window,
@@ -477,6 +474,22 @@ fn attempt(
     let stray_future = router.intake().stray_future().filter(|_| options.clock == Clock::Event);
     let (missing_tables, quarantined) = (dimensions.missing_tables(), quarantine.len());
     report(store, &status, ended, stray_future, missing_tables, quarantined)
+}
+
+/// What all shards use.
+fn shared(options: &Options, assignment: Option<&Assignment>) -> Result<Shared, EngineError> {
+    Ok(Shared {
+        ruleset: Arc::clone(&options.ruleset),
+        texts: Arc::new(Texts::default()),
+        store: Arc::clone(&options.store),
+        schemas: Arc::new(Schemas::default()),
+        quarantine: Arc::new(Quarantine::default()),
+        store_had_profiles: !options.store.scan_profiles(None, 1)?.is_empty(),
+        state_bytes_max: options.state_bytes_max,
+        resident_bytes_max: options.resident_bytes_max / options.shards,
+        batch_users_max: options.batch_users_max,
+        replay: Arc::new(replay(options, assignment)),
+    })
 }
 
 /// The last as-of. By the clock of events, those of a history that is being merged count.
@@ -512,6 +525,7 @@ fn report(
         stats: ended.stats,
         profiles: status.profiles.load(Ordering::Relaxed),
         windows: status.windows.load(Ordering::Relaxed),
+        rounds: status.rounds.load(Ordering::Relaxed),
         stray_future,
         missing_tables,
         quarantined,
@@ -521,19 +535,23 @@ fn report(
 /// All sources, each with the decoders it has besides its own.
 fn open_sources(
     options: &Options,
+    round: Option<&Round>,
     texts: &Arc<Texts>,
     quarantine: &Arc<Quarantine>,
 ) -> Result<Vec<(FileSource, Vec<Decoder>)>, EngineError> {
     let ruleset = &options.ruleset;
-    let (catalog, layout) = (&ruleset.catalog, &ruleset.layout);
-    let (shards, limits) = (options.shards, options.read);
-    let specs = by_position(options)?;
+    let catalog = &ruleset.catalog;
+    let (shards, limits) = (options.shards, round.map_or(options.read, |round| round.read));
+    let specs = by_position(options, round)?;
+    // What became active since the round began has not seen it, of no user.
+    let of_round = round.map(|round| Arc::new(ruleset.layout.known_in(round.version)));
+    let layout = of_round.as_ref().unwrap_or(&ruleset.layout);
     let decoders = decoders(specs.len());
-    let open = |(spec, resume)| {
+    let open = |(spec, resume, borders)| {
         let mine = || Arc::clone(texts);
         let source = FileSource::open(spec, catalog, layout, mine(), shards, limits, resume)?;
         let source = source.with_quarantine(Arc::clone(quarantine));
-        let source = source.with_offsets(!options.store.is_atomic());
+        let source = source.with_offsets(!options.store.is_atomic()).with_borders(borders);
         let another = |_| source.recipe().decoder(catalog, layout);
         let others = (1..decoders).map(another).collect::<Result<_, SourceError>>()?;
         Ok((source, others))
@@ -541,20 +559,24 @@ fn open_sources(
     specs.into_iter().map(open).collect()
 }
 
+/// A file, where it is gone on with, and where blocks of a round end that is not over.
+type Resumed = (FileSpec, Option<Position>, Vec<u64>);
+
 /// The files to read, each split by how far its streams are: a stream that was added to a file later
 /// reads it from its start.
-fn by_position(options: &Options) -> Result<Vec<(FileSpec, Option<Position>)>, EngineError> {
-    let mut specs: Vec<(FileSpec, Option<Position>)> = Vec::new();
+fn by_position(options: &Options, round: Option<&Round>) -> Result<Vec<Resumed>, EngineError> {
+    let mut specs: Vec<Resumed> = Vec::new();
     for spec in &options.sources {
         let first = specs.len();
         for stream in &spec.streams {
             let name = source_name(&options.ruleset.catalog.streams[*stream].name, &spec.path);
             let position = read_meta(options.store.as_ref(), &meta_key(&name))?;
-            match specs[first..].iter_mut().find(|s| s.1 == position) {
-                Some((same, _)) => same.streams.push(*stream),
+            let borders = round.map(|round| round.borders(&name)).unwrap_or_default();
+            match specs[first..].iter_mut().find(|s| s.1 == position && s.2 == borders) {
+                Some((same, ..)) => same.streams.push(*stream),
                 None => {
                     let spec = FileSpec { streams: vec![*stream], ..spec.clone() };
-                    specs.push((spec, position));
+                    specs.push((spec, position, borders));
                 }
             }
         }
@@ -568,6 +590,8 @@ struct Parts<'a> {
     status: Arc<Status>,
     dimensions: Arc<Dimensions>,
     intake: Intake,
+    /// What another process has begun.
+    round: Option<Round>,
     lease: Option<Lease>,
     folds: FoldTotals,
     first_window: u64,
@@ -585,11 +609,13 @@ impl Parts<'_> {
     ) -> Result<(Ended, Router), EngineError> {
         let status = Arc::clone(&self.status);
         let max_ahead_ms = self.options.ruleset.catalog.max_ahead_ms;
-        let latest = Latest { clock: self.options.clock, max_ahead_ms };
+        let of_round = self.round.as_ref().map(|round| round.latest_ms);
+        let latest = Latest { clock: self.options.clock, max_ahead_ms, of_round };
         let system = System::new();
         let result = system.block_on(async {
             let (done, ended) = oneshot::channel();
-            let (router, arbiters) = self.start_actors(done);
+            let slices = self.slices(latest, &flows)?;
+            let (router, arbiters) = self.start_actors(slices, done);
             let mut threads = Vec::new();
             for flow in flows {
                 threads.extend(start_source(flow, router.clone(), latest)?);
@@ -600,6 +626,7 @@ impl Parts<'_> {
                 // A source that panicked has been reported through `status`.
                 drop(thread.join());
             }
+            router.slices().join();
             for arbiter in arbiters {
                 arbiter.stop();
                 // A shard that panicked has been reported by the checkpoint's watch.
@@ -613,7 +640,27 @@ impl Parts<'_> {
         result
     }
 
-    fn start_actors(self, done: oneshot::Sender<Ended>) -> (Router, Vec<Arbiter>) {
+    /// Rounds by slices of users: where all sources end, and can be read again.
+    fn slices(&self, latest: Latest, flows: &[Flow]) -> Result<Slices, EngineError> {
+        let options = self.options;
+        let ends = options.topics.is_none() && flows.iter().all(Flow::is_replayable);
+        let apart = options.live || options.stay || options.dry || options.clock == Clock::Wall;
+        // The end of a round moves all positions and its record at once.
+        let possible = ends && !apart && options.store.is_atomic();
+        let settings = Settings {
+            limits: options.slices.clone().filter(|_| possible),
+            version: options.ruleset.version,
+            read: options.read,
+            latest_ms: Latest { of_round: None, ..latest }.ms(),
+            shards: options.shards,
+            is_text: options.ruleset.catalog.uid == UidType::String,
+            resident_bytes_max: options.resident_bytes_max,
+            layout: Arc::clone(&options.ruleset.layout),
+        };
+        Slices::new(settings, self.round.clone(), &self.intake)
+    }
+
+    fn start_actors(self, slices: Slices, done: oneshot::Sender<Ended>) -> (Router, Vec<Arbiter>) {
         let options = self.options;
         let batches_max = options.batches_max();
         let credits = Credits::new(batches_max);
@@ -667,7 +714,8 @@ impl Parts<'_> {
             .collect();
         let rejects_max = options.rejects_waiting_max;
         let ruleset = Arc::clone(&options.ruleset);
-        let router = Router::new(self.intake, shards, credits, self.status, rejects_max, ruleset);
+        let (intake, status, slices) = (self.intake, self.status, Arc::new(slices));
+        let router = Router::new(intake, shards, credits, status, rejects_max, ruleset, slices);
         let wire = Wire { router: router.clone(), writer: writer.recipient() };
         if checkpoint.try_send(wire).is_err() {
             router.status().fail(EngineError::ActorGone("checkpoint"));

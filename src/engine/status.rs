@@ -30,6 +30,14 @@ pub struct Status {
     pub due_users: AtomicU64,
     /// Users that jobs asked for.
     pub examined_users: AtomicU64,
+    /// Bytes of events that were set aside on disk in the last round, to be folded by slices of users.
+    pub aside_bytes: AtomicU64,
+    /// Slices of that round, as soon as they are folded.
+    pub slices: AtomicUsize,
+    /// Of them: folded.
+    pub slices_folded: AtomicUsize,
+    /// Such rounds.
+    pub rounds: AtomicU64,
     /// What has to be done before the first window is not done yet.
     pub preparing: AtomicBool,
     /// Rejects in memory until the next window.
@@ -50,6 +58,8 @@ pub struct ShardStatus {
     pub dirty_users: AtomicUsize,
     /// Those take its share of the memory: a window should close.
     pub wants_window: AtomicBool,
+    /// Users have had to leave memory.
+    pub has_passivated: AtomicBool,
 }
 
 impl Status {
@@ -66,6 +76,11 @@ impl Status {
     /// Whether a shard needs a window to close to have memory again.
     pub fn wants_window(&self) -> bool {
         self.shards.iter().any(|s| s.wants_window.load(Ordering::Relaxed))
+    }
+
+    /// Whether users have had to leave memory.
+    pub fn has_passivated(&self) -> bool {
+        self.shards.iter().any(|s| s.has_passivated.load(Ordering::Relaxed))
     }
 
     /// Stops the engine with a reason. The first reason stays.

@@ -18,6 +18,7 @@ use super::Clock;
 use super::history::Merge;
 use super::job::from_the_start;
 use super::ruleset::{Ruleset, RulesetError, give_provisional_ids};
+use super::slices::{ROUND_KEY, Round};
 use crate::catalog::model::Catalog;
 use crate::catalog::{Loaded, load_from};
 use crate::source::position::{POSITION_PREFIX, Position};
@@ -414,7 +415,12 @@ fn positions(store: &dyn Store) -> Result<BTreeMap<String, Position>, VersionErr
     let position = |(key, bytes): (String, crate::store::Bytes)| {
         Ok((key[POSITION_PREFIX.len()..].to_owned(), parse(&key, &bytes)?))
     };
-    found.into_iter().map(position).collect()
+    let positions = found.into_iter().map(position);
+    let mut all = positions.collect::<Result<BTreeMap<_, _>, VersionError>>()?;
+    // A round that is not over was decoded up to its end, for those who were there when it began.
+    let round: Option<Option<Round>> = read(store, ROUND_KEY)?;
+    all.extend(round.flatten().into_iter().flat_map(|round| round.until));
+    Ok(all)
 }
 
 fn read<T: serde::de::DeserializeOwned>(

@@ -42,6 +42,12 @@ impl Quarantine {
         self.count.load(Ordering::Acquire)
     }
 
+    /// Hashes of all of them, in no order.
+    pub fn hashes(&self) -> Vec<u64> {
+        let hashes = self.hashes.read().unwrap_or_else(PoisonError::into_inner);
+        hashes.iter().copied().collect()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -83,6 +83,7 @@ impl ShardActor {
         let status = &self.status.shards[self.index];
         status.dirty_users.store(self.shard.dirty_users(), Ordering::Relaxed);
         status.wants_window.store(self.shard.wants_window(), Ordering::Relaxed);
+        status.has_passivated.store(self.shard.has_passivated(), Ordering::Relaxed);
         if !self.shard.is_full() {
             self.kept.clear();
         }

@@ -326,6 +326,11 @@ impl Shard {
         self.residency.wants_window(self.counted_bytes())
     }
 
+    /// Whether users have had to leave memory.
+    pub fn has_passivated(&self) -> bool {
+        self.residency.left() > 0
+    }
+
     /// Whether there is no room for more users before a window is stored.
     pub fn is_full(&self) -> bool {
         self.residency.is_full(self.counted_bytes())

@@ -131,6 +131,8 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_millis(100);
 pub struct Cutter {
     rows: Rows,
     position: Position,
+    /// Blocks end at these offsets, whatever else they are made of.
+    borders: Vec<u64>,
 }
 
 impl Cutter {
@@ -142,7 +144,7 @@ impl Cutter {
         live: bool,
     ) -> Self {
         let lines = Lines { reader, carry: Vec::new(), ended: false, limits, live };
-        Self { rows: Rows::Lines(lines), position }
+        Self { rows: Rows::Lines(lines), position, borders: Vec::new() }
     }
 
     /// Of CSV. `base`: bytes and lines before the reader's start.
@@ -153,12 +155,17 @@ impl Cutter {
         limits: ReadLimits,
     ) -> Self {
         let (reader, rows_max) = (Box::new(reader), limits.batch_rows_max);
-        Self { rows: Rows::Csv { reader, base, rows_max }, position }
+        Self { rows: Rows::Csv { reader, base, rows_max }, position, borders: Vec::new() }
+    }
+
+    /// Ends a block at each of these offsets: there one ended when it was read before.
+    pub(super) fn cut_at(&mut self, offsets: Vec<u64>) {
+        self.borders = offsets;
     }
 
     /// Of Parquet.
     pub(super) fn parquet(batches: Batches, position: Position) -> Self {
-        Self { rows: Rows::Parquet(batches), position }
+        Self { rows: Rows::Parquet(batches), position, borders: Vec::new() }
     }
 
     /// Of the blocks of an assignment, until `stopping`.
@@ -169,17 +176,20 @@ impl Cutter {
     ) -> Self {
         // Each block brings its own.
         let position = Position { incarnation: Incarnation::of(&[]), offset: 0, lines: 0 };
-        Self { rows: Rows::Kafka { blocks, topics, stopping }, position }
+        Self { rows: Rows::Kafka { blocks, topics, stopping }, position, borders: Vec::new() }
     }
 
     /// Cuts the next block off; false at the end. Of a live source what is there is a block: its
     /// next line may be long in coming.
     pub fn cut(&mut self, block: &mut Block) -> std::io::Result<bool> {
         let position = &mut self.position;
+        let ahead = self.borders.iter().copied().filter(|border| *border > position.offset);
+        let border = ahead.min();
         block.first = (position.lines + 1, position.offset);
         match &mut self.rows {
             Rows::Lines(lines) => {
-                if !lines.cut(block)? {
+                let room = border.map(|border| border - position.offset);
+                if !lines.cut(block, room)? {
                     return Ok(false);
                 }
                 let text = block.bytes();
@@ -192,7 +202,7 @@ impl Cutter {
             }
             Rows::Parquet(batches) => {
                 block.content = Content::Columns;
-                block.columns = batches.cut()?;
+                block.columns = batches.cut(border)?;
                 if block.columns.is_none() {
                     return Ok(false);
                 }
@@ -200,7 +210,7 @@ impl Cutter {
                 position.lines = position.offset;
             }
             Rows::Csv { reader, base, rows_max } => {
-                if !cut_records(reader, base, *rows_max, block)? {
+                if !cut_records(reader, base, *rows_max, border, block)? {
                     return Ok(false);
                 }
                 let end = reader.position();
@@ -228,11 +238,15 @@ fn cut_records(
     reader: &mut csv::Reader<Box<dyn Read + Send>>,
     base: &mut (u64, u64),
     rows_max: usize,
+    border: Option<u64>,
     block: &mut Block,
 ) -> std::io::Result<bool> {
     block.content = Content::Records;
     block.rows = 0;
     while block.rows < rows_max {
+        if border.is_some_and(|border| base.0 + reader.position().byte() >= border) {
+            break;
+        }
         if block.records.len() == block.rows {
             block.records.push(Record::default());
         }
@@ -263,20 +277,26 @@ struct Lines {
 
 impl Lines {
     /// Whole lines, about `block_bytes` of them; what is behind the last line break is carried over.
-    fn cut(&mut self, block: &mut Block) -> std::io::Result<bool> {
+    /// `bytes_max`: not more, though that be in the middle of a line.
+    fn cut(&mut self, block: &mut Block, bytes_max: Option<u64>) -> std::io::Result<bool> {
         block.content = Content::Lines;
         if self.ended {
             return Ok(false);
         }
         let wanted = self.limits.block_bytes.max(1);
         let wanted = if self.live { wanted.min(LIVE_BYTES) } else { wanted };
+        let bytes_max = bytes_max.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX);
         let buffer = &mut block.buffer;
-        let mut bytes = self.carry.len();
+        let mut bytes = self.carry.len().min(bytes_max);
         // The buffer keeps its length, so that it is filled with zeros only once.
         buffer.resize(buffer.len().max(bytes + wanted), 0);
-        buffer[..bytes].copy_from_slice(&self.carry);
-        self.carry.clear();
+        buffer[..bytes].copy_from_slice(&self.carry[..bytes]);
+        self.carry.drain(..bytes);
         loop {
+            let wanted = wanted.min(bytes_max - bytes);
+            if wanted == 0 {
+                break;
+            }
             buffer.resize(buffer.len().max(bytes + wanted), 0);
             let searched = bytes;
             let room = &mut buffer[bytes..bytes + wanted];
@@ -297,7 +317,7 @@ impl Lines {
                 break;
             }
             if bytes > self.limits.line_bytes_max {
-                block.content = Content::TooLong(self.skip_line()?);
+                block.content = Content::TooLong(self.skip_line(bytes_max - bytes)?);
                 break;
             }
         }
@@ -306,13 +326,15 @@ impl Lines {
     }
 
     /// Reads to the end of a line that is not kept; what follows it is carried over.
-    fn skip_line(&mut self) -> std::io::Result<u64> {
-        let mut skipped = 0;
+    fn skip_line(&mut self, bytes_max: usize) -> std::io::Result<u64> {
+        let (mut skipped, bytes_max) = (0, bytes_max as u64);
         let mut chunk = vec![0; 1 << 16];
         loop {
-            let read = self.reader.read(&mut chunk)?;
+            let wanted = usize::try_from(bytes_max - skipped).unwrap_or(usize::MAX);
+            let wanted = wanted.min(chunk.len());
+            let read = self.reader.read(&mut chunk[..wanted])?;
             if read == 0 {
-                self.ended = true;
+                self.ended = wanted > 0;
                 return Ok(skipped);
             }
             if let Some(at) = memchr::memchr(b'\n', &chunk[..read]) {

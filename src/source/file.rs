@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use serde::{Deserialize, Serialize};
+
 use super::cut::{Block, Content, Cutter};
 use super::input::{Input, InputError, STDIN, open};
 use super::parquet::{Batches, ParquetFile};
@@ -22,7 +24,7 @@ use crate::user::layout::StateLayout;
 use crate::user::texts::Texts;
 
 /// Limits of reading.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadLimits {
     /// Bytes of text decoded at once.
     pub block_bytes: usize,
@@ -146,6 +148,13 @@ impl FileSource {
         &self.recipe
     }
 
+    /// Ends a block at each of these offsets, as one ended when it was read before.
+    #[must_use]
+    pub fn with_borders(mut self, offsets: Vec<u64>) -> Self {
+        self.cutter.cut_at(offsets);
+        self
+    }
+
     /// Refuses events of quarantined users.
     #[must_use]
     pub fn with_quarantine(mut self, quarantine: Arc<Quarantine>) -> Self {
@@ -167,10 +176,15 @@ impl FileSource {
         &self.spec.name
     }
 
+    /// Whether a restart can go on where this stopped.
+    pub fn is_replayable(&self) -> bool {
+        self.spec.path != Path::new(STDIN)
+    }
+
     /// Takes the source apart.
     pub fn into_parts(self) -> Parts {
+        let is_replayable = self.is_replayable();
         let Self { spec, cutter, decoder, recipe, names, .. } = self;
-        let is_replayable = spec.path != Path::new(STDIN);
         Parts { cutter, decoder, recipe, spec, names, is_replayable }
     }
 

@@ -252,8 +252,8 @@ impl Batches {
         Self { file, reader, wanted, next_row, limits, bytes_read }
     }
 
-    /// The next rows; none at the end.
-    pub(super) fn cut(&mut self) -> io::Result<Option<Rows>> {
+    /// The next rows; none at the end. `border`: they end before this row at the latest.
+    pub(super) fn cut(&mut self, border: Option<u64>) -> io::Result<Option<Rows>> {
         let wanted = self.file.wanted();
         if self.reader.is_none() || wanted.changes != self.wanted.changes {
             let rows = self.limits.block_bytes as u64 / self.file.row_bytes(&wanted).max(1);
@@ -263,9 +263,16 @@ impl Batches {
             self.wanted = wanted;
         }
         let next = self.reader.as_mut().and_then(|reader| self.file.next(reader));
-        let Some(batch) = next.transpose().map_err(|e| io_error(e.into()))? else {
+        let Some(mut batch) = next.transpose().map_err(|e| io_error(e.into()))? else {
             return Ok(None);
         };
+        let room = border.map_or(u64::MAX, |border| border.saturating_sub(self.next_row));
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        if batch.num_rows() > room {
+            batch = batch.slice(0, room);
+            // What is behind the border is read again.
+            self.reader = None;
+        }
         let (file, changes) = (Arc::clone(&self.file), self.wanted.changes);
         let rows = Rows { file, first: self.next_row, batch, changes };
         self.next_row += rows.batch.num_rows() as u64;

@@ -328,6 +328,16 @@ pub fn hash64(bytes: &[u8]) -> u64 {
 }
 
 impl StateLayout {
+    /// The same for rows from the time of a version: what is newer is not looked at in them.
+    #[must_use]
+    pub fn known_in(&self, version: u32) -> Self {
+        let mut known = self.clone();
+        for stream in &mut known.streams {
+            stream.filters.retain(|filter| filter.since <= version);
+        }
+        known
+    }
+
     /// Lays out the state that a catalogue's features need. `lineage`: since when.
     pub fn new(catalog: &Catalog, lineage: &Lineage) -> Result<Self, LayoutError> {
         if catalog.streams.len() > 255 {
