@@ -30,6 +30,9 @@ const COMMIT_TRIES: u32 = 20;
 /// Between two tries.
 const COMMIT_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
+/// Says which position is remembered under a name.
+pub type Remembered = Box<dyn Fn(&str) -> Result<Option<Position>, String> + Send + Sync>;
+
 /// How a group is joined, and how much is read at once.
 pub struct GroupOptions {
     /// `kafka.*`.
@@ -42,7 +45,7 @@ pub struct GroupOptions {
     /// joins no group.
     pub starts: Starts,
     /// The position that the store remembers, by name.
-    pub remembered: Box<dyn Fn(&str) -> Result<Option<Position>, String> + Send + Sync>,
+    pub remembered: Remembered,
     /// Takes the next term of ownership.
     pub take_term: Box<dyn Fn() -> Result<u64, String> + Send + Sync>,
     /// Bytes and rows of a block.

@@ -26,7 +26,7 @@ mod topic_ids;
 mod topics;
 
 pub use gather::{RecordBlock, RecordBlocks};
-pub use group::{Assignment, Group, GroupOptions, Lease};
+pub use group::{Assignment, Group, GroupOptions, Lease, Remembered};
 pub use reset::{Reset, commit, look_up};
 pub use settings::{GROUP_DEFAULT, KafkaConfig, SettingsError, is_secret};
 pub use start::{Start, StartError, Starts};
