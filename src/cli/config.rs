@@ -164,7 +164,13 @@ pub(super) fn run(
             section = of;
         }
         println!("# {}", help(key));
-        println!("{:<40} # {}", format!("{name} = {value}"), shown(origin(&from, key), &file, key));
+        let (mark, value) = match value {
+            // TOML has no word for what is not set: the file stays one that can be read.
+            Value::Null => ("# ", "not set".to_owned()),
+            value => ("", value.to_string()),
+        };
+        let line = format!("{mark}{name} = {value}");
+        println!("{line:<40} # {}", shown(origin(&from, key), &file, key));
     }
     Ok(())
 }
