@@ -223,7 +223,7 @@ impl Default for SourceConfig {
             line_bytes_max: 1 << 20,
             batches_under_way_max: 16,
             start: "earliest".to_owned(),
-            commit_ahead_rows_max: 1_000_000,
+            commit_ahead_rows_max: 250_000,
             flush_max_ms: 20_000,
         }
     }

@@ -74,6 +74,8 @@ pub(super) struct RunArgs {
 /// Runs the command.
 pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     let watch = Stopwatch::start();
+    // From now on a signal ends this well, wherever it is.
+    crate::engine::stop_signals();
     let mut config = config.clone();
     if args.memory {
         config.store.kind = crate::config::StoreKind::Memory;

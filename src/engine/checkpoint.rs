@@ -25,6 +25,7 @@ use crate::event::quarantine::Quarantine;
 use crate::rule::AsOf;
 use crate::shard::actor::{Close, Swap, WindowStored};
 use crate::shard::{TagStats, WindowClose, WindowStats, split_by_shard};
+use crate::source::kafka::Lease;
 use crate::store::Store;
 use crate::write::actor::{Begin, Stored};
 use crate::write::profile::Schemas;
@@ -85,8 +86,8 @@ pub struct CheckpointParts {
     pub stay: bool,
     /// Sources do not end for a long time: jobs and due users get their windows meanwhile.
     pub live: bool,
-    /// Topics are read.
-    pub has_topics: bool,
+    /// The right to write what partitions of topics hold; none: no topics are read.
+    pub lease: Option<Lease>,
     /// Where other catalogues come from.
     pub swaps: Swaps,
     /// Users that another catalogue makes to be computed again, a second; none: no limit.
@@ -199,8 +200,10 @@ impl CheckpointActor {
         if self.is_reading(&router) {
             let limits = self.parts.limits;
             let time = self.since_close.elapsed().as_millis() >= u128::from(limits.close_ms);
+            let wants_commit = self.parts.lease.as_ref().is_some_and(Lease::wants_commit);
             let full = status.dirty_users() >= limits.users_max || status.wants_window();
-            if time || full || turn == Turn::RoundIsOver || router.is_full_of_rejects() {
+            let full = full || wants_commit || turn == Turn::RoundIsOver;
+            if time || full || router.is_full_of_rejects() {
                 self.look_for_due = true;
                 self.close(&router, None);
             } else if self.parts.live
@@ -416,7 +419,7 @@ impl CheckpointActor {
     /// still come in time finds its day gone. Rows of files have none: they are read to their end.
     fn roll_up(&self, router: &Router, as_of_ms: i64, cut: &super::intake::Cut) -> Option<AsOf> {
         let arrived_ms = cut.totals.greatest_arrival_ms;
-        let until_ms = match self.parts.has_topics {
+        let until_ms = match self.parts.lease.is_some() {
             true => arrived_ms.map(|ms| as_of_ms.min(ms.saturating_add(ARRIVAL_SLACK_MS))),
             false if self.is_reading(router) => None,
             false => Some(as_of_ms),

@@ -26,7 +26,9 @@ pub mod topics;
 pub mod version;
 pub mod watch;
 
-pub use start::{Observed, Options, Prepare, Report, SourceProgress, run, stored_as_of};
+pub use start::{
+    Observed, Options, Prepare, Report, SourceProgress, run, stop_signals, stored_as_of,
+};
 
 use crate::dimension::SpecError;
 use crate::source::file::SourceError;

@@ -627,10 +627,14 @@ impl Parts<'_> {
                 drop(thread.join());
             }
             router.slices().join();
+            // What could not be stored in time is not waited for when the process ends.
+            let ends = status.failed() && stop_signals().load(Ordering::Relaxed);
             for arbiter in arbiters {
                 arbiter.stop();
-                // A shard that panicked has been reported by the checkpoint's watch.
-                drop(arbiter.join());
+                if !ends {
+                    // A shard that panicked has been reported by the checkpoint's watch.
+                    drop(arbiter.join());
+                }
             }
             Ok::<_, EngineError>((ended, router))
         });
@@ -686,7 +690,7 @@ impl Parts<'_> {
             dry: options.dry,
             stay: options.stay,
             live: options.live,
-            has_topics: options.topics.is_some(),
+            lease: self.lease.clone(),
             swaps: options.swaps.clone(),
             recompute_users_per_s_max: options.recompute_users_per_s_max,
             quarantine: Arc::clone(&self.shared.quarantine),
@@ -761,7 +765,7 @@ async fn wait(
 
 /// Set by SIGINT and SIGTERM; a second one ends the process at once. One flag for the process: a
 /// signal between two engines is not lost.
-fn stop_signals() -> Arc<AtomicBool> {
+pub fn stop_signals() -> Arc<AtomicBool> {
     static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
     Arc::clone(STOP.get_or_init(listen))
 }

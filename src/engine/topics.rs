@@ -11,7 +11,7 @@ use super::feed::{Flow, Lane, decoders};
 use super::ruleset::Ruleset;
 use super::status::Status;
 use crate::event::quarantine::Quarantine;
-use crate::shard::fence::{At, Fences, Replay};
+use crate::shard::fence::{At, Replay};
 use crate::source::cut::Cutter;
 use crate::source::file::SourceError;
 use crate::source::kafka::{Assignment, Group};
@@ -72,10 +72,15 @@ impl Topics {
 
     /// Where reading begins, and what another owner may have read beyond.
     pub(super) fn replay(&self, assignment: &Assignment) -> Replay {
-        let mut starts = Fences::default();
-        for (partition, source, start) in assignment.sources(self.group.topics()) {
-            starts.note(At { partition, source }, start);
+        let mut replay = Replay::default();
+        for (partition, source, start, end) in assignment.sources(self.group.topics()) {
+            replay.starts.note(At { partition, source }, start);
+            let until = end.min(start.saturating_add(self.commit_ahead_rows_max));
+            // Before the first owner there was none.
+            if assignment.term > 1 && until > start {
+                replay.until.insert(source, until);
+            }
         }
-        Replay { starts, rows_max: self.commit_ahead_rows_max }
+        replay
     }
 }

@@ -65,8 +65,8 @@ impl Fences {
 pub struct Replay {
     /// Where it begins.
     pub starts: Fences,
-    /// The owner before may have read so many rows of each source beyond that.
-    pub rows_max: u64,
+    /// Rows before these offsets may have been read by an owner before.
+    pub until: BTreeMap<SourceId, u64>,
 }
 
 /// The fences of one shard's resident users.
@@ -83,11 +83,9 @@ pub(super) struct Fenced {
 impl Fenced {
     /// Nobody is resident.
     pub(super) fn new(replay: &Replay) -> Self {
-        let until = |(source, next): (SourceId, u64)| (source, next + replay.rows_max);
-        let (next, users) = (replay.starts.sources().collect(), HashMap::new());
-        let replays = replay.rows_max > 0;
-        let replay_until = replay.starts.sources().filter(|_| replays).map(until).collect();
-        Self { users, next, replay_until }
+        let next = replay.starts.sources().collect();
+        let replay_until = replay.until.iter().map(|(source, until)| (*source, *until)).collect();
+        Self { users: HashMap::new(), next, replay_until }
     }
 
     /// A user was loaded that has this fence.
@@ -172,7 +170,8 @@ mod tests {
 
     #[test]
     fn what_a_profile_has_applied_is_dropped_until_its_fence_is_reached() {
-        let replay = Replay { starts: fences(100, 50), rows_max: 40 };
+        let until = BTreeMap::from([(A.source, 140), (B.source, 60)]);
+        let replay = Replay { starts: fences(100, 50), until };
         let mut fenced = Fenced::new(&replay);
         fenced.admit(7, vec![(A.source, 120), (B.source, 50)]);
         fenced.admit(8, vec![(A.source, 100), (B.source, 50)]);
@@ -190,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_source_that_is_not_read_keeps_its_fence() {
-        let mut fenced = Fenced::new(&Replay { starts: fences(0, 0), rows_max: 0 });
+        let mut fenced = Fenced::new(&Replay { starts: fences(0, 0), ..Replay::default() });
         let other = SourceId(9);
         fenced.admit(7, vec![(other, 5)]);
         fenced.cut(&fences(10, 10));

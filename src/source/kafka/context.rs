@@ -142,7 +142,7 @@ fn try_take(
     let owned: BTreeSet<u32> = partitions.iter().map(|(_, partition)| *partition).collect();
     let paused = unequal(shared, partitions, &owned);
     let term = (shared.options.take_term)().map_err(failed("a term of ownership"))?;
-    let mut starts = BTreeMap::new();
+    let (mut starts, mut ends) = (BTreeMap::new(), BTreeMap::new());
     let mut list = TopicPartitionList::new();
     let remembered = remembered(shared, consumer, partitions)?;
     for (at, next) in remembered {
@@ -163,6 +163,7 @@ fn try_take(
         let first = first_offset(name, partition, Known { next, log, start })?;
         add(&mut list, name, partition, first)?;
         starts.insert(at, first);
+        ends.insert(at, log.1);
         if let Some(committed) =
             usize::try_from(partition).ok().and_then(|at| shared.committed[topic].get(at))
         {
@@ -183,7 +184,7 @@ fn try_take(
     let generation = shared.generations.fetch_add(1, Ordering::AcqRel) + 1;
     let partitions: Vec<u32> = owned.into_iter().collect();
     tracing::info!(?partitions, term, generation, paused, "partitions are assigned");
-    let assignment = Assignment { generation, term, partitions, starts };
+    let assignment = Assignment { generation, term, partitions, starts, ends };
     let is_empty = assignment.partitions.is_empty();
     shared.assigned((!is_empty).then_some(assignment), paused);
     Ok(())
@@ -353,6 +354,7 @@ impl Poller {
             self.generation = generation;
             self.gather.clear();
             self.ahead.clear();
+            self.shared.wants_commit.store(false, Ordering::Release);
         }
     }
 
@@ -450,6 +452,7 @@ impl Poller {
         {
             let list = self.list(std::iter::once((topic, partition)));
             self.change("pause", &list, BaseConsumer::pause);
+            self.shared.wants_commit.store(true, Ordering::Release);
         }
     }
 
@@ -475,6 +478,7 @@ impl Poller {
             let list = self.list(ready.iter().copied());
             self.change("resume", &list, BaseConsumer::resume);
             self.ahead.retain(|at| !ready.contains(at));
+            self.shared.wants_commit.store(!self.ahead.is_empty(), Ordering::Release);
         }
     }
 

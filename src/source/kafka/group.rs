@@ -71,16 +71,21 @@ pub struct Assignment {
     pub partitions: Vec<u32>,
     /// The first offset to read, by topic and partition.
     pub starts: BTreeMap<(usize, u32), u64>,
+    /// The offset behind the last record that there was, by topic and partition: owners before this
+    /// one have not sent anything that rests on later ones.
+    pub ends: BTreeMap<(usize, u32), u64>,
 }
 
 impl Assignment {
-    /// Partitions and first offsets as fences name them.
+    /// Partitions as fences name them, with the first offset to read and the end of the log.
     pub fn sources<'a>(
         &'a self,
         topics: &'a [TopicMeta],
-    ) -> impl Iterator<Item = (u32, SourceId, u64)> + 'a {
-        self.starts.iter().map(|((topic, partition), start)| {
-            (*partition, SourceId::new(&topics[*topic].id, *partition), *start)
+    ) -> impl Iterator<Item = (u32, SourceId, u64, u64)> + 'a {
+        self.starts.iter().map(|(at, start)| {
+            let (topic, partition) = at;
+            let source = SourceId::new(&topics[*topic].id, *partition);
+            (*partition, source, *start, self.ends.get(at).copied().unwrap_or(u64::MAX))
         })
     }
 }
@@ -110,6 +115,8 @@ pub(super) struct Shared {
     pub(super) generation: AtomicU64,
     /// Assignments so far.
     pub(super) generations: AtomicU64,
+    /// A partition is not read on before more of it is committed.
+    pub(super) wants_commit: AtomicBool,
     /// By topic, then partition: what is committed.
     pub(super) committed: Vec<Vec<AtomicU64>>,
     /// When the group last confirmed that this process is a member, boot time in ms.
@@ -213,6 +220,7 @@ impl Group {
             again: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             generations: AtomicU64::new(0),
+            wants_commit: AtomicBool::new(false),
             confirmed_ms: AtomicI64::new(boot_ms()),
             standing: Mutex::new(Standing::default()),
             changed: Condvar::new(),
@@ -333,6 +341,11 @@ impl Lease {
         }
         // The coordinator answers for members of the present generation only.
         self.commit(&self.committed())
+    }
+
+    /// Whether a partition waits for a commit before it is read on: a window should close.
+    pub fn wants_commit(&self) -> bool {
+        self.shared.wants_commit.load(Ordering::Acquire)
     }
 
     /// Commits what a window has stored.

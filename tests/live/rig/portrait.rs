@@ -124,6 +124,7 @@ impl Portrait {
             "kafka.heartbeat.interval.ms=1000".to_owned(),
             "window.close_ms=500".to_owned(),
             "clock.mode=fixed".to_owned(),
+            "source.commit_ahead_rows_max=300".to_owned(),
         ]
     }
 
