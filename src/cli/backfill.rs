@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use clap::Args;
 
 use super::{Failure, Outcome, open, progress, run, table};
-use crate::config::Config;
+use crate::config::{Config, StoreKind};
 use crate::engine::job::{BACKFILL_KEY, Job, Limit, interrupted};
 use crate::engine::ruleset::Ruleset;
 use crate::engine::{Clock, Report};
@@ -51,6 +51,14 @@ pub(super) struct BackfillArgs {
 
 /// Runs the command.
 pub(super) fn run(args: &BackfillArgs, config: &Config, json: bool) -> Outcome {
+    if config.store.kind == StoreKind::Hbase && !args.dry_run {
+        // Only the owner of a user may write it, and this command owns nobody.
+        return Err(Failure::Input(
+            "backfill does not write into HBase yet: the processes of the group do it themselves for a \
+             changed catalogue when they start; --dry-run works"
+                .to_owned(),
+        ));
+    }
     if let Some(cut) = &args.cut {
         return super::history::run(&args.history, cut, args.users_per_s, config, json);
     }
