@@ -10,7 +10,7 @@ step "lints";         cargo clippy --release --all-targets --quiet -- -D warning
 step "documentation"; RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --quiet
 step "tests";         cargo test --release
 step "benches, each once"
-cargo bench --quiet --bench actor --bench decode --bench store --bench window -- --test
+cargo bench --quiet --bench actor --bench decode --bench http --bench store --bench window -- --test
 step "example catalogue"
 cargo run --release --quiet -- check --catalog tags
 cargo run --release --quiet -- check --catalog benches/portrait/catalog

@@ -20,6 +20,7 @@ use crate::engine::job::Job;
 use crate::engine::ruleset::Ruleset;
 use crate::engine::slices::SliceLimits;
 use crate::engine::swap::{Active, Swaps};
+use crate::engine::topics::Topics;
 use crate::engine::watch::{Watch, Watched};
 use crate::engine::{Clock, EngineError, Observed, Options, Prepare};
 use crate::serve::http::Server;
@@ -88,13 +89,14 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     let sources = sources(&loaded.catalog, &config, &args.sources)?;
     let stay = args.stay || args.serve;
     let live = stay || reads_topics || sources.iter().any(|s| s.path.as_os_str() == STDIN);
-    let mut store = open::store(&config, &loaded.catalog, mode)?;
+    let mut asked = open::store(&config, &loaded.catalog, mode)?;
     if args.serve {
         // Before anything that counts is made.
         Exporter::install();
-        store = Arc::new(Metered::new(store));
+        asked = Arc::new(Metered::new(asked));
     }
-    let (store, patience) = patient(store);
+    // The engine waits for a store that is away; who asks for a user is told.
+    let (store, patience) = patient(Arc::clone(&asked));
     let (files, texts) = (Arc::new(loaded.files.clone()), loaded.texts.clone());
     let next = open::version(store.as_ref(), loaded, &config, Some(clock))?;
     next.save(store.as_ref()).map_err(open::store_failure)?;
@@ -116,9 +118,10 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     let watching = (live && config.catalog.watch)
         .then(|| watch_catalog(&config, &store, &swaps, texts, clock));
     let watching = watching.transpose()?;
-    let readers = Readers::beside(active, swaps.clone(), Arc::clone(&store));
+    let readers = Readers::beside(active, swaps.clone(), asked);
     let readers = Arc::new(readers.map_err(read_failure)?);
-    let http = args.serve.then(|| http(&config, &readers)).transpose()?;
+    let topics = options.topics.clone();
+    let http = args.serve.then(|| http(&config, &readers, topics)).transpose()?;
     let server = Desk::new(readers, swaps.clone(), config.clone()).serve(&config);
     let mut bars = Bars::default();
     let report = crate::engine::run(options, &mut |seen| {
@@ -178,8 +181,15 @@ fn clock(
 }
 
 /// Answers over HTTP while the engine runs.
-fn http(config: &Config, readers: &Arc<Readers>) -> Result<Server, Failure> {
+fn http(
+    config: &Config,
+    readers: &Arc<Readers>,
+    topics: Option<Topics>,
+) -> Result<Server, Failure> {
     let conditions = Conditions::default();
+    if let Some(topics) = topics {
+        conditions.register("topics", move || topics.condition());
+    }
     // Until the service knows the engine.
     conditions.register("engine", || Err("it is starting".to_owned()));
     let server = Server::start(&config.serve, Arc::clone(readers), conditions);

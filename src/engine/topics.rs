@@ -39,6 +39,14 @@ pub(super) struct Around<'a> {
 }
 
 impl Topics {
+    /// Whether this process reads: how many partitions, or why none.
+    pub fn condition(&self) -> Result<String, String> {
+        match self.group.idle() {
+            Some(why) => Err(why),
+            None => Ok(format!("{} partitions are read", self.group.partitions())),
+        }
+    }
+
     /// The records of an assignment.
     pub(super) fn flow(
         &self,

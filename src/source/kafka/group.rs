@@ -272,6 +272,11 @@ impl Group {
         }
     }
 
+    /// Numbers of partitions that are assigned to this process.
+    pub fn partitions(&self) -> usize {
+        self.shared.standing().assignment.as_ref().map_or(0, |a| a.partitions.len())
+    }
+
     /// An engine works under the present assignment: it is told when it has to finish.
     pub fn attach(&self, assignment: &Assignment, engine: &Arc<Status>) {
         let mut standing = self.shared.standing();
