@@ -89,14 +89,8 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     let sources = sources(&loaded.catalog, &config, &args.sources)?;
     let stay = args.stay || args.serve;
     let live = stay || reads_topics || sources.iter().any(|s| s.path.as_os_str() == STDIN);
-    let mut asked = open::store(&config, &loaded.catalog, mode)?;
-    if args.serve {
-        // Before anything that counts is made.
-        Exporter::install();
-        asked = Arc::new(Metered::new(asked));
-    }
-    // The engine waits for a store that is away; who asks for a user is told.
-    let (store, patience) = patient(Arc::clone(&asked));
+    let opened = open::store(&config, &loaded.catalog, mode)?;
+    let Stores { asked, store, patience } = Stores::new(opened, args.serve);
     let (files, texts) = (Arc::new(loaded.files.clone()), loaded.texts.clone());
     let next = open::version(store.as_ref(), loaded, &config, Some(clock))?;
     next.save(store.as_ref()).map_err(open::store_failure)?;
@@ -153,13 +147,32 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     Ok(())
 }
 
-/// A store on other machines may be away for a while: the engine waits.
-fn patient(store: Arc<dyn Store>) -> (Arc<dyn Store>, Patience) {
-    let patience = Patience::default();
-    if store.is_atomic() {
-        return (store, patience);
+/// One store, as those who work with it see it. One on other machines may be away for a while.
+struct Stores {
+    /// Whoever asks for a user is told that it is away.
+    asked: Arc<dyn Store>,
+    /// The engine waits.
+    store: Arc<dyn Store>,
+    /// For how long.
+    patience: Patience,
+}
+
+impl Stores {
+    /// `metered`: calls are counted.
+    fn new(opened: Arc<dyn Store>, metered: bool) -> Self {
+        let mut asked = opened;
+        if metered {
+            // Before anything that counts is made.
+            Exporter::install();
+            asked = Arc::new(Metered::new(asked));
+        }
+        let patience = Patience::default();
+        let mut store = Arc::clone(&asked);
+        if !store.is_atomic() {
+            store = Arc::new(PatientStore::new(store, patience.clone()));
+        }
+        Self { asked, store, patience }
     }
-    (Arc::new(PatientStore::new(store, patience.clone())), patience)
 }
 
 /// Where as-of comes from, and what the store is to be.

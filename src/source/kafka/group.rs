@@ -96,6 +96,8 @@ pub(super) struct Standing {
     pub(super) assignment: Option<Assignment>,
     /// The engine works under it.
     in_use: bool,
+    /// It is being given up: nobody is to begin work under it.
+    giving_up: bool,
     /// Told to finish when partitions are to be given up.
     engine: Weak<Status>,
     failure: Option<KafkaError>,
@@ -148,6 +150,7 @@ impl Shared {
         self.queue.clear();
         self.generation.store(generation, Ordering::Release);
         (standing.assignment, standing.paused) = (assignment, paused);
+        standing.giving_up = false;
         self.changed.notify_all();
     }
 
@@ -155,6 +158,7 @@ impl Shared {
     /// `lost`: others may own them already.
     pub(super) fn give_up(&self, lost: bool) {
         let mut standing = self.standing();
+        standing.giving_up = true;
         if let Some(engine) = standing.engine.upgrade() {
             if lost {
                 self.generation.store(0, Ordering::Release);
@@ -168,6 +172,10 @@ impl Shared {
         standing = waited.unwrap_or_else(PoisonError::into_inner).0;
         if standing.in_use && !lost {
             tracing::warn!("the last window was not stored in time: the next owner reads it again");
+            // It would wait for blocks of an assignment that is gone.
+            if let Some(engine) = standing.engine.upgrade() {
+                engine.fail(KafkaError::Lost.into());
+            }
         }
         drop(standing);
         self.assigned(None, None);
@@ -244,14 +252,14 @@ impl Group {
     pub fn next(&self, patience: Duration) -> Result<Option<Assignment>, KafkaError> {
         let standing = self.shared.standing();
         let none = |s: &mut Standing| {
-            s.failure.is_none() && (s.assignment.is_none() || s.paused.is_some())
+            s.failure.is_none() && (s.assignment.is_none() || s.paused.is_some() || s.giving_up)
         };
         let waited = self.shared.changed.wait_timeout_while(standing, patience, none);
         let mut standing = waited.unwrap_or_else(PoisonError::into_inner).0;
         if let Some(failure) = standing.failure.take() {
             return Err(failure);
         }
-        if standing.paused.is_some() {
+        if standing.paused.is_some() || standing.giving_up {
             return Ok(None);
         }
         standing.in_use = standing.assignment.is_some();
@@ -281,7 +289,8 @@ impl Group {
     pub fn attach(&self, assignment: &Assignment, engine: &Arc<Status>) {
         let mut standing = self.shared.standing();
         standing.engine = Arc::downgrade(engine);
-        if standing.assignment.as_ref().map(|a| a.generation) != Some(assignment.generation) {
+        let present = standing.assignment.as_ref().map(|a| a.generation);
+        if present != Some(assignment.generation) || standing.giving_up {
             engine.stop();
         }
     }

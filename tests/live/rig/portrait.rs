@@ -32,7 +32,7 @@ impl Portrait {
         let (users, events) = (users.to_string(), events.to_string());
         portrait.ok(&["gen", "--out", "data", "--users", &users, "--events", &events]);
         portrait.write_catalog();
-        portrait.expected = portrait.from_files();
+        portrait.expected = portrait.computed_from_files();
         portrait
     }
 
@@ -104,7 +104,7 @@ impl Portrait {
     }
 
     /// What the same events give as files.
-    fn from_files(&self) -> String {
+    fn computed_from_files(&self) -> String {
         let as_of = AS_OF_MS.to_string();
         let mut arguments = vec!["run", "--memory", "--as-of", &as_of, "--export", "files.csv"];
         let sources = STREAMS.map(|stream| format!("{stream}=data/{stream}.jsonl"));
