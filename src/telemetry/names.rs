@@ -107,6 +107,14 @@ metrics! {
         "Profiles in the store, approximately.";
     STORE_REJECTS: Gauge "tagloom_store_rejects" []
         "Rejects kept in the store.";
+    STORE_AVAILABLE: Gauge "tagloom_store_available" []
+        "0 while calls to HBase are refused because none has succeeded within `store.hbase.deadline_ms`, else 1.";
+    STORE_QUEUE_CALLS: Gauge "tagloom_store_queue_calls" []
+        "Calls that wait for a connection to HBase; `store.hbase.queue_max` bounds them.";
+    STORE_ROWS_WRITTEN: Counter "tagloom_store_rows_written_total" []
+        "Rows sent to HBase, those sent again included.";
+    STORE_BYTES_WRITTEN: Counter "tagloom_store_bytes_written_total" []
+        "Bytes of keys and values sent to HBase, those sent again included.";
     HTTP_REQUESTS: Counter "tagloom_http_requests_total" ["method", "route", "status"]
         "HTTP requests answered.";
     HTTP_SECONDS: Histogram "tagloom_http_request_seconds" ["method", "route"]

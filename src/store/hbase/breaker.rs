@@ -7,6 +7,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Deadline, Stopwatch};
+use crate::telemetry::names;
 
 /// How long it stays open first, and at most: twice as long after each probe that fails.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
@@ -91,7 +92,7 @@ impl Breaker {
                 reason = outage.reason,
                 "HBase can be reached again"
             );
-            metrics::gauge!("tagloom_store_available").set(1.0);
+            names::STORE_AVAILABLE.gauge(&[]).set(1.0);
             *state = State::Closed;
             self.changed.notify_all();
         }
@@ -104,7 +105,7 @@ impl Breaker {
         let (outage, pause) = match &*state {
             State::Closed => {
                 tracing::warn!(reason, "HBase cannot be reached");
-                metrics::gauge!("tagloom_store_available").set(0.0);
+                names::STORE_AVAILABLE.gauge(&[]).set(0.0);
                 (Outage { reason, since: std::sync::Arc::new(Stopwatch::start()) }, PAUSE_MIN)
             }
             State::Probing { outage, pause } if leave == Leave::Probe => {

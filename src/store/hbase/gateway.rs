@@ -18,6 +18,7 @@ use super::pace::Pace;
 use super::pool::{Pending, Pool};
 use super::transport::Client;
 use crate::store::{Result, StoreError};
+use crate::telemetry::names;
 
 /// Rows that one call of a scan asks for, and rows of one scan: the next goes on behind them.
 const SCAN_CALL_ROWS: usize = 1_000;
@@ -349,8 +350,8 @@ struct Writing<'a> {
 impl Writing<'_> {
     fn send(&self, rows: Vec<BatchMutation>, bytes: usize) -> Result<Sent> {
         self.gateway.pace.wait(rows.len(), bytes);
-        metrics::counter!("tagloom_store_rows_written_total").increment(rows.len() as u64);
-        metrics::counter!("tagloom_store_bytes_written_total").increment(bytes as u64);
+        names::STORE_ROWS_WRITTEN.counter(&[]).increment(rows.len() as u64);
+        names::STORE_BYTES_WRITTEN.counter(&[]).increment(bytes as u64);
         let rows = Arc::new(rows);
         let (sent, table, stamp) = (Arc::clone(&rows), self.table.as_bytes().to_vec(), self.stamp);
         let pending = self.gateway.pool.submit("write", move |client| {

@@ -17,6 +17,7 @@ use super::failure::Failure;
 use super::options::{HbaseOptions, IDLE_MAX};
 use super::transport::{Client, Connection};
 use crate::clock::{Deadline, Stopwatch};
+use crate::telemetry::names;
 
 /// Waits between attempts: the first, and the longest.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
@@ -95,7 +96,7 @@ impl Pool {
             pushed: Condvar::new(),
             popped: Condvar::new(),
         });
-        metrics::gauge!("tagloom_store_available").set(1.0);
+        names::STORE_AVAILABLE.gauge(&[]).set(1.0);
         let mut pool = Self { shared, threads: Vec::new() };
         for number in 0..options.connections {
             let shared = Arc::clone(&pool.shared);
@@ -176,7 +177,7 @@ impl Shared {
             queue = self.popped.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         queue.waiting.push_back(work);
-        metrics::gauge!("tagloom_store_queue_calls").set(gauge(queue.waiting.len()));
+        names::STORE_QUEUE_CALLS.gauge(&[]).set(gauge(queue.waiting.len()));
         drop(queue);
         self.pushed.notify_one();
         Ok(())
@@ -188,7 +189,7 @@ impl Shared {
         let mut queue = self.lock();
         loop {
             if let Some(work) = queue.waiting.pop_front() {
-                metrics::gauge!("tagloom_store_queue_calls").set(gauge(queue.waiting.len()));
+                names::STORE_QUEUE_CALLS.gauge(&[]).set(gauge(queue.waiting.len()));
                 self.popped.notify_one();
                 return Some(work);
             }
