@@ -303,23 +303,27 @@ fn wherever_a_run_is_interrupted_the_next_ends_like_one_that_is_not() {
 
 /// Interrupts a run in the middle of a round's slices.
 fn interrupted(case: &Case, store: &Arc<dyn Store>) {
-    interrupted_when(store, |store| case.tight(store), |round| round["folded"].as_u64() > Some(20));
+    let is_far = |round: &serde_json::Value| round["folded"].as_u64() > Some(20);
+    assert!(interrupted_when(store, |store| case.tight(store), is_far), "it was to be interrupted");
 }
 
-/// Interrupts runs until the store says this of a round.
+/// Interrupts runs until the store says this of a round. False: one has ended before.
 fn interrupted_when(
     store: &Arc<dyn Store>,
     options: impl Fn(&Arc<dyn Store>) -> Options,
     found: impl Fn(&serde_json::Value) -> bool,
-) {
+) -> bool {
+    // Each goes on with what the one before has left.
     for calls in 0.. {
-        // The one before left what it had done.
-        go(options(&dying(store, calls))).expect_err("it was to be interrupted");
+        if go(options(&dying(store, calls))).is_ok() {
+            return false;
+        }
         let round = store.meta("slices").unwrap();
         if round.is_some_and(|bytes| found(&serde_json::from_slice(&bytes).unwrap())) {
-            return;
+            return true;
         }
     }
+    false
 }
 
 fn write_parquet(path: &Path, rows: u64) {
@@ -355,18 +359,22 @@ fn a_round_over_parquet_goes_on_when_other_columns_are_read() {
         let path = dir.path().join("visit.parquet");
         let spec = FileSpec { format: Format::Parquet, ..support::json_file(&path, &[at]) };
         let mut options = Options { sources: vec![spec], ..tight(rules, store, dir.path()) };
-        options.read.block_bytes = 400;
+        options.read.block_bytes = 250;
         options
     };
     let all = in_memory(&few);
     go(Options { resident_bytes_max: usize::MAX, ..options(&few, &all) }).unwrap();
-    for (first, then) in [(&many, &few), (&few, &many)] {
-        let store = in_memory(&few);
+    // Blocks of few rows often end where one of many rows does.
+    for (first, then) in [(&many, &few), (&few, &many), (&many, &few), (&many, &few)] {
         let within = |round: &serde_json::Value| {
             let of_slice = round["within"].as_object();
             of_slice.is_some_and(|within| within.values().any(|offset| offset.as_u64() > Some(100)))
         };
-        interrupted_when(&store, |store| options(first, store), within);
+        // Where windows close within a slice depends on threads.
+        let mut tries = std::iter::repeat_with(|| in_memory(&few)).take(30);
+        let store = tries
+            .find(|store| interrupted_when(store, |store| options(first, store), within))
+            .expect("no window closed within a slice");
         let report = go(options(then, &store)).unwrap();
         assert!(report.rows < 3_000, "{} rows were read again", report.rows);
         check(&few, store.as_ref(), all.as_ref(), "other columns");
