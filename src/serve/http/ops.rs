@@ -157,6 +157,8 @@ impl Health {
 
     /// Sets the metrics that are looked up rather than told. May ask the store.
     fn look_up(&self) {
+        // Asking sets the gauge of readiness, also where nobody else asks.
+        drop(self.conditions.look());
         if let Some(seen) = self.seen().as_ref() {
             engine_seen(&seen.status);
             for source in &seen.sources {

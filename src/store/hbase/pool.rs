@@ -118,8 +118,11 @@ impl Pool {
         let leave = self.shared.breaker.admit(deadline).map_err(Failure::Connection)?;
         let (answered, answer) = sync_channel(1);
         let (failed, failure) = sync_channel(1);
+        let shared = Arc::clone(&self.shared);
         let attempt: Attempt = Box::new(move |client| {
             let value = make(client).map_err(|error| Failure::of(&error))?;
+            // Before the answer: whoever has it finds the circuit closed.
+            shared.breaker.succeeded();
             // Nobody may be waiting any more.
             answered.try_send(value).ok();
             Ok(())
@@ -245,10 +248,7 @@ impl Worker {
         let mut backoff = BACKOFF_MIN;
         let outcome = loop {
             let failure = match self.attempt(&mut work) {
-                Ok(()) => {
-                    self.shared.breaker.succeeded();
-                    break "ok";
-                }
+                Ok(()) => break "ok",
                 Err(failure) => failure,
             };
             count(work.call, failure.outcome());
