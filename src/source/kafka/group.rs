@@ -24,11 +24,11 @@ use crate::clock::boot_ms;
 use crate::engine::status::Status;
 use crate::source::position::Position;
 
-/// How long a commit is tried again while the group's coordinator moves or the network fails.
-const COMMIT_TRIES: u32 = 20;
-
-/// Between two tries.
+/// Between two tries of a commit, while the group's coordinator moves or no broker answers.
 const COMMIT_AGAIN_AFTER: Duration = Duration::from_millis(250);
+
+/// Tries between two lines of the log.
+const TELL_EVERY: u32 = 40;
 
 /// Says which position is remembered under a name.
 pub type Remembered = Box<dyn Fn(&str) -> Result<Option<Position>, String> + Send + Sync>;
@@ -403,7 +403,7 @@ impl Lease {
     }
 
     fn commit(&self, offsets: &TopicPartitionList) -> Result<(), KafkaError> {
-        let mut tries = 0;
+        let mut tries: u32 = 0;
         loop {
             if self.shared.generation.load(Ordering::Acquire) != self.generation {
                 return Err(KafkaError::Lost);
@@ -428,14 +428,13 @@ impl Lease {
                     tracing::warn!(%error, "offsets were not committed: partitions are lost");
                     return Err(KafkaError::Lost);
                 }
-                _ if tries < COMMIT_TRIES => {
-                    tries += 1;
-                    tracing::warn!(%error, tries, "offsets were not committed; trying again");
-                    std::thread::park_timeout(COMMIT_AGAIN_AFTER);
-                }
+                // Until the brokers are back, or the group says that the partitions are another's.
                 _ => {
-                    let what = "commit of offsets".to_owned();
-                    return Err(KafkaError::Cluster { what, reason: error.to_string() });
+                    if tries.is_multiple_of(TELL_EVERY) {
+                        tracing::warn!(%error, tries, "offsets are not committed yet");
+                    }
+                    tries += 1;
+                    std::thread::park_timeout(COMMIT_AGAIN_AFTER);
                 }
             }
         }
