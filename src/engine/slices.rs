@@ -2,12 +2,12 @@
 //!
 //! In: decoded batches, in any order of users. Out: the same events, all of a user's together: once
 //! users have had to leave memory, batches are set aside on disk by slice of users
-//! ([`super::spill`]); when the input has ended, or there is no more room for them, one slice after
+//! (`spill.rs`); when the input has ended, or there is no more room for them, one slice after
 //! the other is folded. So each user is read, computed and written once or twice, where it would be
 //! once for nearly each of its events.
 //!
 //! That is a *round*. While it sets events aside, the store does not change. Then one window writes
-//! its rejects and totals and how far each source was read ([`Round::until`]), and from then on each
+//! its rejects and totals and how far each source was read (`until`), and from then on each
 //! window says how many slices are folded. The last one makes these the sources' positions. A
 //! process that finds a round in the store reads the same blocks again up to where it ended, counts
 //! nothing of them, leaves out what was folded, and goes on.

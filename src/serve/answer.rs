@@ -7,7 +7,7 @@
 //! Stored values are right until the due instant, if everybody was computed by the present rules and
 //! rows, no dimension table is missing or unreadable, and the state holds nothing inexact (which only
 //! evaluating can put into words).
-//! Invariant: reads only; a new epoch or catalogue is noticed within [`SETTLED_FOR`].
+//! Invariant: reads only; a new epoch or catalogue is noticed within `SETTLED_FOR`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};

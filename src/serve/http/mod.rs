@@ -4,9 +4,11 @@
 //! runs on a thread of its own, beside an engine or alone over a store, and answers for any user by
 //! reading the store.
 //!
-//!     connection ─► worker ─► gate ────────────► handler ─► pool ─► store, evaluation
-//!                   (serve.   (key, rate,                   (serve.reads_waiting_max,
-//!                    workers)  timeout, metrics)             serve.read_threads)
+//! ```text
+//! connection ─► worker ─► gate ────────────► handler ─► pool ─► store, evaluation
+//!               (serve.   (key, rate,                   (serve.reads_waiting_max,
+//!                workers)  timeout, metrics)             serve.read_threads)
+//! ```
 //!
 //! Invariant: reads only; a worker never waits for the store; every queue, body and wait is bounded.
 

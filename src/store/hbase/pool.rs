@@ -1,8 +1,10 @@
 //! Threads that make calls: each owns one connection.
 //!
-//!     callers ──queue (queue_max)──► connections × thread ──► gateway
-//!        ▲                                 │ retries until the deadline
-//!        └────────── one answer a call ────┘
+//! ```text
+//! callers ──queue (queue_max)──► connections × thread ──► gateway
+//!    ▲                                 │ retries until the deadline
+//!    └────────── one answer a call ────┘
+//! ```
 //!
 //! In: calls on the generated client. Out: their answers, or why they were given up.
 //! Invariant: nobody waits beyond a call's deadline by more than one attempt.
