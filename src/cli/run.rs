@@ -169,6 +169,7 @@ impl Stores {
         let patience = Patience::default();
         let mut store = Arc::clone(&asked);
         if !store.is_atomic() {
+            crate::engine::wait_for_store(&patience);
             store = Arc::new(PatientStore::new(store, patience.clone()));
         }
         Self { asked, store, patience }

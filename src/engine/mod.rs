@@ -28,6 +28,7 @@ pub mod watch;
 
 pub use start::{
     Observed, Options, Prepare, Report, SourceProgress, run, stop_signals, stored_as_of,
+    wait_for_store,
 };
 
 use crate::dimension::SpecError;

@@ -306,6 +306,12 @@ fn first_jobs(options: &mut Options) -> Result<(), EngineError> {
     background_jobs(options)
 }
 
+/// While no engine runs, the store is waited for until a signal comes.
+pub fn wait_for_store(patience: &Patience) {
+    let stop = stop_signals();
+    patience.while_holds(move || !stop.load(Ordering::Relaxed));
+}
+
 /// Works on one assignment after the other until a signal comes.
 fn run_assignments(
     options: &mut Options,
@@ -323,6 +329,7 @@ fn run_assignments(
             return Ok(all);
         }
         let Some(assignment) = topics.group.next(PATIENCE)? else { continue };
+        wait_for_store(&options.patience);
         let (term, partitions) = (Term::new(assignment.term)?, assignment.partitions.clone());
         if !shared.is_atomic() {
             options.store = Arc::new(OwnedStore::new(Arc::clone(&shared), &partitions));
