@@ -19,6 +19,7 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 use tagloom::catalog::place::Files;
 use tagloom::clock::Stopwatch;
 use tagloom::config::ServeConfig;
+use tagloom::dimension::Lookups;
 use tagloom::engine::Clock;
 use tagloom::engine::ruleset::Ruleset;
 use tagloom::engine::swap::{Active, Swaps};
@@ -177,7 +178,7 @@ fn main() {
     let store = fill(&ruleset, dir.path());
     let active = Active { ruleset: Arc::clone(&ruleset), files: Arc::new(Files::default()) };
     let swaps = Swaps::default().beginning_with(active.clone());
-    let readers = Arc::new(Readers::beside(active, swaps, store).unwrap());
+    let readers = Arc::new(Readers::beside(active, swaps, store, Lookups::default()).unwrap());
     let config = ServeConfig {
         listen: "127.0.0.1:0".to_owned(),
         requests_per_s_max: 0,

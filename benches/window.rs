@@ -18,7 +18,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use tagloom::catalog::model::{Catalog, Format};
 use tagloom::clock::Day;
-use tagloom::dimension::{CacheOptions, Dimensions, KeyColumn, LoadOptions, TableSpec, load};
+use tagloom::dimension::{Dimensions, KeyColumn, LoadOptions, Lookups, TableSpec, load};
 use tagloom::engine::ruleset::Ruleset;
 use tagloom::event::block::ShardRows;
 use tagloom::event::quarantine::Quarantine;
@@ -78,8 +78,8 @@ impl Workload {
             load(store.as_ref(), &spec, zone, &file, &options, 0, &mut |_| {}).unwrap();
         }
         let now: tagloom::dimension::Now = Arc::new(|| AS_OF_MS);
-        let cache = CacheOptions::default();
-        let dimensions = Dimensions::open(&catalog, Arc::clone(&store), now, &cache).unwrap();
+        let lookups = Lookups::default();
+        let dimensions = Dimensions::open(&catalog, Arc::clone(&store), now, &lookups).unwrap();
         let shared = Shared {
             texts: Arc::new(Texts::default()),
             store,

@@ -155,6 +155,10 @@ pub struct SourceConfig {
 pub struct DimensionsConfig {
     /// Bytes of cached rows for each table.
     pub cache_bytes_max: u64,
+    /// Rows that `direct` dimensions read a second, of all tables together.
+    pub direct_rows_per_s_max: std::num::NonZeroU32,
+    /// Bytes of a table that a topic keeps (`broadcast`).
+    pub broadcast_bytes_max: u64,
     /// Users of changed rows computed again, a second.
     pub changed_users_per_s_max: std::num::NonZeroU32,
 }
@@ -233,7 +237,12 @@ impl Default for DimensionsConfig {
     fn default() -> Self {
         let changed_users_per_s_max =
             std::num::NonZeroU32::new(100_000).unwrap_or(std::num::NonZeroU32::MIN);
-        Self { cache_bytes_max: 64 << 20, changed_users_per_s_max }
+        Self {
+            cache_bytes_max: 64 << 20,
+            direct_rows_per_s_max: changed_users_per_s_max,
+            broadcast_bytes_max: 256 << 20,
+            changed_users_per_s_max,
+        }
     }
 }
 

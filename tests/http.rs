@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use serde_json::{Value, json};
 use tagloom::catalog::place::Files;
 use tagloom::config::ServeConfig;
+use tagloom::dimension::Lookups;
 use tagloom::engine::Clock;
 use tagloom::engine::ruleset::Ruleset;
 use tagloom::engine::swap::{Active, Swaps};
@@ -136,7 +137,8 @@ fn config() -> ServeConfig {
 fn serve(ruleset: &Arc<Ruleset>, store: &Arc<dyn Store>, config: &ServeConfig) -> Service {
     let active = Active { ruleset: Arc::clone(ruleset), files: Arc::new(Files::default()) };
     let swaps = Swaps::default().beginning_with(active.clone());
-    let readers = Readers::beside(active, swaps.clone(), Arc::clone(store)).unwrap();
+    let readers =
+        Readers::beside(active, swaps.clone(), Arc::clone(store), Lookups::default()).unwrap();
     let server = Server::start(config, Arc::new(readers), Conditions::default()).unwrap();
     Service { server, swaps }
 }

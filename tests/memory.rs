@@ -177,7 +177,9 @@ fn a_hot_user_stays_within_its_memory_and_says_since_when_dedupe_holds() {
             assert!(state_bytes_max == usize::MAX || stored.len() < bytes_max, "{}", stored.len());
         }
         let (rules, now) = (Arc::clone(&ruleset), Arc::new(|| 0));
-        let reader = Reader::open(rules, Arc::clone(&store), now).unwrap();
+        let reader =
+            Reader::open(rules, Arc::clone(&store), now, &tagloom::dimension::Lookups::default())
+                .unwrap();
         let uid = Uid::U64(7);
         let read = reader.read(&uid, None).unwrap();
         let why = reader.why(&uid, "spent_now", None, &Files::default()).unwrap();

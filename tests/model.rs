@@ -357,7 +357,13 @@ impl<'a> Run<'a> {
             return false;
         }
         let store = Arc::clone(self.store.as_ref().unwrap());
-        let reader = Reader::open(Arc::clone(&self.ruleset), store, Arc::new(|| 0)).unwrap();
+        let reader = Reader::open(
+            Arc::clone(&self.ruleset),
+            store,
+            Arc::new(|| 0),
+            &tagloom::dimension::Lookups::default(),
+        )
+        .unwrap();
         let uid = Uid::parse(self.ruleset.catalog.uid, &uid_text(self.spec, user)).unwrap();
         let partly = reader.read(&uid, None).unwrap().partly;
         for (at, stream) in self.spec.streams.iter().enumerate() {

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tagloom::catalog::place::Files;
 use tagloom::catalog::{LOCK_FILE, load};
 use tagloom::clock::Stopwatch;
-use tagloom::dimension::{CacheOptions, LoadOptions, TableSpec};
+use tagloom::dimension::{LoadOptions, Lookups, TableSpec};
 use tagloom::engine::checkpoint::WindowLimits;
 use tagloom::engine::job::Job;
 use tagloom::engine::ruleset::Ruleset;
@@ -181,7 +181,8 @@ impl Shop {
 
     fn reader(&self) -> Reader {
         let now: tagloom::dimension::Now = Arc::new(|| 0);
-        Reader::open(Arc::clone(&self.ruleset), Arc::clone(&self.store), now).unwrap()
+        Reader::open(Arc::clone(&self.ruleset), Arc::clone(&self.store), now, &Lookups::default())
+            .unwrap()
     }
 
     fn values(&self, user: u64, as_of_ms: Option<i64>) -> Vec<(String, Option<String>)> {
@@ -214,7 +215,7 @@ fn options_of(
         state_bytes_max: 1 << 20,
         resident_bytes_max: usize::MAX,
         batch_users_max: 100,
-        dimension_cache: CacheOptions::default(),
+        lookups: Lookups::default(),
         jobs: VecDeque::from([Job::Due]),
         changed_users_per_s_max: std::num::NonZeroU32::MAX,
         then_as_of_ms: None,

@@ -54,7 +54,8 @@ fn read_fields<'a>(
     if let Some(table) = table {
         check(scalar::name(&table.text, "a table"), table.place, out);
     }
-    let file = fields.text("file", out).map(|t| t.text.clone());
+    let file = fields.text("file", out);
+    let topic = fields.text("topic", out);
     let key = fields.need_text("key", out);
     let prefix = fields.text("prefix", out);
     let columns = fields.need("columns", out);
@@ -62,8 +63,10 @@ fn read_fields<'a>(
     let ttl = fields.text("ttl", out);
     let ttl_ms = ttl.and_then(|t| check(scalar::duration_ms(&t.text), t.place, out));
     if let (Some(ttl), Some(0)) = (ttl, ttl_ms) {
-        out.error(ttl.place, "a ttl of nothing", "write how long a row may be used, like `1h`");
+        let remedy = "write how long a row may be used, like `1h`, or use `strategy: direct`";
+        out.error(ttl.place, "a ttl of nothing", remedy);
     }
+    fits(strategy, &Given { name, file, topic, ttl }, out);
     let max_stale_ms = duration(&mut fields, "max_stale", out);
     fields.finish(out);
     let name = name?;
@@ -73,7 +76,8 @@ fn read_fields<'a>(
         name: name.text.clone(),
         doc,
         table: table.map_or(name.text.clone(), |t| t.text.clone()),
-        file,
+        file: file.map(|t| t.text.clone()),
+        topic: topic.map(|t| t.text.clone()),
         key: DimensionKey::Uid,
         columns,
         strategy: strategy.unwrap_or(Strategy::Cached),
@@ -85,19 +89,47 @@ fn read_fields<'a>(
 }
 
 fn strategy(text: &Text, out: &mut Diagnostics) -> Option<Strategy> {
-    match text.text.as_str() {
-        "preload" => Some(Strategy::Preload),
-        "cached" => Some(Strategy::Cached),
-        later @ ("direct" | "broadcast") => {
-            let message = format!("the strategy `{later}` is not yet supported");
-            out.error(text.place, message, "use `preload` or `cached`");
-            None
+    let all = [Strategy::Preload, Strategy::Cached, Strategy::Direct, Strategy::Broadcast];
+    let found = all.into_iter().find(|strategy| strategy.word() == text.text);
+    if found.is_none() {
+        let remedy = suggest(&text.text, all.map(Strategy::word), "strategies");
+        out.error(text.place, format!("unknown strategy `{}`", text.text), remedy);
+    }
+    found
+}
+
+/// Keys that make sense with some strategies only.
+struct Given<'a> {
+    name: Option<&'a Text>,
+    file: Option<&'a Text>,
+    topic: Option<&'a Text>,
+    ttl: Option<&'a Text>,
+}
+
+fn fits(strategy: Option<Strategy>, given: &Given<'_>, out: &mut Diagnostics) {
+    let is_broadcast = strategy == Some(Strategy::Broadcast);
+    match (given.topic, given.file) {
+        (Some(topic), Some(_)) if is_broadcast => {
+            let message = "a table that a topic keeps is not loaded from a file";
+            out.error(topic.place, message, "leave `file` or `topic` out");
         }
-        other => {
-            let remedy = suggest(other, ["preload", "cached"], "strategies");
-            out.error(text.place, format!("unknown strategy `{other}`"), remedy);
-            None
+        (Some(topic), _) if !is_broadcast => {
+            let message = "only `strategy: broadcast` reads a topic";
+            out.error(topic.place, message, "set that strategy, or leave `topic` out");
         }
+        (None, _) if is_broadcast => {
+            if let Some(name) = given.name {
+                let message = "`strategy: broadcast` needs the topic that keeps the table";
+                out.error(name.place, message, "add `topic: NAME`, or use `preload`");
+            }
+        }
+        _ => {}
+    }
+    if let (Some(ttl), Some(strategy @ (Strategy::Direct | Strategy::Broadcast))) =
+        (given.ttl, strategy)
+    {
+        let message = format!("`ttl` says nothing with `strategy: {}`", strategy.word());
+        out.error(ttl.place, message, "leave it out, or use `strategy: cached`");
     }
 }
 
@@ -313,6 +345,22 @@ fn agree(dimension: &Dimension, build: &Build<'_>, out: &mut Diagnostics) {
             );
             out.error(dimension.place, message, "a table has one file; say it once");
         }
+        if mine_is_kept_otherwise(dimension, other) {
+            let kept = |d: &Dimension| match &d.topic {
+                Some(topic) => format!("kept by topic `{topic}`"),
+                None => "loaded".to_owned(),
+            };
+            let message = format!(
+                "table `{}` is {} in dimension `{}` and {} here",
+                dimension.table,
+                kept(other),
+                other.name,
+                kept(dimension)
+            );
+            let remedy = "let both have the same `strategy: broadcast` and `topic`, or give one \
+                          another `table`";
+            out.error(dimension.place, message, remedy);
+        }
         let (mine, theirs) = (key_type(dimension, build), key_type(other, build));
         if mine != theirs {
             let message = format!(
@@ -325,6 +373,12 @@ fn agree(dimension: &Dimension, build: &Build<'_>, out: &mut Diagnostics) {
             out.error(dimension.place, message, "a table has keys of one type");
         }
     }
+}
+
+/// Whether the rows of one come from elsewhere than those of the other.
+fn mine_is_kept_otherwise(dimension: &Dimension, other: &Dimension) -> bool {
+    let is_broadcast = |d: &Dimension| d.strategy == Strategy::Broadcast;
+    is_broadcast(dimension) != is_broadcast(other) || dimension.topic != other.topic
 }
 
 fn key_type(dimension: &Dimension, build: &Build<'_>) -> DataType {

@@ -419,6 +419,22 @@ pub enum Strategy {
     Preload,
     /// Rows looked up on demand and kept for `ttl_ms`.
     Cached,
+    /// Rows looked up anew by every window, at a bounded rate.
+    Direct,
+    /// The whole table in memory, kept by a compacted topic.
+    Broadcast,
+}
+
+impl Strategy {
+    /// As the catalogue writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Preload => "preload",
+            Self::Cached => "cached",
+            Self::Direct => "direct",
+            Self::Broadcast => "broadcast",
+        }
+    }
 }
 
 /// A table of attributes, looked up by `key`.
@@ -433,6 +449,8 @@ pub struct Dimension {
     /// The file that `run` loads it from when that has changed, relative to the catalogue's
     /// directory. Without one the table is loaded by hand.
     pub file: Option<String>,
+    /// `broadcast`: the compacted topic that keeps the table.
+    pub topic: Option<String>,
     /// What it is looked up by.
     pub key: DimensionKey,
     /// Read as `<prefix><name>` in expressions.

@@ -77,6 +77,14 @@ const HELP: &[(&str, &str)] = &[
         "Users of changed dimension rows computed again, a second",
     ),
     ("dimensions.cache_bytes_max", "Bytes of cached rows for each dimension table"),
+    (
+        "dimensions.direct_rows_per_s_max",
+        "Rows that `direct` dimensions read a second, of all tables together",
+    ),
+    (
+        "dimensions.broadcast_bytes_max",
+        "Bytes of a dimension table that a topic keeps (`broadcast`)",
+    ),
     ("rejects.kept_max", "Rejects kept in the store; the oldest go first"),
     ("rejects.waiting_max", "Rejects kept in memory between two windows; sources wait beyond it"),
     (

@@ -251,7 +251,8 @@ fn desk_over(
         next.save(store.as_ref()).map_err(open::store_failure)?;
     }
     let active = Active { ruleset: Arc::new(next.ruleset), files };
-    let readers = Readers::beside(active, Swaps::default(), store).map_err(read_failure)?;
+    let readers = Readers::beside(active, Swaps::default(), store, open::lookups(config))
+        .map_err(read_failure)?;
     Ok(Desk::new(Arc::new(readers), Swaps::default(), config.clone()))
 }
 

@@ -94,6 +94,13 @@ pub(super) fn load_with(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<LoadReport, Failure> {
     let spec = TableSpec::of(&ruleset.catalog, table).map_err(Failure::input)?;
+    let mut dimensions = ruleset.catalog.dimensions.iter().filter(|d| d.table == table);
+    if let Some(topic) = dimensions.find_map(|d| d.topic.as_ref()) {
+        return Err(Failure::Input(format!(
+            "table `{table}` is kept by topic `{topic}`: write its rows there, or use another \
+             strategy than `broadcast`"
+        )));
+    }
     let options = LoadOptions { key_column, ..LoadOptions::default() };
     let mut progress = |p: crate::dimension::Progress| progress(p.bytes, p.bytes_total);
     let now = crate::clock::wall_ms();

@@ -314,8 +314,8 @@ fn begin(desk: &desk::Desk, request: &MergeRequest) -> Outcome {
     let next = next.map_err(open::version_failure)?;
     tracing::info!(job, cut = show_instant(request.cut_ms), "a history is merged");
     if moment.running {
-        let cache = crate::dimension::CacheOptions { bytes_max: config.dimensions.cache_bytes_max };
-        desk.swaps().propose_next(store, next, files, &cache).map_err(Failure::input)
+        let lookups = open::lookups(config);
+        desk.swaps().propose_next(store, next, files, &lookups).map_err(Failure::input)
     } else {
         next.save(store.as_ref()).map_err(open::store_failure)
     }

@@ -9,9 +9,11 @@ use crate::catalog::model::Catalog;
 use crate::catalog::{LoadError, Loaded};
 use crate::clock::Zone;
 use crate::config::{Config, StoreKind};
+use crate::dimension::{Feeds, Lookups};
 use crate::engine::Clock;
 use crate::engine::version::{Moment, Next, VersionError};
 use crate::event::parse::iso;
+use crate::source::kafka::TopicTables;
 use crate::store::fjall::{FjallOptions, FjallStore};
 use crate::store::hbase::HbaseStore;
 use crate::store::memory::MemoryStore;
@@ -41,6 +43,26 @@ pub(super) fn ready_catalog(path: &Path) -> Result<Loaded, Failure> {
         )));
     }
     Ok(loaded)
+}
+
+/// How rows of dimension tables are looked up.
+pub(super) fn lookups(config: &Config) -> Lookups {
+    let dimensions = &config.dimensions;
+    let tables = TopicTables::new(config.kafka.clone(), dimensions.broadcast_bytes_max);
+    Lookups {
+        cache_bytes_max: dimensions.cache_bytes_max,
+        direct_rows_per_s_max: dimensions.direct_rows_per_s_max,
+        feeds: Feeds::by(Arc::new(tables)),
+    }
+}
+
+/// Whether topics that keep dimension tables can be read by these settings.
+pub(super) fn check_topic_tables(config: &Config, catalog: &Catalog) -> Result<(), Failure> {
+    let Some(dimension) = catalog.dimensions.iter().find(|d| d.topic.is_some()) else {
+        return Ok(());
+    };
+    let consumer = config.kafka.consumer();
+    consumer.map(drop).map_err(|e| Failure::Input(format!("dimension `{}`: {e}", dimension.name)))
 }
 
 /// Compiles a catalogue for a store: as the active version, or as the next one, of which nothing is

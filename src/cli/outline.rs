@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Failure;
 use super::sql::{at, definition, values};
 use crate::catalog::Loaded;
-use crate::catalog::model::{Catalog, DimensionKey, Domain, From, Strategy};
+use crate::catalog::model::{Catalog, DimensionKey, Domain, From};
 use crate::catalog::select::{Reach, Selection};
 use crate::engine::cases::CaseRunner;
 use crate::engine::ruleset::Ruleset;
@@ -144,10 +144,7 @@ impl<'a> Outline<'a> {
         let mut table = super::table::new(["dimension", "table", "key", "columns", "strategy"]);
         for at in &self.reach.dimensions {
             let dimension = &self.catalog().dimensions[*at];
-            let strategy = match dimension.strategy {
-                Strategy::Preload => "preload",
-                Strategy::Cached => "cached",
-            };
+            let strategy = dimension.strategy.word();
             let columns: Vec<&str> = dimension.columns.iter().map(|c| c.name.as_str()).collect();
             table.add_row([
                 dimension.name.clone(),

@@ -14,7 +14,6 @@ use super::{Failure, Outcome, open, progress, summary, topics};
 use crate::catalog::model::{Catalog, Format, From};
 use crate::clock::{Stopwatch, Zone};
 use crate::config::Config;
-use crate::dimension::CacheOptions;
 use crate::engine::checkpoint::WindowLimits;
 use crate::engine::job::Job;
 use crate::engine::ruleset::Ruleset;
@@ -89,6 +88,7 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     let sources = sources(&loaded.catalog, &config, &args.sources)?;
     let stay = args.stay || args.serve;
     let live = stay || reads_topics || sources.iter().any(|s| s.path.as_os_str() == STDIN);
+    open::check_topic_tables(&config, &loaded.catalog)?;
     let opened = open::store(&config, &loaded.catalog, mode)?;
     let Stores { asked, store, patience } = Stores::new(opened, args.serve);
     let (files, texts) = (Arc::new(loaded.files.clone()), loaded.texts.clone());
@@ -97,6 +97,7 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     let ruleset = Arc::new(next.ruleset);
     let active = Active { ruleset: Arc::clone(&ruleset), files };
     let swaps = Swaps::default().beginning_with(active.clone());
+    let lookups = open::lookups(&config);
     let (prepare, unprepared) = dimensions(&store, &ruleset, &config, args.dims);
     let mut options = options(&config, &ruleset, Arc::clone(&store), clock);
     options.sources = sources;
@@ -112,7 +113,7 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     let watching = (live && config.catalog.watch)
         .then(|| watch_catalog(&config, &store, &swaps, texts, clock));
     let watching = watching.transpose()?;
-    let readers = Readers::beside(active, swaps.clone(), asked);
+    let readers = Readers::beside(active, swaps.clone(), asked, lookups);
     let readers = Arc::new(readers.map_err(read_failure)?);
     let topics = options.topics.clone();
     let http = args.serve.then(|| http(&config, &readers, topics)).transpose()?;
@@ -229,7 +230,7 @@ fn watch_catalog(
         every: Duration::from_millis(config.catalog.watch_ms),
         swaps: swaps.clone(),
         store: Arc::clone(store),
-        cache: CacheOptions { bytes_max: config.dimensions.cache_bytes_max },
+        lookups: open::lookups(config),
         retire_after_ms: moment.retire_after_ms,
         clock,
         running,
@@ -303,7 +304,7 @@ pub(super) fn options(
         state_bytes_max: config.user.state_bytes_max,
         resident_bytes_max: config.resident_bytes_max(),
         batch_users_max: config.window.batch_users_max,
-        dimension_cache: CacheOptions { bytes_max: config.dimensions.cache_bytes_max },
+        lookups: open::lookups(config),
         changed_users_per_s_max: config.dimensions.changed_users_per_s_max,
         jobs: VecDeque::new(),
         then_as_of_ms: None,

@@ -30,7 +30,7 @@ pub(super) struct ServeArgs {}
 pub(super) fn run(config: &Config) -> Outcome {
     Exporter::install();
     let store: Arc<dyn Store> = Arc::new(Metered::new(open::existing_store(config)?));
-    let readers = Readers::over(store).map_err(desk::read_failure)?;
+    let readers = Readers::over(store, open::lookups(config)).map_err(desk::read_failure)?;
     // Before the service answers: whoever ends it the moment it does is heard.
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::failed)?;
     let conditions = Conditions::default();

@@ -158,5 +158,6 @@ fn reader(store: &Arc<dyn Store>, config: &Config, dir: &Path) -> Result<Reader,
     let ruleset = for_reading(store.as_ref(), loaded, moment).map_err(open::version_failure)?;
     let ruleset = Arc::new(ruleset);
     let now: crate::dimension::Now = Arc::new(crate::clock::wall_ms);
-    Reader::open(ruleset, Arc::clone(store), now).map_err(desk::read_failure)
+    Reader::open(ruleset, Arc::clone(store), now, &open::lookups(config))
+        .map_err(desk::read_failure)
 }

@@ -9,21 +9,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use hashbrown::HashSet;
 use moka::sync::Cache;
 
+use crate::pace::Limit;
 use crate::store::{Bytes, Epoch, Store};
 use crate::telemetry::names;
-
-/// Bounds of the cached rows.
-#[derive(Debug, Clone)]
-pub struct CacheOptions {
-    /// Bytes of rows kept for each table.
-    pub bytes_max: u64,
-}
-
-impl Default for CacheOptions {
-    fn default() -> Self {
-        Self { bytes_max: 64 << 20 }
-    }
-}
 
 /// What is kept beside each key and row: map slots, counters, allocations.
 const ENTRY_OVERHEAD_BYTES: usize = 120;
@@ -33,6 +21,8 @@ type Key = (Epoch, Arc<[u8]>);
 #[derive(Debug, Clone)]
 struct Entry {
     read_at_ms: i64,
+    /// The window that read it.
+    window: u64,
     row: Option<Bytes>,
 }
 
@@ -40,8 +30,11 @@ struct Entry {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ages {
     pub(super) now_ms: i64,
-    pub(super) ttl_ms: u64,
+    /// None: for the window that read them.
+    pub(super) ttl_ms: Option<u64>,
     pub(super) max_stale_ms: u64,
+    /// The window that asks.
+    pub(super) window: u64,
 }
 
 impl Ages {
@@ -50,13 +43,31 @@ impl Ages {
         u64::try_from(self.now_ms.saturating_sub(entry.read_at_ms)).unwrap_or(0)
     }
 
+    fn entry(&self, row: Option<Bytes>) -> Entry {
+        Entry { read_at_ms: self.now_ms, window: self.window, row }
+    }
+
     fn fresh(&self, entry: &Entry) -> bool {
-        self.age_ms(entry) < self.ttl_ms.max(1)
+        match self.ttl_ms {
+            Some(ttl_ms) => self.age_ms(entry) < ttl_ms.max(1),
+            None => entry.window == self.window,
+        }
     }
 
     fn serves(&self, entry: &Entry) -> bool {
-        self.age_ms(entry) <= self.ttl_ms.saturating_add(self.max_stale_ms)
+        let ttl_ms = self.ttl_ms.unwrap_or(0);
+        self.age_ms(entry) <= ttl_ms.saturating_add(self.max_stale_ms)
     }
+}
+
+/// Where rows are read, and how long they serve.
+pub(super) struct From<'a> {
+    pub(super) store: &'a dyn Store,
+    pub(super) table: &'a str,
+    pub(super) epoch: Epoch,
+    pub(super) ages: Ages,
+    /// Rows read a second.
+    pub(super) limit: Option<&'a Limit>,
 }
 
 /// What is known of a key.
@@ -99,12 +110,12 @@ impl Drop for Landing<'_> {
 }
 
 impl CachedRows {
-    pub(super) fn new(options: &CacheOptions, table: &str) -> Self {
+    pub(super) fn new(bytes_max: u64, table: &str) -> Self {
         let weigh = |key: &Key, entry: &Entry| {
             let row = entry.row.as_ref().map_or(0, |row| row.len());
             u32::try_from(ENTRY_OVERHEAD_BYTES + key.1.len() + row).unwrap_or(u32::MAX)
         };
-        let rows = Cache::builder().max_capacity(options.bytes_max).weigher(weigh).build();
+        let rows = Cache::builder().max_capacity(bytes_max).weigher(weigh).build();
         let hits = names::DIMENSION_HITS.counter(&[table]);
         let misses = names::DIMENSION_MISSES.counter(&[table]);
         Self { rows, flights: Mutex::default(), landed: Condvar::new(), hits, misses }
@@ -115,15 +126,9 @@ impl CachedRows {
     }
 
     /// Reads the rows of distinct keys.
-    pub(super) fn fetch(
-        &self,
-        store: &dyn Store,
-        table: &str,
-        epoch: Epoch,
-        keys: Vec<Bytes>,
-        ages: Ages,
-    ) -> Fetched {
-        let keys: Vec<Key> = keys.into_iter().map(|key| (epoch, key[..].into())).collect();
+    pub(super) fn fetch(&self, from: &From<'_>, keys: Vec<Bytes>) -> Fetched {
+        let ages = from.ages;
+        let keys: Vec<Key> = keys.into_iter().map(|key| (from.epoch, key[..].into())).collect();
         let mut found: Vec<Option<Found>> = vec![None; keys.len()];
         let mut fetched = Fetched { found: Vec::new(), stale: false, failure: None };
         let mut read = 0;
@@ -138,7 +143,7 @@ impl CachedRows {
             }
             // First the own ones, then waiting: two batches cannot wait for each other.
             read += mine.len();
-            self.read(store, table, &keys, mine, ages, &mut found, &mut fetched);
+            self.read(from, &keys, mine, &mut found, &mut fetched);
             let mut flights = self.flights();
             while theirs.iter().any(|at| flights.contains(&keys[*at])) {
                 flights = self.landed.wait(flights).unwrap_or_else(PoisonError::into_inner);
@@ -157,19 +162,15 @@ impl CachedRows {
         unknown.partition(|at| flights.insert(keys[*at].clone()))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one step of `fetch`, which owns all of this")]
     fn read(
         &self,
-        store: &dyn Store,
-        table: &str,
+        from: &From<'_>,
         keys: &[Key],
         mine: Vec<usize>,
-        ages: Ages,
         found: &mut [Option<Found>],
         fetched: &mut Fetched,
     ) {
-        let Some(first) = mine.first() else { return };
-        let epoch = keys[*first].0;
+        let ages = from.ages;
         let landing = Landing(self, mine.iter().map(|at| keys[*at].clone()).collect());
         // Between the look at the cache and the take-off another flight may have landed.
         let mut missing = mine;
@@ -181,24 +182,42 @@ impl CachedRows {
         if missing.is_empty() {
             return;
         }
-        let wanted: Vec<&[u8]> = missing.iter().map(|at| &*keys[*at].1).collect();
-        match store.dim_get(table, epoch, &wanted) {
+        let at_once = from.limit.map_or(usize::MAX, Limit::at_once);
+        for part in missing.chunks(at_once) {
+            if let Some(limit) = from.limit {
+                limit.wait(part.len());
+            }
+            self.read_part(from, keys, part, found, fetched);
+        }
+        drop(landing);
+    }
+
+    /// One multi-get.
+    fn read_part(
+        &self,
+        from: &From<'_>,
+        keys: &[Key],
+        part: &[usize],
+        found: &mut [Option<Found>],
+        fetched: &mut Fetched,
+    ) {
+        let wanted: Vec<&[u8]> = part.iter().map(|at| &*keys[*at].1).collect();
+        match from.store.dim_get(from.table, from.epoch, &wanted) {
             Ok(rows) => {
-                for (at, row) in missing.into_iter().zip(rows) {
-                    found[at] = Some(known(row.clone()));
-                    self.rows.insert(keys[at].clone(), Entry { read_at_ms: ages.now_ms, row });
+                for (at, row) in part.iter().zip(rows) {
+                    found[*at] = Some(known(row.clone()));
+                    self.rows.insert(keys[*at].clone(), from.ages.entry(row));
                 }
             }
             Err(error) => {
                 fetched.failure = Some(error.to_string());
-                for at in missing {
-                    let entry = self.rows.get(&keys[at]).filter(|entry| ages.serves(entry));
+                for at in part {
+                    let entry = self.rows.get(&keys[*at]).filter(|entry| from.ages.serves(entry));
                     fetched.stale |= entry.is_some();
-                    found[at] = Some(entry.map_or(Found::Unknown, |entry| known(entry.row)));
+                    found[*at] = Some(entry.map_or(Found::Unknown, |entry| known(entry.row)));
                 }
             }
         }
-        drop(landing);
     }
 }
 

@@ -31,12 +31,13 @@ pub fn put_rows(
     let mut encoded: Vec<DimRow> = Vec::with_capacity(rows.len());
     let mut writer = RowWriter::default();
     for row in rows {
-        let key = text(row.get(KEY));
+        let key = text_of(row.get(KEY));
         let key = key_of_cell(kind, &cell(spec, KEY, &spec.key, zone, &key)?);
         let Some(key) = key else {
             return Err(bad(spec, KEY, "a row has no key"));
         };
-        let texts: Vec<String> = spec.columns.iter().map(|(name, _)| text(row.get(name))).collect();
+        let texts: Vec<String> =
+            spec.columns.iter().map(|(name, _)| text_of(row.get(name))).collect();
         let cells = spec.columns.iter().zip(&texts);
         let cells = cells.map(|((name, kind), text)| cell(spec, name, kind, zone, text));
         let cells = cells.collect::<Result<Vec<_>, _>>()?;
@@ -64,7 +65,8 @@ pub fn put_rows(
     Ok(epoch)
 }
 
-fn text(value: Option<&Json>) -> String {
+/// A JSON value as a file would write it; NULL is empty.
+pub(super) fn text_of(value: Option<&Json>) -> String {
     match value {
         None | Some(Json::Null) => String::new(),
         Some(Json::String(text)) => text.clone(),

@@ -4,18 +4,23 @@
 //! follows the store's epochs; [`Dimensions::pin`] holds one epoch a table for a whole window.
 //! Invariant: a pinned window sees the same rows from its first batch to its last.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow::array::ArrayRef;
 use hashbrown::HashMap;
 
-use super::cached::{Ages, CacheOptions, CachedRows, Found};
+use super::broadcast::{Broadcast, TopicTable};
+use super::cached::{Ages, CachedRows, Found, From};
+use super::feed::Positions;
 use super::index::by_dictionary;
 use super::key::{KeyColumn, KeyKind, Keys, decimal_bytes, signed_bytes, unsigned_bytes};
+use super::options::Lookups;
 use super::spec::{SpecError, TableSpec};
 use super::table::{Layout, Preloaded, RowsBuilder};
 use crate::catalog::model::{Catalog, Strategy};
 use crate::clock::Zone;
+use crate::pace::Limit;
 use crate::store::{Bytes, DimMeta, Epoch, Result, Store};
 
 /// The clock that ages are measured by, epoch milliseconds.
@@ -70,6 +75,9 @@ struct Inner {
     zone: Zone,
     plans: Vec<Plan>,
     tables: Vec<Table>,
+    direct: Limit,
+    /// Windows so far.
+    windows: AtomicU64,
 }
 
 /// One dimension.
@@ -88,6 +96,8 @@ struct Table {
     kind: KeyKind,
     preload: bool,
     cache: CachedRows,
+    /// A topic keeps it, or why that cannot be read.
+    topic: Option<std::result::Result<Broadcast, String>>,
 }
 
 /// What is known of a table now.
@@ -104,6 +114,8 @@ struct Loaded {
     meta: DimMeta,
     layout: Layout,
     preloaded: Option<Preloaded>,
+    /// How far a topic was read that keeps the table.
+    at: Option<Positions>,
 }
 
 /// One epoch of each table, for one window. Cheap to clone; shards share it.
@@ -111,6 +123,7 @@ struct Loaded {
 pub struct Pinned {
     inner: Arc<Inner>,
     state: Arc<Vec<TableState>>,
+    window: u64,
 }
 
 impl Dimensions {
@@ -120,7 +133,7 @@ impl Dimensions {
         catalog: &Catalog,
         store: Arc<dyn Store>,
         now: Now,
-        cache: &CacheOptions,
+        lookups: &Lookups,
     ) -> std::result::Result<Self, SpecError> {
         let names = TableSpec::tables(catalog);
         let mut tables = Vec::with_capacity(names.len());
@@ -131,8 +144,13 @@ impl Dimensions {
                 kind: super::spec::type_name(&spec.key),
             })?;
             let mut dimensions = catalog.dimensions.iter().filter(|d| d.table == *name);
-            let preload = dimensions.any(|d| d.strategy == Strategy::Preload);
-            tables.push(Table { spec, kind, preload, cache: CachedRows::new(cache, name) });
+            let topic = dimensions.clone().find_map(|d| d.topic.as_deref());
+            let topic = topic.and_then(|topic| lookups.feeds.open(topic));
+            let topic = topic.map(|feed| feed.map(Broadcast::new));
+            let whole = [Strategy::Preload, Strategy::Broadcast];
+            let preload = dimensions.any(|d| whole.contains(&d.strategy));
+            let cache = CachedRows::new(lookups.cache_bytes_max, name);
+            tables.push(Table { spec, kind, preload, cache, topic });
         }
         let plans = catalog.dimensions.iter().map(|dimension| {
             let table = names.iter().position(|name| *name == dimension.table);
@@ -153,7 +171,9 @@ impl Dimensions {
         });
         let plans = plans.collect();
         let state = vec![TableState::default(); tables.len()];
-        let inner = Inner { store, now, zone: catalog.zone.clone(), plans, tables };
+        let direct = Limit::new(lookups.direct_rows_per_s_max);
+        let (zone, windows) = (catalog.zone.clone(), AtomicU64::new(0));
+        let inner = Inner { store, now, zone, plans, tables, direct, windows };
         let dimensions = Self { inner: Arc::new(inner), state: RwLock::new(Arc::new(state)) };
         dimensions.refresh();
         Ok(dimensions)
@@ -162,9 +182,17 @@ impl Dimensions {
     /// Asks the store for new epochs and preloads them; slow when there are, so not for a shard's
     /// thread. Gives the tables whose epoch changed. Windows that are pinned do not notice.
     pub fn refresh(&self) -> Vec<Refreshed> {
+        self.refresh_but(|_| false)
+    }
+
+    /// The same, but tables that topics keep stay as they are where `held` says so.
+    pub fn refresh_but(&self, held: impl Fn(&str) -> bool) -> Vec<Refreshed> {
         let mut state: Vec<TableState> = self.pin().state.as_ref().clone();
         let mut refreshed = Vec::new();
         for (table, state) in self.inner.tables.iter().zip(&mut state) {
+            if table.topic.is_some() && state.epoch.is_some() && held(&table.spec.table) {
+                continue;
+            }
             match self.inner.newer(table, state) {
                 Ok(newer) => {
                     state.checked_at_ms = (self.inner.now)();
@@ -179,7 +207,7 @@ impl Dimensions {
                         state.epoch = Some(Arc::new(loaded));
                     }
                 }
-                Err(error) => state.failure = Some(error.to_string()),
+                Err(reason) => state.failure = Some(reason),
             }
         }
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
@@ -189,7 +217,21 @@ impl Dimensions {
     /// Holds the present epochs for one window.
     pub fn pin(&self) -> Pinned {
         let state = Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner));
-        Pinned { inner: Arc::clone(&self.inner), state }
+        let window = self.inner.windows.fetch_add(1, Ordering::Relaxed);
+        Pinned { inner: Arc::clone(&self.inner), state, window }
+    }
+
+    /// Tables that topics keep: how far each was read for windows that are pinned now, and the keys
+    /// whose rows have changed since positions (`None`: all may have).
+    pub fn of_topics(&self) -> Vec<TopicTable> {
+        let pinned = self.pin();
+        let tables = self.inner.tables.iter().zip(pinned.state.iter());
+        let of_topic = |(table, state): (&Table, &TableState)| {
+            let Some(Ok(topic)) = &table.topic else { return None };
+            let at = state.epoch.as_ref()?.at.clone()?;
+            Some(topic.table(at, &table.spec, table.kind, &self.inner.zone))
+        };
+        tables.filter_map(of_topic).collect()
     }
 
     /// Tables of the catalogue that were never loaded: their columns are NULL.
@@ -214,10 +256,23 @@ impl Dimensions {
 }
 
 impl Inner {
-    /// The current epoch, when it is not the known one.
-    fn newer(&self, table: &Table, state: &TableState) -> Result<Option<Loaded>> {
+    /// What is newer than the known epoch; the error says why nobody knows.
+    fn newer(
+        &self,
+        table: &Table,
+        state: &TableState,
+    ) -> std::result::Result<Option<Loaded>, String> {
+        let known = state.epoch.as_ref().map(|loaded| loaded.meta.epoch);
+        match &table.topic {
+            None => self.newer_stored(table, known).map_err(|e| e.to_string()),
+            Some(Ok(topic)) => self.newer_of_topic(table, topic, known),
+            Some(Err(reason)) => Err(reason.clone()),
+        }
+    }
+
+    fn newer_stored(&self, table: &Table, known: Option<Epoch>) -> Result<Option<Loaded>> {
         let Some(meta) = self.store.dim_current(&table.spec.table)? else { return Ok(None) };
-        if state.epoch.as_ref().is_some_and(|known| known.meta.epoch == meta.epoch) {
+        if known == Some(meta.epoch) {
             return Ok(None);
         }
         let layout = Layout::new(&table.spec, &meta, &self.zone);
@@ -227,7 +282,27 @@ impl Inner {
         } else {
             None
         };
-        Ok(Some(Loaded { meta, layout, preloaded }))
+        Ok(Some(Loaded { meta, layout, preloaded, at: None }))
+    }
+
+    /// What is known of a topic serves, also while it cannot be read.
+    fn newer_of_topic(
+        &self,
+        table: &Table,
+        topic: &Broadcast,
+        known: Option<Epoch>,
+    ) -> std::result::Result<Option<Loaded>, String> {
+        let Some(changes) = topic.feed.changes(known) else {
+            return topic.feed.failure().map_or(Ok(None), Err);
+        };
+        let at = Some(changes.at.clone());
+        topic.take(&table.spec, table.kind, &self.zone, changes, |meta, rows| {
+            let layout = Layout::new(&table.spec, meta, &self.zone);
+            let rows = rows.iter().map(|(key, row)| (&**key, &**row));
+            let preloaded = Preloaded::of(rows, &table.spec, table.kind, meta, &layout);
+            let preloaded = preloaded.map_err(|e| e.to_string())?;
+            Ok(Some(Loaded { meta: meta.clone(), layout, preloaded: Some(preloaded), at }))
+        })
     }
 }
 
@@ -257,7 +332,7 @@ impl Pinned {
             return Ok(nothing(&table.spec, plan, &self.inner.zone, len, missing, state));
         };
         match (&loaded.preloaded, plan.strategy) {
-            (Some(preloaded), Strategy::Preload) => {
+            (Some(preloaded), Strategy::Preload | Strategy::Broadcast) => {
                 let age_ms = (self.inner.now)().saturating_sub(state.checked_at_ms);
                 let stale = state.failure.is_some();
                 if stale && u64::try_from(age_ms).is_ok_and(|age| age > plan.max_stale_ms) {
@@ -288,13 +363,17 @@ impl Pinned {
         len: usize,
     ) -> Enriched {
         let (distinct, places) = distinct(keys, table.kind, len);
+        let is_direct = plan.strategy == Strategy::Direct;
         let ages = Ages {
             now_ms: (self.inner.now)(),
-            ttl_ms: plan.ttl_ms,
+            ttl_ms: (!is_direct).then_some(plan.ttl_ms),
             max_stale_ms: plan.max_stale_ms,
+            window: self.window,
         };
         let (store, name) = (self.inner.store.as_ref(), &table.spec.table);
-        let mut fetched = table.cache.fetch(store, name, loaded.meta.epoch, distinct, ages);
+        let limit = is_direct.then_some(&self.inner.direct);
+        let from = From { store, table: name, epoch: loaded.meta.epoch, ages, limit };
+        let mut fetched = table.cache.fetch(&from, distinct);
         let mut rows = RowsBuilder::new(&loaded.layout, fetched.found.len());
         // Place 0 is the NULL key.
         let mut row_of_place = vec![0u32];

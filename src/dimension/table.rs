@@ -207,10 +207,6 @@ impl Preloaded {
         meta: &DimMeta,
         layout: &Layout,
     ) -> Result<Self> {
-        let damaged = || StoreError::Corrupt {
-            what: format!("epoch {} of dimension table `{}`", meta.epoch, spec.table),
-            remedy: "load it again with `tagloom dims load`".to_owned(),
-        };
         let rows_expected = usize::try_from(meta.rows).unwrap_or(0);
         let mut rows = RowsBuilder::new(layout, rows_expected);
         let mut index = IndexBuilder::new(kind);
@@ -235,7 +231,25 @@ impl Preloaded {
             })?;
         }
         if !whole {
-            return Err(damaged());
+            return Err(damaged(spec, meta));
+        }
+        let len = rows.packed.len() - 1;
+        Ok(Self { rows: rows.finish(), index: index.finish(), len })
+    }
+
+    /// Of rows at hand, by key.
+    pub(super) fn of<'a>(
+        at_hand: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+        spec: &TableSpec,
+        kind: KeyKind,
+        meta: &DimMeta,
+        layout: &Layout,
+    ) -> Result<Self> {
+        let mut rows = RowsBuilder::new(layout, usize::try_from(meta.rows).unwrap_or(0));
+        let mut index = IndexBuilder::new(kind);
+        for (key, stored) in at_hand {
+            let added = rows.push(stored).and_then(|number| index.add(key, number));
+            added.ok_or_else(|| damaged(spec, meta))?;
         }
         let len = rows.packed.len() - 1;
         Ok(Self { rows: rows.finish(), index: index.finish(), len })
@@ -244,5 +258,12 @@ impl Preloaded {
     /// Bytes of the columns, about.
     pub(super) fn bytes(&self) -> usize {
         self.rows.packed.bytes() + self.rows.columns.iter().map(Column::bytes).sum::<usize>()
+    }
+}
+
+fn damaged(spec: &TableSpec, meta: &DimMeta) -> StoreError {
+    StoreError::Corrupt {
+        what: format!("epoch {} of dimension table `{}`", meta.epoch, spec.table),
+        remedy: "load it again with `tagloom dims load`".to_owned(),
     }
 }

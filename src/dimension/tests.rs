@@ -3,6 +3,7 @@
 mod loading;
 mod lookups;
 mod outage;
+mod topics;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,6 +51,7 @@ fn dimension(
         ttl_ms: 1000,
         max_stale_ms: 5000,
         file: None,
+        topic: None,
         place: Place::default(),
     }
 }
@@ -184,10 +186,13 @@ impl World {
     }
 
     fn open(&self) -> Dimensions {
+        self.open_with(&Lookups::default())
+    }
+
+    fn open_with(&self, lookups: &Lookups) -> Dimensions {
         let now = Arc::clone(&self.now_ms);
         let now: Now = Arc::new(move || now.load(Ordering::Relaxed));
-        Dimensions::open(&self.catalog, Arc::clone(&self.store), now, &CacheOptions::default())
-            .unwrap()
+        Dimensions::open(&self.catalog, Arc::clone(&self.store), now, lookups).unwrap()
     }
 
     fn loaded(strategy: Strategy) -> (Self, Dimensions) {
@@ -234,4 +239,4 @@ fn check(
     got
 }
 
-const STRATEGIES: [Strategy; 2] = [Strategy::Preload, Strategy::Cached];
+const STRATEGIES: [Strategy; 3] = [Strategy::Preload, Strategy::Cached, Strategy::Direct];

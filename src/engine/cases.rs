@@ -23,7 +23,7 @@ use crate::catalog::model::{
     self, Case, Catalog, ColumnType, Domain, Format, Stream, TimestampFormat, UidType,
 };
 use crate::clock::Zone;
-use crate::dimension::{CacheOptions, Dimensions, LoadError, SpecError, TableSpec, given};
+use crate::dimension::{Dimensions, LoadError, Lookups, SpecError, TableSpec, given};
 use crate::event::parse::iso;
 use crate::event::{Decoder, DecoderError};
 use crate::rule::AsOf;
@@ -212,8 +212,8 @@ impl CaseRunner {
         let shared: Arc<dyn Store> = Arc::<MemoryStore>::clone(&store);
         let (ruleset, texts) = (Arc::clone(&self.ruleset), Arc::clone(&self.texts));
         let direct = Direct::open_with(ruleset, Arc::clone(&shared), 1, Arc::clone(&now), texts)?;
-        let dimensions = Dimensions::open(catalog, shared, now, &CacheOptions::default())
-            .map_err(CaseError::Spec)?;
+        let dimensions =
+            Dimensions::open(catalog, shared, now, &Lookups::default()).map_err(CaseError::Spec)?;
         Ok(Scene { runner: self, direct, store, dimensions, uid: uid_of(case, catalog)? })
     }
 }

@@ -258,7 +258,7 @@ impl CheckpointActor {
                 None => self.look_for_due = false,
             }
         }
-        if self.parts.jobs.front().is_some_and(Job::is_background) {
+        if self.parts.jobs.front().is_some_and(Job::is_beside_sources) {
             self.next_chunk(router)?;
         }
         Ok(())
@@ -365,23 +365,38 @@ impl CheckpointActor {
 
     /// Takes new epochs of dimension tables over; users of changed rows are computed again by jobs.
     fn follow_epochs(&mut self) {
-        let switched = self.parts.dimensions.refresh();
+        // A table that a topic keeps changes again when everybody knows its last change.
+        let jobs = &self.parts.jobs;
+        let held = |table: &str| jobs.iter().any(|job| job.is_of_dimension(Some(table)));
+        let switched = self.parts.dimensions.refresh_but(held);
         for table in &switched {
             if self.prepared {
                 tracing::info!(table = table.table, epoch = ?table.epoch, "dimension table switched");
             }
         }
-        if switched.is_empty() || self.parts.dry {
+        if (switched.is_empty() && self.prepared) || self.parts.dry {
             return;
         }
-        let (store, limit) = (self.parts.store.as_ref(), self.parts.changed_users_per_s_max);
-        match super::reload::jobs(store, &self.parts.ruleset, limit) {
+        match self.changed_jobs() {
             Ok(jobs) => {
                 self.parts.jobs.iter_mut().for_each(Job::forget_ahead);
                 jobs.into_iter().rev().for_each(|job| self.parts.jobs.push_front(job));
             }
             Err(error) => self.parts.status.fail(error),
         }
+    }
+
+    /// What new rows of dimension tables make necessary. At the start only topics may have moved: the
+    /// rest is known since before.
+    fn changed_jobs(&self) -> Result<VecDeque<Job>, EngineError> {
+        let (store, limit) = (self.parts.store.as_ref(), self.parts.changed_users_per_s_max);
+        let (ruleset, topics) = (&self.parts.ruleset, self.parts.dimensions.of_topics());
+        let mut jobs = super::reload::topic_jobs(store, ruleset, &topics, limit)?;
+        if self.prepared {
+            jobs.extend(super::reload::jobs(store, ruleset, limit)?);
+        }
+        jobs.retain(|job| !self.parts.jobs.iter().any(|queued| queued.ends_like(job)));
+        Ok(jobs)
     }
 
     fn closes(
@@ -501,7 +516,7 @@ impl CheckpointActor {
         self.ended.stats.tags = moved_stats(&self.ended.stats.tags, &before, &ruleset);
         router.swap(Arc::clone(&ruleset));
         let jobs = &mut self.parts.jobs;
-        jobs.retain(|job| !job.is_background());
+        jobs.retain(|job| !job.is_of_catalogue());
         jobs.iter_mut().for_each(Job::forget_ahead);
         let limit = self.parts.recompute_users_per_s_max.map(Limit::new);
         if recomputes {

@@ -12,7 +12,7 @@ use super::EngineError;
 use super::intake::{FoldTotals, Intake, Totals};
 use super::job::{Chunk, Job};
 use super::ruleset::Ruleset;
-use crate::dimension::{CacheOptions, Dimensions};
+use crate::dimension::{Dimensions, Lookups};
 use crate::event::Decoded;
 use crate::event::quarantine::Quarantine;
 use crate::rule::AsOf;
@@ -63,8 +63,8 @@ impl Direct {
         let folds = super::start::read_meta(store.as_ref(), FOLDS_KEY)?;
         let as_of_ms = super::start::read_meta(store.as_ref(), AS_OF_KEY)?;
         let catalog = &ruleset.catalog;
-        let cache = CacheOptions::default();
-        let dimensions = Dimensions::open(catalog, Arc::clone(&store), now_ms, &cache)?;
+        let lookups = Lookups::default();
+        let dimensions = Dimensions::open(catalog, Arc::clone(&store), now_ms, &lookups)?;
         let names = catalog.streams.iter().map(|s| s.name.clone()).collect();
         let shared = Shared {
             store_had_profiles: !store.scan_profiles(None, 1)?.is_empty(),

@@ -4,17 +4,14 @@
 //! Invariant: a chunk's progress is written with its window, so that a restart goes on behind it.
 
 use std::collections::VecDeque;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
-
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use super::EngineError;
 use super::history::{Progress, Side};
 use super::ruleset::Ruleset;
 use super::version::recomputed;
+pub use crate::pace::Limit;
 use crate::store::{Bytes, DueCursor, Store, UidKey};
 
 /// Due packs read at once.
@@ -114,34 +111,9 @@ pub enum Job {
     },
 }
 
-/// Users a second.
-#[derive(Debug)]
-pub struct Limit {
-    limiter: DefaultDirectRateLimiter,
-    users_per_s: NonZeroU32,
-}
-
-impl Limit {
-    /// At most this many users a second.
-    pub fn new(users_per_s: NonZeroU32) -> Self {
-        Self { limiter: RateLimiter::direct(Quota::per_second(users_per_s)), users_per_s }
-    }
-
-    /// Users one chunk may have: what may be spent at once.
-    fn chunk_users(&self) -> usize {
-        usize::try_from(self.users_per_s.get()).unwrap_or(usize::MAX).min(SCAN_USERS_MAX)
-    }
-
-    fn charge(&self, users: usize) -> Duration {
-        let users = u32::try_from(users).unwrap_or(u32::MAX).min(self.users_per_s.get());
-        let Some(users) = NonZeroU32::new(users) else { return Duration::ZERO };
-        match self.limiter.check_n(users) {
-            Ok(Ok(())) => Duration::ZERO,
-            Ok(Err(not_until)) => not_until.wait_time_from(DefaultClock::default().now()),
-            // More than a burst at once: `users` is at most the burst.
-            Err(_) => Duration::from_secs(1),
-        }
-    }
+/// Users one chunk may have: what may be spent at once.
+fn chunk_users(limit: Option<&Limit>) -> usize {
+    limit.map_or(SCAN_USERS_MAX, |limit| limit.at_once().min(SCAN_USERS_MAX))
 }
 
 impl Job {
@@ -172,9 +144,37 @@ impl Job {
         matches!(self, Self::All { progress_key: Some(key), .. } if *key == RECOMPUTE_KEY)
     }
 
-    /// Whether it is done while sources are read.
-    pub fn is_background(&self) -> bool {
+    /// Whether another catalogue made it necessary.
+    pub fn is_of_catalogue(&self) -> bool {
         self.is_recompute() || matches!(self, Self::History { .. })
+    }
+
+    /// Whether another start finds out by itself that it has to be done.
+    pub fn is_found_again(&self) -> bool {
+        matches!(self, Self::Due) || self.is_of_catalogue() || self.is_of_dimension(None)
+    }
+
+    /// Whether it is done while sources are read. Users that are due have a turn of their own.
+    pub fn is_beside_sources(&self) -> bool {
+        !matches!(self, Self::Due)
+    }
+
+    /// Whether it brings new rows of a dimension table (of any, without a name) to its users.
+    pub fn is_of_dimension(&self, table: Option<&str>) -> bool {
+        self.marks().iter().any(|(key, _)| super::reload::is_mark(key, table))
+    }
+
+    /// Whether the store knows the same when both are done.
+    pub fn ends_like(&self, other: &Self) -> bool {
+        !other.marks().is_empty() && self.marks() == other.marks()
+    }
+
+    /// What is written with the last chunk of a job that an interruption undoes.
+    fn marks(&self) -> &[(String, Vec<u8>)] {
+        match self {
+            Self::Users { done, .. } | Self::All { done, progress_key: None, .. } => done,
+            _ => &[],
+        }
     }
 
     /// The next chunk, `None` when the job is done.
@@ -201,17 +201,17 @@ impl Job {
                 if keys.is_empty() && done.is_empty() {
                     return Ok(None);
                 }
-                let take = limit.as_ref().map_or(SCAN_USERS_MAX, Limit::chunk_users);
+                let take = chunk_users(limit.as_ref());
                 let named: Vec<UidKey> = keys.drain(..keys.len().min(take)).collect();
                 // Named by somebody, but perhaps nobody's: a profile is made by events only.
-                let stored = store.profiles(&named)?;
+                let stored = store.own_profiles(&named)?;
                 let known = named.into_iter().zip(stored);
                 let also: Vec<_> = known.filter_map(|(key, found)| Some((key, found?))).collect();
                 let meta = if keys.is_empty() { std::mem::take(done) } else { Vec::new() };
                 Ok(Some(Chunk { users: also.len(), also, meta, ..Chunk::default() }))
             }
             Self::History { side, after, limit, progress } => {
-                let take = limit.as_ref().map_or(SCAN_USERS_MAX, Limit::chunk_users);
+                let take = chunk_users(limit.as_ref());
                 super::history::chunk(side, after, progress, take)
             }
             Self::All { after, name, limit, ended, ahead, progress, progress_key, done } => {
@@ -220,7 +220,7 @@ impl Job {
                 if *ended {
                     return Ok(None);
                 }
-                let take = limit.as_ref().map_or(SCAN_USERS_MAX, Limit::chunk_users);
+                let take = chunk_users(limit.as_ref());
                 let also = match ahead.take() {
                     Some(ahead) => ahead,
                     None => store.scan_profiles(after.as_ref(), take)?,
@@ -244,7 +244,7 @@ impl Job {
     /// Reads the next users, if this job goes through all of them.
     pub fn read_ahead(&mut self, store: &dyn Store) -> Result<(), EngineError> {
         if let Self::All { after, limit, ended: false, ahead: ahead @ None, .. } = self {
-            let take = limit.as_ref().map_or(SCAN_USERS_MAX, Limit::chunk_users);
+            let take = chunk_users(limit.as_ref());
             *ahead = Some(store.scan_profiles(after.as_ref(), take)?);
         }
         Ok(())

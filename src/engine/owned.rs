@@ -76,6 +76,14 @@ impl Store for OwnedStore {
         self.store.profiles(keys)
     }
 
+    fn own_profiles(&self, keys: &[UidKey]) -> Result<Vec<Option<Bytes>>> {
+        let mut found = self.store.profiles(keys)?;
+        for profile in &mut found {
+            profile.take_if(|profile| !self.owns(profile));
+        }
+        Ok(found)
+    }
+
     fn write_window(&self, mut window: WindowWrite) -> Result<()> {
         for (key, _) in &mut window.meta {
             *key = self.key(key);

@@ -4,6 +4,7 @@
 //! Invariant: an epoch counts as applied only when its users are stored.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::EngineError;
@@ -11,7 +12,7 @@ use super::job::{Job, Limit};
 use super::ruleset::Ruleset;
 use super::start::read_meta;
 use crate::catalog::model::{Catalog, DimensionKey};
-use crate::dimension::{ChangedKeys, changed_keys};
+use crate::dimension::{ChangedKeys, Positions, TopicTable, changed_keys};
 use crate::store::{Epoch, Store, UidKey};
 
 /// Keys of changed rows read at once.
@@ -24,16 +25,58 @@ fn applied_key(table: &str) -> String {
     format!("{APPLIED_PREFIX}{table}")
 }
 
+/// The same of tables that topics keep.
+fn topic_key(table: &str) -> String {
+    format!("{APPLIED_PREFIX}topic/{table}")
+}
+
+/// Whether a small value says that users were computed with rows of a table; without a name: of any.
+pub(super) fn is_mark(key: &str, table: Option<&str>) -> bool {
+    match table {
+        Some(table) => key == applied_key(table) || key == topic_key(table),
+        None => key.starts_with(APPLIED_PREFIX),
+    }
+}
+
+/// Whether a table is looked up by uid alone. By a feature or another dimension: only a pass finds
+/// its users.
+fn is_by_uid(catalog: &Catalog, table: &str) -> bool {
+    let mut dimensions = catalog.dimensions.iter().filter(|d| d.table == table);
+    dimensions.all(|d| d.key == DimensionKey::Uid)
+}
+
+/// A job for these users, or for all.
+fn job(
+    keys: Option<VecDeque<UidKey>>,
+    done: Vec<(String, Vec<u8>)>,
+    users_per_s: NonZeroU32,
+) -> Job {
+    let limit = Some(Limit::new(users_per_s));
+    match keys {
+        Some(keys) => Job::Users { keys, done, limit },
+        None => Job::All {
+            after: None,
+            name: 0,
+            limit,
+            ended: false,
+            ahead: None,
+            progress: Arc::default(),
+            progress_key: None,
+            done,
+        },
+    }
+}
+
 /// Jobs for all tables whose current epoch is not the one profiles were computed with.
 pub(super) fn jobs(
     store: &dyn Store,
     ruleset: &Ruleset,
-    users_per_s: std::num::NonZeroU32,
+    users_per_s: NonZeroU32,
 ) -> Result<VecDeque<Job>, EngineError> {
     let mut jobs = VecDeque::new();
     let has_profiles = !store.scan_profiles(None, 1)?.is_empty();
-    let mut tables: Vec<&str> =
-        ruleset.catalog.dimensions.iter().map(|d| d.table.as_str()).collect();
+    let stored = ruleset.catalog.dimensions.iter().filter(|d| d.topic.is_none());
+    let mut tables: Vec<&str> = stored.map(|d| d.table.as_str()).collect();
     tables.sort_unstable();
     tables.dedup();
     for table in tables {
@@ -44,37 +87,59 @@ pub(super) fn jobs(
         }
         let epoch = serde_json::to_vec(&Some(current.epoch)).unwrap_or_default();
         let done = vec![(applied_key(table), epoch)];
-        let limit = Some(Limit::new(users_per_s));
         if !has_profiles {
             jobs.push_back(Job::Users { keys: VecDeque::new(), done, limit: None });
             continue;
         }
-        let by_uid = ruleset
-            .catalog
-            .dimensions
-            .iter()
-            .filter(|d| d.table == table)
-            .all(|d| d.key == DimensionKey::Uid);
         let one_behind = store
             .dim_epochs(table)?
             .iter()
             .rev()
             .nth(1)
             .is_some_and(|before| applied == Some(before.epoch));
-        match changed_users(store, table, current.epoch)? {
-            Some(keys) if by_uid && one_behind => jobs.push_back(Job::Users { keys, done, limit }),
-            // Looked up by a feature or another dimension: only a pass finds its users.
-            _ => jobs.push_back(Job::All {
-                after: None,
-                name: 0,
-                limit,
-                ended: false,
-                ahead: None,
-                progress: Arc::default(),
-                progress_key: None,
-                done,
-            }),
+        let keys = match is_by_uid(&ruleset.catalog, table) && one_behind {
+            true => changed_users(store, table, current.epoch)?,
+            false => None,
+        };
+        jobs.push_back(job(keys, done, users_per_s));
+    }
+    Ok(jobs)
+}
+
+/// Jobs for tables that topics keep, where they have moved on since profiles were computed.
+pub(super) fn topic_jobs(
+    store: &dyn Store,
+    ruleset: &Ruleset,
+    tables: &[TopicTable],
+    users_per_s: NonZeroU32,
+) -> Result<VecDeque<Job>, EngineError> {
+    let mut jobs = VecDeque::new();
+    for table in tables {
+        let key = topic_key(table.table());
+        let applied: Option<Positions> = read_meta(store, &key)?;
+        if applied.as_ref() == Some(&table.at) {
+            continue;
         }
+        let at = serde_json::to_vec(&Some(&table.at)).unwrap_or_default();
+        let done = vec![(key, at)];
+        if store.scan_profiles(None, 1)?.is_empty() {
+            jobs.push_back(Job::Users { keys: VecDeque::new(), done, limit: None });
+            continue;
+        }
+        let changed = applied.and_then(|before| table.changed_behind(&before));
+        let keys = match changed {
+            // Records that say what was known.
+            Some(keys) if keys.is_empty() => Some(VecDeque::new()),
+            Some(keys) if is_by_uid(&ruleset.catalog, table.table()) => {
+                let mut users = VecDeque::new();
+                for keys in keys.chunks(KEYS_MAX) {
+                    users.extend(known_users(store, keys.iter().map(|key| &**key))?);
+                }
+                Some(users)
+            }
+            _ => None,
+        };
+        jobs.push_back(job(keys, done, users_per_s));
     }
     Ok(jobs)
 }
@@ -82,6 +147,10 @@ pub(super) fn jobs(
 /// Whether everybody was computed with the current epochs of all tables.
 pub(crate) fn is_applied(store: &dyn Store, catalog: &Catalog) -> Result<bool, EngineError> {
     for dimension in &catalog.dimensions {
+        if dimension.topic.is_some() {
+            // The topic may have moved on.
+            return Ok(false);
+        }
         let current = store.dim_current(&dimension.table)?.map(|meta| meta.epoch);
         let applied: Option<Epoch> = read_meta(store, &applied_key(&dimension.table))?;
         if applied != current {
@@ -122,9 +191,16 @@ fn changed_users(
         };
         let Some((last, _)) = keys.last() else { return Ok(Some(users)) };
         after = Some(last.to_vec());
-        let uids: Vec<UidKey> =
-            keys.iter().filter_map(|(bytes, _)| UidKey::from_bytes(bytes)).collect();
-        let stored = store.profiles(&uids)?;
-        users.extend(uids.into_iter().zip(stored).filter(|(_, p)| p.is_some()).map(|(k, _)| k));
+        users.extend(known_users(store, keys.iter().map(|(bytes, _)| &**bytes))?);
     }
+}
+
+/// Those among the keys that are users of this owner.
+fn known_users<'a>(
+    store: &dyn Store,
+    keys: impl Iterator<Item = &'a [u8]>,
+) -> Result<Vec<UidKey>, EngineError> {
+    let uids: Vec<UidKey> = keys.filter_map(UidKey::from_bytes).collect();
+    let stored = store.own_profiles(&uids)?;
+    Ok(uids.into_iter().zip(stored).filter(|(_, p)| p.is_some()).map(|(key, _)| key).collect())
 }

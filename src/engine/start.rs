@@ -25,7 +25,7 @@ use super::topics::{Around, Topics};
 use super::{Clock, EngineError};
 use crate::catalog::model::UidType;
 use crate::clock::{Day, Stopwatch};
-use crate::dimension::{CacheOptions, Dimensions};
+use crate::dimension::{Dimensions, Lookups};
 use crate::event::Decoder;
 use crate::event::quarantine::Quarantine;
 use crate::shard::actor::ShardActor;
@@ -78,8 +78,8 @@ pub struct Options {
     pub resident_bytes_max: usize,
     /// Users computed at once.
     pub batch_users_max: usize,
-    /// Memory of the dimension cache.
-    pub dimension_cache: CacheOptions,
+    /// How rows of dimension tables are looked up.
+    pub lookups: Lookups,
     /// Users of changed dimension rows computed again, a second.
     pub changed_users_per_s_max: NonZeroU32,
     /// Work after the sources' end, before due users are drained.
@@ -281,7 +281,7 @@ pub fn run(
     loop {
         let jobs = std::mem::take(&mut options.jobs);
         // A job that was under way is not known to be done: its command says so and is run again.
-        let repeatable = jobs.iter().all(|job| matches!(job, Job::Due) || job.is_background());
+        let repeatable = jobs.iter().all(Job::is_found_again);
         match attempt(&options, None, jobs, observe) {
             Err(EngineError::ActorGone(what)) if repeatable && restarts < RESTARTS_MAX => {
                 restarts += 1;
@@ -361,7 +361,7 @@ fn run_assignments(
 /// Another start over the same store.
 fn begin_again(options: &mut Options) -> Result<(), EngineError> {
     follow_swaps(options);
-    background_jobs(options)?;
+    first_jobs(options)?;
     options.jobs.push_back(Job::Due);
     Ok(())
 }
@@ -420,8 +420,8 @@ fn attempt(
     let shared = shared(options, assignment)?;
     let quarantine = Arc::clone(&shared.quarantine);
     let now: crate::dimension::Now = Arc::new(crate::clock::wall_ms);
-    let cache = &options.dimension_cache;
-    let dimensions = Dimensions::open(catalog, Arc::clone(&options.store), now, cache)?;
+    let lookups = &options.lookups;
+    let dimensions = Dimensions::open(catalog, Arc::clone(&options.store), now, lookups)?;
     let dimensions = Arc::new(dimensions);
     let round = Round::pending(options)?;
     for hash in round.iter().flat_map(|round| &round.quarantined) {

@@ -13,7 +13,7 @@ use super::version::{Moment, Next, VersionError, next};
 use crate::catalog::Loaded;
 use crate::catalog::model::From;
 use crate::catalog::place::Files;
-use crate::dimension::{CacheOptions, Dimensions, SpecError};
+use crate::dimension::{Dimensions, Lookups, SpecError};
 use crate::source::file::SourceError;
 use crate::source::recipe::Recipe;
 use crate::store::Store;
@@ -116,7 +116,7 @@ impl Swaps {
         store: &Arc<dyn Store>,
         loaded: Loaded,
         moment: Moment,
-        cache: &CacheOptions,
+        lookups: &Lookups,
     ) -> Result<bool, SwapError> {
         if let Some(first) = loaded.lock_behind.first() {
             return Err(SwapError::LockBehind(first.clone()));
@@ -131,7 +131,7 @@ impl Swaps {
             self.replace_files(next.ruleset, files);
             return Ok(false);
         }
-        self.propose_next(store, next, files, cache)?;
+        self.propose_next(store, next, files, lookups)?;
         Ok(true)
     }
 
@@ -142,7 +142,7 @@ impl Swaps {
         store: &Arc<dyn Store>,
         next: Next,
         files: Files,
-        cache: &CacheOptions,
+        lookups: &Lookups,
     ) -> Result<(), SwapError> {
         let (catalog, layout) = (&next.ruleset.catalog, &next.ruleset.layout);
         for recipe in locked(&self.0.recipes).iter() {
@@ -155,7 +155,7 @@ impl Swaps {
             recipe.decoder(catalog, layout)?;
         }
         let now: crate::dimension::Now = Arc::new(crate::clock::wall_ms);
-        let dimensions = Dimensions::open(catalog, Arc::clone(store), now, cache)?;
+        let dimensions = Dimensions::open(catalog, Arc::clone(store), now, lookups)?;
         *locked(&self.0.proposed) =
             Some(Proposal { next, files, dimensions: Arc::new(dimensions) });
         self.0.is_busy.store(true, Ordering::Release);

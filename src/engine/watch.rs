@@ -15,7 +15,7 @@ use super::Clock;
 use super::swap::{SwapError, Swaps};
 use super::version::Moment;
 use crate::catalog::{LoadError, load_from, read};
-use crate::dimension::CacheOptions;
+use crate::dimension::Lookups;
 use crate::store::Store;
 
 /// What a watch works with.
@@ -28,8 +28,8 @@ pub struct Watched {
     pub swaps: Swaps,
     /// What knows the partials.
     pub store: Arc<dyn Store>,
-    /// Memory of dimension caches.
-    pub cache: CacheOptions,
+    /// How rows of dimension tables are looked up.
+    pub lookups: Lookups,
     /// How long retired partials keep folding.
     pub retire_after_ms: i64,
     /// Where as-of comes from.
@@ -114,7 +114,7 @@ impl Watched {
         };
         let proposed = Moment::running(self.store.as_ref(), self.clock, self.retire_after_ms)
             .map_err(SwapError::from)
-            .and_then(|moment| self.swaps.propose(&self.store, loaded, moment, &self.cache));
+            .and_then(|moment| self.swaps.propose(&self.store, loaded, moment, &self.lookups));
         match proposed {
             Ok(true) => {}
             Ok(false) => self.swaps.note_trouble(None),

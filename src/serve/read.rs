@@ -14,7 +14,7 @@ use super::answer::Settled;
 use super::notes::{Seen, texts};
 use crate::catalog::model::{Catalog, Strategy, Tag};
 use crate::clock::{earlier, show_instant};
-use crate::dimension::{CacheOptions, Dimensions, Now, SpecError};
+use crate::dimension::{Dimensions, Lookups, Now, SpecError};
 use crate::engine::EngineError;
 use crate::engine::ruleset::Ruleset;
 use crate::engine::version::VersionError;
@@ -212,14 +212,20 @@ pub struct Reader {
 
 impl Reader {
     /// A reader over a store. `now`: the machine's clock, or a virtual one.
-    pub fn open(ruleset: Arc<Ruleset>, store: Arc<dyn Store>, now: Now) -> Result<Self, ReadError> {
+    pub fn open(
+        ruleset: Arc<Ruleset>,
+        store: Arc<dyn Store>,
+        now: Now,
+        lookups: &Lookups,
+    ) -> Result<Self, ReadError> {
         // A read wants one row of a table: nothing is worth preloading.
         let mut catalog: Catalog = (*ruleset.catalog).clone();
         for dimension in &mut catalog.dimensions {
-            dimension.strategy = Strategy::Cached;
+            if dimension.strategy == Strategy::Preload {
+                dimension.strategy = Strategy::Cached;
+            }
         }
-        let cache = CacheOptions::default();
-        let dimensions = Dimensions::open(&catalog, Arc::clone(&store), Arc::clone(&now), &cache)?;
+        let dimensions = Dimensions::open(&catalog, Arc::clone(&store), Arc::clone(&now), lookups)?;
         Ok(Self {
             ruleset,
             store,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::published::Published;
 use super::read::{ReadError, Reader};
+use crate::dimension::Lookups;
 use crate::engine::swap::{Active, Swaps};
 use crate::engine::version::{self, Moment, VersionError};
 use crate::store::Store;
@@ -16,6 +17,7 @@ use crate::store::Store;
 pub struct Readers {
     store: Arc<dyn Store>,
     follows: Follows,
+    lookups: Lookups,
     reading: Mutex<Arc<Reading>>,
 }
 
@@ -36,9 +38,13 @@ pub struct Reading {
 }
 
 impl Reading {
-    fn new(active: Active, store: &Arc<dyn Store>) -> Result<Arc<Self>, ReadError> {
+    fn new(
+        active: Active,
+        store: &Arc<dyn Store>,
+        lookups: &Lookups,
+    ) -> Result<Arc<Self>, ReadError> {
         let now: crate::dimension::Now = Arc::new(crate::clock::wall_ms);
-        let reader = Reader::open(Arc::clone(&active.ruleset), Arc::clone(store), now)?;
+        let reader = Reader::open(Arc::clone(&active.ruleset), Arc::clone(store), now, lookups)?;
         let published = Published::new(&active.ruleset);
         Ok(Arc::new(Self { active, reader, published }))
     }
@@ -46,15 +52,21 @@ impl Reading {
 
 impl Readers {
     /// Beside an engine, which says what is active; until it does, `active` is.
-    pub fn beside(active: Active, swaps: Swaps, store: Arc<dyn Store>) -> Result<Self, ReadError> {
-        let reading = Mutex::new(Reading::new(active, &store)?);
-        Ok(Self { store, follows: Follows::Engine(swaps), reading })
+    pub fn beside(
+        active: Active,
+        swaps: Swaps,
+        store: Arc<dyn Store>,
+        lookups: Lookups,
+    ) -> Result<Self, ReadError> {
+        let reading = Mutex::new(Reading::new(active, &store, &lookups)?);
+        Ok(Self { store, follows: Follows::Engine(swaps), lookups, reading })
     }
 
     /// Over a store that says itself what is active.
-    pub fn over(store: Arc<dyn Store>) -> Result<Self, ReadError> {
-        let reading = Mutex::new(Reading::new(active_of(store.as_ref())?, &store)?);
-        Ok(Self { store, follows: Follows::Store, reading })
+    pub fn over(store: Arc<dyn Store>, lookups: Lookups) -> Result<Self, ReadError> {
+        let active = active_of(store.as_ref())?;
+        let reading = Mutex::new(Reading::new(active, &store, &lookups)?);
+        Ok(Self { store, follows: Follows::Store, lookups, reading })
     }
 
     /// The store.
@@ -69,7 +81,7 @@ impl Readers {
             && let Some(active) = swaps.active()
             && !Arc::ptr_eq(&active.ruleset, &reading.active.ruleset)
         {
-            *reading = Reading::new(active, &self.store)?;
+            *reading = Reading::new(active, &self.store, &self.lookups)?;
         }
         Ok(Arc::clone(&reading))
     }
@@ -82,7 +94,7 @@ impl Readers {
         }
         let known = self.reading()?.active.ruleset.version;
         if version::active(self.store.as_ref())?.is_some_and(|v| v.number != known) {
-            let next = Reading::new(active_of(self.store.as_ref())?, &self.store)?;
+            let next = Reading::new(active_of(self.store.as_ref())?, &self.store, &self.lookups)?;
             tracing::info!(version = next.active.ruleset.version, "another catalogue is active");
             *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = next;
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::catalog::load_from;
-use crate::dimension::{CacheOptions, Dimensions};
+use crate::dimension::{Dimensions, Lookups};
 use crate::event::Decoder;
 use crate::event::reject::Reason;
 use crate::rule::AsOf;
@@ -96,7 +96,7 @@ fn feed(shard: &mut Shard, decoder: &mut Decoder, users: std::ops::Range<u64>, c
 fn close(shard: &mut Shard) -> ShardWindow {
     let shared = shard.shared.clone();
     let now: crate::dimension::Now = Arc::new(|| 0);
-    let options = CacheOptions::default();
+    let options = Lookups::default();
     let dimensions = Dimensions::open(&shared.ruleset.catalog, shared.store, now, &options);
     let window = WindowClose {
         window: 1,

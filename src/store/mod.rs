@@ -196,6 +196,11 @@ pub trait Store: Send + Sync {
     /// Reads many profiles. The answer has the order of `keys`; an unknown user is `None`.
     fn profiles(&self, keys: &[UidKey]) -> Result<Vec<Option<Bytes>>>;
 
+    /// The same, but those of users that another owner may write are `None`.
+    fn own_profiles(&self, keys: &[UidKey]) -> Result<Vec<Option<Bytes>>> {
+        self.profiles(keys)
+    }
+
     /// Writes one window (all of it or nothing, if [`Store::is_atomic`]), durable before this
     /// returns.
     fn write_window(&self, window: WindowWrite) -> Result<()>;

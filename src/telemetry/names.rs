@@ -97,6 +97,10 @@ metrics! {
         "Keys of dimension tables found in the cache.";
     DIMENSION_MISSES: Counter "tagloom_dimension_cache_misses_total" ["table"]
         "Keys of dimension tables read from the store.";
+    DIMENSION_REJECTED: Counter "tagloom_dimension_rows_rejected_total" ["table"]
+        "Records of a topic that keeps a dimension table which could not be read; the row stays as it was.";
+    DIMENSION_TOPIC_BYTES: Gauge "tagloom_dimension_topic_bytes" ["topic"]
+        "Bytes of a dimension table that a topic keeps; bounded by `dimensions.broadcast_bytes_max`.";
     STORE_CALLS: Counter "tagloom_store_calls_total" ["call", "outcome"]
         "Calls of the store: `ok` or `error`. Write success is the share of `ok` of `write_window`.";
     STORE_SECONDS: Histogram "tagloom_store_call_seconds" ["call"]

@@ -19,7 +19,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # One after the other: each has servers of its own, about 1.5 GB.
 timeout "${LIVE_SECONDS_MAX:-1500}" \
-  cargo test --test live -- --ignored --test-threads=1 "$@" 2>&1 | tee "$log"
+  cargo test --release --test live -- --ignored --test-threads=1 "$@" 2>&1 | tee "$log"
 passed=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' "$log" | awk '{n += $1} END {print n + 0}')
 [ "$passed" -gt 0 ] || { echo 'no live test ran' >&2; exit 1; }
 echo "$passed passed"

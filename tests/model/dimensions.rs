@@ -39,7 +39,7 @@ pub struct Dimension {
     pub key: Key,
     /// Of the table.
     pub columns: Vec<usize>,
-    pub preload: bool,
+    pub strategy: &'static str,
     /// Its columns have another prefix than its name.
     pub prefix: bool,
 }
@@ -112,7 +112,7 @@ impl Spec {
                 "---\ndimension: d{at}\ntable: t{}\nkey: {key}\ncolumns: {{{}}}\nstrategy: {}\n",
                 dimension.table,
                 columns.join(", "),
-                if dimension.preload { "preload" } else { "cached" }
+                dimension.strategy
             )
             .unwrap();
             if dimension.prefix {
@@ -166,8 +166,9 @@ impl Random {
             let mut columns: Vec<usize> = (0..spec.tables[table].columns.len()).collect();
             self.shuffle(&mut columns);
             columns.truncate(self.rng.random_range(1..=4));
-            let (preload, prefix) = (self.one_in(2), self.one_in(4));
-            spec.dimensions.push(Dimension { table, key, columns, preload, prefix });
+            let strategy = ["preload", "cached", "direct"][self.below(3)];
+            let prefix = self.one_in(4);
+            spec.dimensions.push(Dimension { table, key, columns, strategy, prefix });
         }
     }
 

@@ -53,7 +53,7 @@ pub fn options(
         state_bytes_max: 1 << 20,
         resident_bytes_max: usize::MAX,
         batch_users_max: 256,
-        dimension_cache: tagloom::dimension::CacheOptions::default(),
+        lookups: tagloom::dimension::Lookups::default(),
         changed_users_per_s_max: std::num::NonZeroU32::MAX,
         jobs: VecDeque::from([Job::Due]),
         then_as_of_ms: None,

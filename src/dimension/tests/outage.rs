@@ -73,3 +73,60 @@ fn threads_that_miss_the_same_keys_read_them_once() {
     });
     assert_eq!(world.gets(), 1);
 }
+
+/// Other rows of the current epoch, as whoever keeps the table in the store puts them.
+fn upsert(world: &World, text: &str) {
+    let other = World::new(Strategy::Direct);
+    let epoch = other.load("user", text).epoch;
+    let rows = other.store.dim_scan("user", epoch, None, 10).unwrap();
+    let current = world.store.dim_current("user").unwrap().unwrap();
+    world.store.dim_put("user", current.epoch, rows).unwrap();
+}
+
+#[test]
+fn direct_rows_are_read_once_a_window() {
+    let (world, dimensions) = World::loaded(Strategy::Direct);
+    let first = dimensions.pin();
+    check_nps(&first, &["10", "10", "-", "-3"]);
+    check_nps(&first, &["10", "10", "-", "-3"]);
+    assert_eq!(world.gets(), 1, "one multi-get a window");
+    upsert(&world, &USERS.replace("7,10,", "7,11,"));
+    check_nps(&first, &["10", "10", "-", "-3"]);
+    check_nps(&dimensions.pin(), &["11", "11", "-", "-3"]);
+    assert_eq!(world.gets(), 2);
+}
+
+#[track_caller]
+fn check_nps(pinned: &Pinned, expect: &[&str]) -> Enriched {
+    let got = pinned.enrich(0, KeyColumn::Numbers(&[7, 7, 1, 8][..expect.len()])).unwrap();
+    assert_eq!(shown(&got.columns[0]), expect);
+    got
+}
+
+#[test]
+fn while_the_store_is_down_the_last_direct_rows_serve_up_to_max_stale() {
+    let (world, dimensions) = World::loaded(Strategy::Direct);
+    check_nps(&dimensions.pin(), &["10", "10"]);
+    world.down(true);
+    world.wait_ms(5000);
+    assert!(check_nps(&dimensions.pin(), &["10", "10"]).stale);
+    world.wait_ms(1);
+    assert_eq!(check_nps(&dimensions.pin(), &["-", "-"]).missing, [0, 1]);
+    world.down(false);
+    let back = check_nps(&dimensions.pin(), &["10", "10"]);
+    assert_eq!((back.stale, back.missing.len()), (false, 0));
+}
+
+#[test]
+fn direct_rows_are_read_at_a_bounded_rate() {
+    let (world, _) = World::loaded(Strategy::Direct);
+    let direct_rows_per_s_max = std::num::NonZeroU32::new(4).unwrap();
+    let dimensions = world.open_with(&Lookups { direct_rows_per_s_max, ..Lookups::default() });
+    let watch = crate::clock::Stopwatch::start();
+    let uids = [1, 2, 3, 4, 5, 7];
+    let got = dimensions.pin().enrich(0, KeyColumn::Numbers(&uids)).unwrap();
+    assert_eq!(shown(&got.columns[0]), ["-", "-", "-", "-", "-", "10"]);
+    let took = watch.elapsed();
+    assert!(took.as_millis() >= 400, "4 at once, and 2 half a second later: {took:?}");
+    assert_eq!(world.gets(), 2);
+}

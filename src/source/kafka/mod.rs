@@ -11,6 +11,7 @@
 //! | `group.rs` | the member: its thread, assignments, commits |
 //! | `context.rs` | what librdkafka calls: rebalances |
 //! | `gather.rs` | records become blocks |
+//! | `table.rs` | dimension tables that topics keep |
 //! | `reset.rs` | forgetting how far a topic was read |
 //!
 //! Invariant: an offset is committed only when everything before it is stored; nothing is read that
@@ -22,6 +23,7 @@ mod group;
 mod reset;
 mod settings;
 mod start;
+mod table;
 mod topic_ids;
 mod topics;
 
@@ -30,6 +32,7 @@ pub use group::{Assignment, Group, GroupOptions, Lease, Remembered};
 pub use reset::{Reset, commit, look_up};
 pub use settings::{GROUP_DEFAULT, KafkaConfig, SettingsError, is_secret};
 pub use start::{Start, StartError, Starts};
+pub use table::TopicTables;
 pub use topics::{TopicMeta, topic_key};
 
 use crate::user::layout::hash64;

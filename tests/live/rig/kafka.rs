@@ -10,6 +10,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+use tagloom::clock::Deadline;
+
 use super::process::{Process, READY_MAX, run};
 use super::{cache_dir, free_ports, wait_until};
 
@@ -153,29 +155,38 @@ impl Kafka {
     #[track_caller]
     pub fn wait_committed(&self, group: &str, topics: &[String], at_most: Duration) {
         let consumer = self.consumer(group);
-        wait_until("everything is committed", at_most, || {
-            topics.iter().all(|topic| self.lag(&consumer, topic) == Some(0))
-        });
+        let deadline = Deadline::after(at_most);
+        loop {
+            let lags: Vec<_> = topics.iter().map(|topic| self.lags(&consumer, topic)).collect();
+            if lags.iter().all(|lags| lags.as_ref().is_some_and(|l| l.iter().all(|n| *n == 0))) {
+                return;
+            }
+            assert!(
+                !deadline.is_over(),
+                "not all is committed; by topic, then partition: {lags:?}"
+            );
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
     }
 
-    /// Records of a topic that a group has not committed; none while it has not committed anything.
-    fn lag(&self, consumer: &BaseConsumer, topic: &str) -> Option<i64> {
+    /// Records of each partition that a group has not committed; none while the cluster does not
+    /// answer.
+    fn lags(&self, consumer: &BaseConsumer, topic: &str) -> Option<Vec<i64>> {
         let metadata = consumer.fetch_metadata(Some(topic), ANSWER).ok()?;
         let mut list = TopicPartitionList::new();
         for partition in metadata.topics().first()?.partitions() {
             list.add_partition(topic, partition.id());
         }
         let committed = consumer.committed_offsets(list, ANSWER).ok()?;
-        let mut lag = 0;
+        let mut lags = Vec::new();
         for element in committed.elements() {
             let (_, end) = consumer.fetch_watermarks(topic, element.partition(), ANSWER).ok()?;
-            match element.offset() {
-                Offset::Offset(next) => lag += end - next,
-                _ if end == 0 => {}
-                _ => return None,
-            }
+            lags.push(match element.offset() {
+                Offset::Offset(next) => end - next,
+                _ => end,
+            });
         }
-        Some(lag)
+        Some(lags)
     }
 }
 

@@ -44,7 +44,7 @@ impl Process {
         let text = std::fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(30)..].join("\n")
+        lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
     /// kill -9, at once.
@@ -74,6 +74,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}, the end of its log:\n{}", self.name, self.log_end());
+        }
         // It may have ended already.
         self.child.kill().ok();
         self.child.wait().ok();
