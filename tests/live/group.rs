@@ -14,15 +14,15 @@ const PARTITIONS: i32 = 8;
 const CAUGHT_UP: Duration = Duration::from_secs(240);
 
 /// Both servers, a workload, and a store that is made.
-struct Group {
-    kafka: Kafka,
-    hbase: Hbase,
-    portrait: Portrait,
+pub struct Group {
+    pub kafka: Kafka,
+    pub hbase: Hbase,
+    pub portrait: Portrait,
     name: &'static str,
 }
 
 impl Group {
-    fn start(name: &'static str) -> Self {
+    pub fn start(name: &'static str) -> Self {
         let (kafka, hbase) = (Kafka::start(), Hbase::start());
         let portrait = Portrait::new(name, USERS, EVENTS);
         let group = Self { kafka, hbase, portrait, name };
@@ -34,7 +34,7 @@ impl Group {
         group
     }
 
-    fn settings(&self) -> Vec<String> {
+    pub fn settings(&self) -> Vec<String> {
         let options = self.hbase.options(self.name);
         let mut settings = Portrait::settings(&self.kafka, self.name);
         settings.push("store.kind=hbase".to_owned());
@@ -43,12 +43,12 @@ impl Group {
         settings
     }
 
-    fn process(&self, name: &str) -> Process {
+    pub fn process(&self, name: &str) -> Process {
         self.portrait.start(name, &self.settings())
     }
 
     /// Sends a part of every stream: from this share of its lines on, up to that one, in percent.
-    fn send(&self, from: usize, to: usize) {
+    pub fn send(&self, from: usize, to: usize) {
         for stream in STREAMS {
             let text = std::fs::read(self.portrait.path("data").join(format!("{stream}.jsonl")));
             let lines = text.unwrap().iter().filter(|b| **b == b'\n').count();
@@ -57,13 +57,13 @@ impl Group {
         }
     }
 
-    fn wait_committed(&self) {
+    pub fn wait_committed(&self) {
         self.kafka.wait_committed(self.name, &self.portrait.topics(), CAUGHT_UP);
     }
 
     /// Every tag of every user is what the files give, and every cell says what the profile does.
     #[track_caller]
-    fn assert_equal(&self) {
+    pub fn assert_equal(&self) {
         self.portrait.assert_equal(&self.settings());
         self.portrait.ok_with(&["store", "check"], &self.settings());
     }

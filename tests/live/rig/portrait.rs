@@ -32,7 +32,7 @@ impl Portrait {
         let (users, events) = (users.to_string(), events.to_string());
         portrait.ok(&["gen", "--out", "data", "--users", &users, "--events", &events]);
         portrait.write_catalog();
-        portrait.expected = portrait.computed_from_files();
+        portrait.expected = portrait.computed_from_files("data");
         portrait
     }
 
@@ -103,12 +103,17 @@ impl Portrait {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// What the same events give as files.
-    fn computed_from_files(&self) -> String {
+    /// From now on other dimension tables are expected, from another folder.
+    pub fn expect_dimensions_of(&mut self, folder: &str) {
+        self.expected = self.computed_from_files(folder);
+    }
+
+    /// What the same events give as files, with dimension tables of a folder.
+    fn computed_from_files(&self, folder: &str) -> String {
         let as_of = AS_OF_MS.to_string();
         let mut arguments = vec!["run", "--memory", "--as-of", &as_of, "--export", "files.csv"];
         let sources = STREAMS.map(|stream| format!("{stream}=data/{stream}.jsonl"));
-        let dims = ["user_dim", "city_dim"].map(|table| format!("{table}=data/{table}.csv"));
+        let dims = ["user_dim", "city_dim"].map(|table| format!("{table}={folder}/{table}.csv"));
         arguments.extend(sources.iter().flat_map(|source| ["--source", source]));
         arguments.extend(dims.iter().flat_map(|table| ["--dims", table]));
         self.ok(&arguments);
@@ -130,8 +135,13 @@ impl Portrait {
 
     /// Loads the dimension tables.
     pub fn load_dimensions(&self, settings: &[String]) {
+        self.load_dimensions_of("data", settings);
+    }
+
+    /// Loads the dimension tables of a folder.
+    pub fn load_dimensions_of(&self, folder: &str, settings: &[String]) {
         for table in ["user_dim", "city_dim"] {
-            let file = format!("data/{table}.csv");
+            let file = format!("{folder}/{table}.csv");
             self.ok_with(&["dims", "load", table, &file], settings);
         }
     }
