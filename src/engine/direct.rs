@@ -67,7 +67,7 @@ impl Direct {
         let dimensions = Dimensions::open(catalog, Arc::clone(&store), now_ms, &lookups)?;
         let names = catalog.streams.iter().map(|s| s.name.clone()).collect();
         let shared = Shared {
-            store_had_profiles: !store.scan_profiles(None, 1)?.is_empty(),
+            store_had_profiles: store.has_profiles()?,
             ruleset,
             texts,
             store,

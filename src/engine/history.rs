@@ -177,7 +177,7 @@ pub fn lacking(catalog: &Catalog, version: &Version, streams: &[usize]) -> BTree
 
 /// As-of of a store that has users.
 pub fn as_of_users(store: &dyn Store) -> Result<Option<i64>, EngineError> {
-    if store.scan_profiles(None, 1)?.is_empty() {
+    if !store.has_profiles()? {
         return Ok(None);
     }
     super::stored_as_of(store)

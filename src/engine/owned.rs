@@ -18,6 +18,9 @@ use crate::store::{
 use crate::user::snapshot::decode_tags;
 use crate::write::window::{FOLDS_KEY, TOTALS_KEY};
 
+/// Rows of a page of a scan, at least.
+const PAGE_ROWS_MIN: usize = 256;
+
 /// See the module.
 pub(super) struct OwnedStore {
     store: Arc<dyn Store>,
@@ -91,6 +94,10 @@ impl Store for OwnedStore {
         self.store.write_window(window)
     }
 
+    fn has_profiles(&self) -> Result<bool> {
+        self.store.has_profiles()
+    }
+
     fn scan_profiles(
         &self,
         after: Option<&UidKey>,
@@ -98,10 +105,13 @@ impl Store for OwnedStore {
     ) -> Result<Vec<(UidKey, Bytes)>> {
         let mut after = after.cloned();
         loop {
-            let mut rows = self.store.scan_profiles(after.as_ref(), rows_max)?;
+            // Most rows may be others': a page is worth its call.
+            let page = rows_max.max(PAGE_ROWS_MIN);
+            let mut rows = self.store.scan_profiles(after.as_ref(), page)?;
             let Some((last, _)) = rows.last() else { return Ok(rows) };
             after = Some(last.clone());
             rows.retain(|(_, profile)| self.owns(profile));
+            rows.truncate(rows_max);
             if !rows.is_empty() {
                 return Ok(rows);
             }

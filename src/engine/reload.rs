@@ -74,7 +74,7 @@ pub(super) fn jobs(
     users_per_s: NonZeroU32,
 ) -> Result<VecDeque<Job>, EngineError> {
     let mut jobs = VecDeque::new();
-    let has_profiles = !store.scan_profiles(None, 1)?.is_empty();
+    let has_profiles = store.has_profiles()?;
     let stored = ruleset.catalog.dimensions.iter().filter(|d| d.topic.is_none());
     let mut tables: Vec<&str> = stored.map(|d| d.table.as_str()).collect();
     tables.sort_unstable();
@@ -122,7 +122,7 @@ pub(super) fn topic_jobs(
         }
         let at = serde_json::to_vec(&Some(&table.at)).unwrap_or_default();
         let done = vec![(key, at)];
-        if store.scan_profiles(None, 1)?.is_empty() {
+        if !store.has_profiles()? {
             jobs.push_back(Job::Users { keys: VecDeque::new(), done, limit: None });
             continue;
         }

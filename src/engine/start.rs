@@ -381,7 +381,7 @@ fn recompute_if_new(options: &mut Options) -> Result<(), EngineError> {
     if ruleset.version == 0 || super::version::is_recomputed(store, ruleset.version)? {
         return Ok(());
     }
-    if store.scan_profiles(None, 1)?.is_empty() {
+    if !store.has_profiles()? {
         let (key, value) = super::version::recomputed(ruleset.version);
         options.store.put_meta(&key, value)?;
         return Ok(());
@@ -491,7 +491,7 @@ fn shared(options: &Options, assignment: Option<&Assignment>) -> Result<Shared, 
         store: Arc::clone(&options.store),
         schemas: Arc::new(Schemas::default()),
         quarantine: Arc::new(Quarantine::default()),
-        store_had_profiles: !options.store.scan_profiles(None, 1)?.is_empty(),
+        store_had_profiles: options.store.has_profiles()?,
         state_bytes_max: options.state_bytes_max,
         resident_bytes_max: options.resident_bytes_max / options.shards,
         batch_users_max: options.batch_users_max,

@@ -244,7 +244,7 @@ pub fn next_with(
     // A store that was given a history of nobody, or has not merged it yet, is not empty: its partials
     // know the cut.
     let has_history = before.as_ref().is_some_and(|b| b.history.is_some());
-    let is_empty = !moment.running && !has_history && store.scan_profiles(None, 1)?.is_empty();
+    let is_empty = !moment.running && !has_history && !store.has_profiles()?;
     let Loaded { catalog, texts, .. } = loaded;
     let is_new = before.as_ref().is_none_or(|b| b.fingerprint != catalog.fingerprint);
     let number = before.as_ref().map_or(0, |b| b.number) + u32::from(is_new);

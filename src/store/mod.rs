@@ -213,6 +213,11 @@ pub trait Store: Send + Sync {
         rows_max: usize,
     ) -> Result<Vec<(UidKey, Bytes)>>;
 
+    /// Whether there is any profile, whoever owns it.
+    fn has_profiles(&self) -> Result<bool> {
+        Ok(!self.scan_profiles(None, 1)?.is_empty())
+    }
+
     /// Whether scans give users in the order of their uids.
     fn scans_in_uid_order(&self) -> bool {
         true

@@ -57,7 +57,6 @@ fn tables_that_are_loaded_anew_reach_the_users_of_two_processes() {
         Arc::new(HbaseStore::open_existing(&group.hbase.options("epochs")).unwrap());
     assert_eq!(behind(&store), 0);
     group.portrait.load_dimensions_of("new", &group.settings());
-    assert!(behind(&store) > 100, "tables with other values change tags");
     group.send(50, 100);
     group.wait_committed();
     wait_until("users of changed rows are reached", REACHED, || behind(&store) == 0);

@@ -96,10 +96,20 @@ impl ConsumerContext for Context {
             take(&shared, consumer, &numbered(&shared, partitions));
         } else {
             shared.give_up(consumer.assignment_lost());
+            unpause(consumer);
             if let Err(error) = consumer.unassign() {
                 tracing::warn!(%error, "partitions were not given up");
             }
         }
+    }
+}
+
+/// A partition that was paused when it was given up would still be when it comes back: librdkafka
+/// remembers.
+fn unpause(consumer: &BaseConsumer<Context>) {
+    let resumed = consumer.assignment().and_then(|assigned| consumer.resume(&assigned));
+    if let Err(error) = resumed {
+        tracing::warn!(%error, "partitions stay paused");
     }
 }
 
@@ -344,6 +354,7 @@ impl Poller {
                 Err(error) => return self.failed(&error),
             },
         };
+        unpause(&self.consumer);
         take(&self.shared, &self.consumer, &partitions);
     }
 

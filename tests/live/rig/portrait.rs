@@ -105,7 +105,9 @@ impl Portrait {
 
     /// From now on other dimension tables are expected, from another folder.
     pub fn expect_dimensions_of(&mut self, folder: &str) {
-        self.expected = self.computed_from_files(folder);
+        let other = self.computed_from_files(folder);
+        assert_ne!(other, self.expected, "tables with other values change tags");
+        self.expected = other;
     }
 
     /// What the same events give as files, with dimension tables of a folder.
