@@ -1,7 +1,6 @@
 //! Dimension tables that change, or cannot be read, while events come.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +10,9 @@ use tagloom::store::hbase::HbaseStore;
 use tagloom::store::{Store, Uid};
 
 use crate::group::Group;
-use crate::rig::kafka::{Kafka, Record};
+use crate::rig::kafka::Record;
 use crate::rig::portrait::{AS_OF_MS, Portrait};
-use crate::rig::process::Process;
+use crate::rig::shop::Shop;
 use crate::rig::wait_until;
 
 const REACHED: Duration = Duration::from_secs(60);
@@ -67,11 +66,6 @@ fn tables_that_are_loaded_anew_reach_the_users_of_two_processes() {
 }
 
 /// A shop whose customers are in the arms of campaigns, as a topic says.
-struct Shop {
-    kafka: Kafka,
-    dir: tempfile::TempDir,
-}
-
 const CATALOG: [(&str, &str); 5] = [
     ("catalog.yaml", "name: shop\nuid: u64\ntimezone: UTC\n"),
     (
@@ -92,107 +86,73 @@ const CATALOG: [(&str, &str); 5] = [
     ),
 ];
 
-impl Shop {
-    fn start() -> Self {
-        let kafka = Kafka::start();
-        kafka.create("buy", 4);
-        kafka.create("campaigns", 3);
-        let dir = tempfile::Builder::new().prefix("tagloom-live-shop-").tempdir().unwrap();
-        for (path, text) in CATALOG {
-            let path = dir.path().join("tags").join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        let shop = Self { kafka, dir };
-        assert!(shop.command(&["check", "--write"]).status().unwrap().success());
-        shop
-    }
+fn put(shop: &Shop, topic: &str, key: &str, value: &str) {
+    let at_ms = tagloom::clock::wall_ms();
+    shop.kafka.send(topic, [Record { key: key.as_bytes(), value: value.as_bytes(), at_ms }]);
+}
 
-    fn store(&self) -> PathBuf {
-        self.dir.path().join("store")
-    }
+fn buy(shop: &Shop, customer: u64, amount: u64) {
+    let at_ms = tagloom::clock::wall_ms();
+    let event = format!("{{\"customer\":{customer},\"at\":{at_ms},\"amount\":{amount}}}");
+    put(shop, "buy", &customer.to_string(), &event);
+}
 
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tagloom"));
-        let servers = format!("kafka.bootstrap.servers={}", self.kafka.servers());
-        let path = format!("store.path={}", self.store().display());
-        command.current_dir(self.dir.path()).args(arguments);
-        command.args(["--set", &servers, "--set", &path, "--set", "window.close_ms=300"]);
-        command
-    }
+/// A user's tags as they are, and how many of them are stored otherwise.
+fn tags(shop: &Shop, customer: u64) -> Option<(String, String, usize)> {
+    let output = shop.command(&["get", &customer.to_string(), "--json"]).output().unwrap();
+    let user: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+    let tag = |name: &str| match &user["tags"][name] {
+        serde_json::Value::Null => "-".to_owned(),
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    Some((tag("arm"), tag("spent"), user["differs"].as_array().map_or(0, Vec::len)))
+}
 
-    fn run(&self, name: &str) -> Process {
-        Process::start(name, self.dir.path(), &mut self.command(&["run"]))
-    }
-
-    fn put(&self, topic: &str, key: &str, value: &str) {
-        let at_ms = tagloom::clock::wall_ms();
-        self.kafka.send(topic, [Record { key: key.as_bytes(), value: value.as_bytes(), at_ms }]);
-    }
-
-    fn buy(&self, customer: u64, amount: u64) {
-        let at_ms = tagloom::clock::wall_ms();
-        let event = format!("{{\"customer\":{customer},\"at\":{at_ms},\"amount\":{amount}}}");
-        self.put("buy", &customer.to_string(), &event);
-    }
-
-    /// A user's tags as they are, and the names of those that are stored otherwise.
-    fn tags(&self, customer: u64) -> Option<(String, String, usize)> {
-        let output = self.command(&["get", &customer.to_string(), "--json"]).output().unwrap();
-        let user: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-        let tag = |name: &str| match &user["tags"][name] {
-            serde_json::Value::Null => "-".to_owned(),
-            serde_json::Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        Some((tag("arm"), tag("spent"), user["differs"].as_array().map_or(0, Vec::len)))
-    }
-
-    /// Waits until a user's tags are these, stored too.
-    #[track_caller]
-    fn wait(&self, customer: u64, arm: &str, spent: &str) {
-        let expect = (arm.to_owned(), spent.to_owned(), 0);
-        let mut have = None;
-        let deadline = tagloom::clock::Deadline::after(REACHED);
-        while have.as_ref() != Some(&expect) {
-            assert!(!deadline.is_over(), "user {customer}: {have:?}, not {expect:?}");
-            std::thread::park_timeout(Duration::from_millis(100));
-            have = self.tags(customer);
-        }
+/// Waits until a user's tags are these, stored too.
+#[track_caller]
+fn wait(shop: &Shop, customer: u64, arm: &str, spent: &str) {
+    let expect = (arm.to_owned(), spent.to_owned(), 0);
+    let mut have = None;
+    let deadline = tagloom::clock::Deadline::after(REACHED);
+    while have.as_ref() != Some(&expect) {
+        assert!(!deadline.is_over(), "user {customer}: {have:?}, not {expect:?}");
+        std::thread::park_timeout(Duration::from_millis(100));
+        have = tags(shop, customer);
     }
 }
 
 #[test]
 #[ignore = "starts Kafka: tests/live/run.sh"]
 fn a_table_that_a_topic_keeps_is_followed() {
-    let mut shop = Shop::start();
-    shop.put("campaigns", "7", r#"{"arm":"old"}"#);
-    shop.put("campaigns", "7", r#"{"arm":"a"}"#);
-    shop.put("campaigns", "\"8\"", r#"{"arm":"b"}"#);
-    let process = shop.run("first");
-    [7, 8, 9].into_iter().for_each(|customer| shop.buy(customer, 10));
-    shop.wait(7, "a", "10");
-    shop.wait(8, "b", "10");
-    shop.wait(9, "-", "10");
+    let mut shop = Shop::start(&CATALOG, &[("buy", 4), ("campaigns", 3)]);
+    put(&shop, "campaigns", "7", r#"{"arm":"old"}"#);
+    put(&shop, "campaigns", "7", r#"{"arm":"a"}"#);
+    put(&shop, "campaigns", "\"8\"", r#"{"arm":"b"}"#);
+    let process = shop.run("first", &[]);
+    [7, 8, 9].into_iter().for_each(|customer| buy(&shop, customer, 10));
+    wait(&shop, 7, "a", "10");
+    wait(&shop, 8, "b", "10");
+    wait(&shop, 9, "-", "10");
     // Nobody buys, and yet rows reach their users.
-    shop.put("campaigns", "9", r#"{"arm":"c"}"#);
-    shop.put("campaigns", "8", "");
-    shop.put("campaigns", "7", "no JSON");
-    shop.wait(9, "c", "10");
-    shop.wait(8, "-", "10");
-    shop.wait(7, "a", "10");
+    put(&shop, "campaigns", "9", r#"{"arm":"c"}"#);
+    put(&shop, "campaigns", "8", "");
+    put(&shop, "campaigns", "7", "no JSON");
+    wait(&shop, 9, "c", "10");
+    wait(&shop, 8, "-", "10");
+    wait(&shop, 7, "a", "10");
     // While the broker is away, what was read serves.
     shop.kafka.kill_broker();
     std::thread::park_timeout(Duration::from_secs(3));
-    shop.wait(9, "c", "10");
+    wait(&shop, 9, "c", "10");
     shop.kafka.start_broker();
-    shop.put("campaigns", "8", r#"{"arm":"back"}"#);
-    shop.buy(8, 5);
-    shop.wait(8, "back", "15");
+    put(&shop, "campaigns", "8", r#"{"arm":"back"}"#);
+    buy(&shop, 8, 5);
+    wait(&shop, 8, "back", "15");
     Portrait::stop(process);
     // Nor does what changes while nobody runs stay unknown.
-    shop.put("campaigns", "9", r#"{"arm":"late"}"#);
-    let process = shop.run("second");
-    shop.wait(9, "late", "10");
+    put(&shop, "campaigns", "9", r#"{"arm":"late"}"#);
+    let process = shop.run("second", &[]);
+    wait(&shop, 9, "late", "10");
     Portrait::stop(process);
 }

@@ -4,6 +4,7 @@ pub mod hbase;
 pub mod kafka;
 pub mod portrait;
 pub mod process;
+pub mod shop;
 
 use std::net::TcpListener;
 use std::time::Duration;

@@ -1,0 +1,59 @@
+//! A small catalogue of a test's own over topics, with the embedded store.
+
+use std::process::Command;
+
+use super::kafka::Kafka;
+use super::process::Process;
+
+/// See the module.
+pub struct Shop {
+    pub kafka: Kafka,
+    dir: tempfile::TempDir,
+}
+
+impl Shop {
+    /// Starts a broker, makes topics with so many partitions, and writes the catalogue.
+    pub fn start(catalog: &[(&str, &str)], topics: &[(&str, i32)]) -> Self {
+        let kafka = Kafka::start();
+        topics.iter().for_each(|(topic, partitions)| kafka.create(topic, *partitions));
+        let dir = tempfile::Builder::new().prefix("tagloom-live-shop-").tempdir().unwrap();
+        for (path, text) in catalog {
+            let path = dir.path().join("tags").join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let shop = Self { kafka, dir };
+        shop.ok(&["check", "--write"]);
+        shop
+    }
+
+    /// A command over its store.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tagloom"));
+        let servers = format!("kafka.bootstrap.servers={}", self.kafka.servers());
+        command.current_dir(self.dir.path()).args(arguments);
+        command.args(["--set", &servers, "--set", "store.path=store"]);
+        command.args(["--set", "kafka.group.id=shop", "--set", "window.close_ms=300"]);
+        command
+    }
+
+    /// What a command prints that must succeed.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A process that reads the topics. `arguments`: more than `run`.
+    pub fn run(&self, name: &str, arguments: &[&str]) -> Process {
+        let arguments: Vec<&str> =
+            std::iter::once("run").chain(arguments.iter().copied()).collect();
+        Process::start(name, self.dir.path(), &mut self.command(&arguments))
+    }
+
+    /// A file of its directory.
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(name)).unwrap()
+    }
+}
