@@ -21,7 +21,8 @@ fn show(name: &str, rows: u64, took: std::time::Duration) {
 }
 
 /// The ceiling: as many connections, batches made before, nothing looked at.
-fn bare(options: &HbaseOptions, tags: usize) {
+#[expect(clippy::cast_precision_loss, reason = "rows of a test")]
+pub fn bare_rows_per_s(options: &HbaseOptions, tags: usize) -> f64 {
     let port: u16 = options.gateways.rsplit(':').next().unwrap().parse().unwrap();
     let cell = |column: String, bytes: usize| {
         Mutation::new(false, column.into_bytes(), vec![b'x'; bytes], true)
@@ -54,7 +55,7 @@ fn bare(options: &HbaseOptions, tags: usize) {
             });
         }
     });
-    show(&format!("bare client: state and {tags} tag cells"), USERS * WINDOWS, took.elapsed());
+    (USERS * WINDOWS) as f64 / took.elapsed().as_secs_f64()
 }
 
 fn through_the_store(store: &HbaseStore, tags: usize) {
@@ -99,7 +100,11 @@ fn rates_of_hbase() {
         let store = HbaseStore::open(&options, &identity()).unwrap();
         // Twice: the first one warms the servers up.
         for _ in 0..2 {
-            bare(&options, tags);
+            let rate = bare_rows_per_s(&options, tags);
+            eprintln!(
+                "{:<44} {rate:>9.0} rows/s",
+                format!("bare client: state and {tags} tag cells")
+            );
             through_the_store(&store, tags);
         }
         reading(&store);

@@ -14,6 +14,7 @@ mod hbase_contract;
 mod hbase_outage;
 mod hbase_rate;
 mod hbase_terms;
+mod rates;
 mod rig;
 mod store_command;
 mod topics;

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Runs the live tests: they start HBase (and what else they need) from Maven Central on free loopback
-# ports and stop it. Needs a JDK 17 and Maven; downloads stay in ${XDG_CACHE_HOME:-~/.cache}/tagloom/live.
+# Runs the live tests: they start HBase, Kafka and what else they need on free loopback ports and stop it.
+# Needs a JDK 17 and Maven; jars come from Maven Central and stay in ${XDG_CACHE_HOME:-~/.cache}/tagloom/live.
 # Arguments go to the tests, as in: tests/live/run.sh hbase_terms
+# Without arguments all run but the measurements (rates), and one that fails is tried once more, since real
+# servers on a busy machine miss a deadline now and then; which ones these were is told at the end.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -18,8 +20,27 @@ fi
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # One after the other: each has servers of its own, about 1.5 GB.
-timeout "${LIVE_SECONDS_MAX:-1500}" \
-  cargo test --release --test live -- --ignored --test-threads=1 "$@" 2>&1 | tee "$log"
-passed=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' "$log" | awk '{n += $1} END {print n + 0}')
+run() {
+  timeout "${LIVE_SECONDS_MAX:-1500}" \
+    cargo test --release --test live -- --ignored --test-threads=1 "$@" 2>&1 | tee "$log"
+}
+count() { sed -n 's/^test result: [^ ]* \([0-9]*\) passed.*/\1/p' "$log" | awk '{n += $1} END {print n + 0}'; }
+
+if [ $# -gt 0 ]; then
+  run "$@"
+  passed=$(count)
+elif run --skip rate; then
+  passed=$(count)
+else
+  passed=$(count)
+  failed=$(sed -n '/^failures:$/,/^test result/s/^    \([a-z_0-9:]*\)$/\1/p' "$log" | sort -u)
+  [ -n "$failed" ] || exit 1
+  for name in $failed; do
+    echo "once more: $name"
+    run --exact "$name"
+    passed=$((passed + $(count)))
+  done
+  printf 'passed at the second try only: %s\n' $failed
+fi
 [ "$passed" -gt 0 ] || { echo 'no live test ran' >&2; exit 1; }
 echo "$passed passed"

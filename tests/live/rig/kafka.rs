@@ -151,6 +151,46 @@ impl Kafka {
         producer.flush(ANSWER).unwrap();
     }
 
+    /// Sends lines as they come, keyed by the number behind `"uid":`.
+    pub fn stream(&self, topic: &str, lines: impl Iterator<Item = String>) {
+        let producer: ThreadedProducer<_> = self
+            .config()
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "5")
+            .set("queue.buffering.max.messages", "1000000")
+            .create()
+            .unwrap();
+        for line in lines {
+            let key = super::portrait::uid(line.as_bytes());
+            let record = BaseRecord::to(topic).key(key).payload(&line);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(ANSWER).unwrap();
+    }
+
+    /// Reads topics from their beginnings to their ends, as fast as the client does; how many records.
+    pub fn read_all(&self, topics: &[String]) -> u64 {
+        let mut config = self.config();
+        config.set("group.id", "bare").set("enable.auto.commit", "false");
+        let consumer: BaseConsumer = config.create().unwrap();
+        let (mut list, mut left) = (TopicPartitionList::new(), 0);
+        for topic in topics {
+            let metadata = consumer.fetch_metadata(Some(topic), ANSWER).unwrap();
+            for partition in metadata.topics()[0].partitions() {
+                let (first, end) =
+                    consumer.fetch_watermarks(topic, partition.id(), ANSWER).unwrap();
+                left += end - first;
+                list.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
+            }
+        }
+        consumer.assign(&list).unwrap();
+        let all = left;
+        while left > 0 {
+            left -= i64::from(consumer.poll(ANSWER).expect("records come").is_ok());
+        }
+        all.unsigned_abs()
+    }
+
     /// Waits until a group has committed everything that is in some topics.
     #[track_caller]
     pub fn wait_committed(&self, group: &str, topics: &[String], at_most: Duration) {

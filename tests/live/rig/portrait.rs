@@ -151,8 +151,14 @@ impl Portrait {
     /// Starts a process of the group.
     pub fn start(&self, name: &str, settings: &[String]) -> Process {
         let as_of = AS_OF_MS.to_string();
-        let mut command = self.command(&["run", "--as-of", &as_of], settings);
-        Process::start(name, self.dir.path(), &mut command)
+        self.start_with(name, &["--as-of", &as_of], settings)
+    }
+
+    /// Starts `run` with these arguments.
+    pub fn start_with(&self, name: &str, arguments: &[&str], settings: &[String]) -> Process {
+        let arguments: Vec<&str> =
+            std::iter::once("run").chain(arguments.iter().copied()).collect();
+        Process::start(name, self.dir.path(), &mut self.command(&arguments, settings))
     }
 
     /// Ends a process as an operator would; it must end well.
@@ -181,7 +187,7 @@ impl Portrait {
 }
 
 /// The uid of a line, as its producer knows it; damaged lines have none.
-fn uid(line: &[u8]) -> &[u8] {
+pub fn uid(line: &[u8]) -> &[u8] {
     let text = br#""uid":"#;
     let Some(at) = line.windows(text.len()).position(|w| w == text) else { return b"none" };
     let rest = line[at + text.len()..].trim_ascii_start();
