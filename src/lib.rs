@@ -11,6 +11,7 @@ pub mod config;
 pub mod dimension;
 pub mod engine;
 pub mod event;
+pub mod relay;
 pub mod rule;
 pub mod serve;
 pub mod shard;

@@ -2,6 +2,7 @@
 
 pub mod hbase;
 pub mod kafka;
+pub mod maven;
 pub mod portrait;
 pub mod process;
 
@@ -17,6 +18,15 @@ pub fn wait_until(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool
     while !holds() {
         assert!(!deadline.is_over(), "waited {} s in vain: {what}", at_most.as_secs());
         std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
+/// Writes files below a folder.
+pub fn write_files(dir: &std::path::Path, files: &[(&str, &str)]) {
+    for (path, text) in files {
+        let path = dir.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
     }
 }
 
