@@ -7,6 +7,7 @@
     reason = "a test stops where what it stands on does not hold; it is nobody's interface"
 )]
 
+mod capture;
 mod group;
 mod hbase_contract;
 mod hbase_outage;

@@ -1,7 +1,9 @@
 //! Real servers for live tests: started on free loopback ports, stopped by their pid.
 
+pub mod debezium;
 pub mod hbase;
 pub mod kafka;
+pub mod mariadb;
 pub mod maven;
 pub mod portrait;
 pub mod process;
