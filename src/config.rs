@@ -4,6 +4,7 @@
 //! Invariant: an unknown key is an error that suggests a known one.
 
 mod memory;
+mod relay;
 mod serve;
 mod store;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::relay::RelayConfig;
 pub use self::serve::{LogConfig, LogFormat, ServeConfig};
 use crate::source::kafka::KafkaConfig;
 use crate::store::ClockMode;
@@ -40,6 +42,8 @@ pub struct Config {
     pub source: SourceConfig,
     /// What librdkafka is told.
     pub kafka: KafkaConfig,
+    /// Topics that are not keyed by uid.
+    pub relay: RelayConfig,
     /// Dimension tables.
     pub dimensions: DimensionsConfig,
     /// Rows that could not be used.
@@ -383,6 +387,7 @@ impl Config {
             )));
         }
         self.serve.check()?;
+        self.relay.check()?;
         self.store.hbase.check().map_err(ConfigError)?;
         match positive.iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(ConfigError(format!("{key} = 0: expected at least 1"))),
@@ -482,6 +487,7 @@ mod tests {
             ("store.hbase.deadline_ms=0", "store.hbase.deadline_ms = 0: expected at least 1"),
             ("store.hbase.connections=1000", "at most 256"),
             ("store.hbase.gateway=a:1", "did you mean `gateways`"),
+            ("relay.topics=a,b", "relay.topic, which they are rewritten into, is not set"),
         ] {
             let error = check(&[set], &[]).expect_err(set);
             assert!(error.contains(text), "{error}");

@@ -12,6 +12,7 @@ pub mod dimension;
 pub mod engine;
 pub mod event;
 pub mod pace;
+pub mod relay;
 pub mod rule;
 pub mod serve;
 pub mod shard;

@@ -114,6 +114,20 @@ const HELP: &[(&str, &str)] = &[
     ("store.hbase.queue_max", "Calls that wait for a connection; beyond it callers wait"),
     ("store.hbase.regions", "Regions of profiles that `tagloom store init --print` asks for"),
     ("store.hbase.rejects_kept_days", "Days that rejects are kept in HBase"),
+    (
+        "relay.topics",
+        "Topics that are not keyed by uid, with commas: run reads relay.topic instead",
+    ),
+    ("relay.topic", "The topic that tagloom relay rewrites them into"),
+    ("relay.group", "The group of tagloom relay; empty: kafka.group.id with -relay behind"),
+    ("relay.id", "Name of this process of relay: its restart waits for nothing; empty: a new one"),
+    ("relay.batch_rows_max", "Records in one transaction of relay"),
+    ("relay.batch_bytes_max", "Bytes of their values"),
+    ("relay.batch_ms", "Milliseconds that records are gathered for a transaction, 1 to 10000"),
+    (
+        "relay.transaction_timeout_ms",
+        "Milliseconds after which a transaction ends of a process that is gone, 1000 to 900000",
+    ),
     ("engine.shards", "Threads that host users; 0: one a core"),
     ("serve.listen", "Address and port of the HTTP service; port 0 takes a free one"),
     (

@@ -14,9 +14,7 @@ use crate::catalog::Loaded;
 use crate::catalog::select::Selection;
 use crate::config::{Config, StoreKind};
 use crate::engine::swap::{Active, Swaps};
-use crate::serve::local::{
-    AskError, Handler, Refusal, Request, Server, SurveyRequest, ask, socket_path,
-};
+use crate::serve::local::{AskError, Handler, Refusal, Request, Server, ask, socket_path};
 use crate::serve::read::{ReadError, UserTags};
 use crate::serve::readers::{Readers, Reading};
 use crate::store::{Store, StoreError, Uid};
@@ -136,8 +134,8 @@ impl Desk {
                 let report = dims::load_with(store, ruleset, &table, &path, key, progress)?;
                 Ok(dims::report_json(&report))
             }
-            Request::Survey { as_of, what } => {
-                survey::answer(self.store(), &self.config, as_of.as_deref(), &what, progress)
+            Request::Survey { .. } | Request::Snapshot { .. } => {
+                answer_over(self.store(), &self.config, request, progress)
             }
             Request::Export { path, as_of, select, closed } => {
                 let selection = Selection::parse(&select, catalog).map_err(Failure::input)?;
@@ -161,20 +159,36 @@ pub(super) fn request<T: DeserializeOwned>(
 ) -> Result<T, Failure> {
     let value = match opened(config, &request, progress)? {
         Access::Own(desk) => desk.answer(request, progress)?,
-        Access::Store(store, as_of, what) => {
-            survey::answer(&store, config, as_of.as_deref(), &what, progress)?
-        }
+        Access::Store(store) => answer_over(&store, config, request, progress)?,
         Access::Other(answer) => answer,
     };
     serde_json::from_value(value)
         .map_err(|e| Failure::Failed(format!("the running process answered in other terms: {e}")))
 }
 
+/// Answers what needs nothing but the store.
+fn answer_over(
+    store: &Arc<dyn Store>,
+    config: &Config,
+    request: Request,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Value, Failure> {
+    match request {
+        Request::Survey { as_of, what } => {
+            survey::answer(store, config, as_of.as_deref(), &what, progress)
+        }
+        Request::Snapshot { dir } => {
+            json(&store.snapshot(&dir, progress).map_err(open::store_failure)?)
+        }
+        other => Err(Failure::Failed(format!("{other:?} needs a catalogue"))),
+    }
+}
+
 /// Who answered.
 enum Access {
     Own(Box<Desk>),
-    /// For questions that bring their own catalogue.
-    Store(Arc<dyn Store>, Option<String>, SurveyRequest),
+    /// For questions that need no catalogue, or bring their own.
+    Store(Arc<dyn Store>),
     Other(Value),
 }
 
@@ -218,8 +232,8 @@ fn open_for(config: &Config, wanted: &Request) -> Result<Access, OpenError> {
     let makes = matches!(wanted, Request::DimsLoad { .. } | Request::HistoryPlan);
     let own = |desk| Access::Own(Box::new(desk));
     match open::existing(config) {
-        Ok(store) if let Request::Survey { as_of, what } = wanted => {
-            Ok(Access::Store(store, as_of.clone(), what.clone()))
+        Ok(store) if matches!(wanted, Request::Survey { .. } | Request::Snapshot { .. }) => {
+            Ok(Access::Store(store))
         }
         Ok(store) => {
             let loaded = open::ready_catalog(&config.catalog.path).map_err(other)?;

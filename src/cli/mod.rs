@@ -19,6 +19,7 @@ mod open;
 mod outline;
 mod progress;
 mod rejects;
+mod relay;
 mod run;
 mod serve;
 mod source;
@@ -99,6 +100,8 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Show what a tag stands on, or what stands on a feature, dimension or stream
     Lineage(lineage::LineageArgs),
+    /// Rewrite topics that are not keyed by uid into one that is
+    Relay(relay::RelayArgs),
     /// Show how far sources were read, or forget it
     Source(source::SourceArgs),
     /// Make and check a store in HBase
@@ -202,6 +205,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Sql(args) => sql::run(&args, &config, json),
         Command::Diff(args) => diff::run(&args, &config, json),
         Command::Catalog(args) => catalog::run(args, &config, json),
+        Command::Relay(args) => relay::run(&args, &config, json),
         Command::Source(args) => source::run(args, &config, json),
         Command::Store(args) => store::run(&args, &config, json),
         Command::Lineage(args) => lineage::run(&args, &config, json),

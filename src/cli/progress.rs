@@ -24,6 +24,17 @@ pub(super) fn users_bar(name: &str, users: u64) -> ProgressBar {
     bar
 }
 
+/// A bar over rows of a store with rate and time left.
+pub(super) fn rows_bar(name: &str) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    let style = "{prefix:>20} {bar:30} {pos}/{len} rows {per_sec} {eta}";
+    bar.set_style(
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar.set_prefix(name.to_owned());
+    bar
+}
+
 /// A bar over the slices of users that are folded one after the other.
 pub(super) fn slices_bar() -> ProgressBar {
     let bar = ProgressBar::new(0);

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Failure, Outcome, open, topics};
 use crate::config::Config;
-use crate::source::kafka::{Reset, TopicMeta, commit, look_up, position_name, topic_key};
+use crate::source::kafka::{Reset, Start, TopicMeta, commit, look_up, position_name, topic_key};
 use crate::source::position::{Incarnation, POSITION_PREFIX, Position, meta_key};
 use crate::store::Store;
 
@@ -81,6 +81,9 @@ fn reset(config: &Config, topic: &str, to: &str, json: bool) -> Outcome {
     }
     let to = topics::start(to, &loaded.catalog.zone)
         .map_err(|expected| Failure::Input(format!("--to {to}: expected {expected}")))?;
+    if config.relay.topic_list().iter().any(|relayed| relayed == topic) {
+        return reset_relayed(config, topic, to, json);
+    }
     let store = open::existing_store(config)?;
     let reset = look_up(&config.kafka, topic, to).map_err(topics::failure)?;
     let before = topics::known(store.as_ref(), topic).map_err(Failure::failed)?;
@@ -102,6 +105,26 @@ fn reset(config: &Config, topic: &str, to: &str, json: bool) -> Outcome {
         println!("{}", json!({"topic": topic, "next": reset.next}));
     } else {
         println!("{topic}: goes on with offsets {:?}, by partition", reset.next);
+    }
+    Ok(())
+}
+
+/// Of a topic that `tagloom relay` reads: how far it was relayed is what its group has committed.
+#[expect(clippy::print_stdout, reason = "a command's output")]
+fn reset_relayed(config: &Config, topic: &str, to: Start, json: bool) -> Outcome {
+    let mut kafka = config.kafka.clone();
+    let group = crate::relay::group_of(&config.relay, &config.kafka);
+    kafka.set_group(group);
+    let reset = look_up(&kafka, topic, to).map_err(topics::failure)?;
+    commit(&kafka, &reset).map_err(topics::failure)?;
+    if json {
+        println!("{}", json!({"topic": topic, "next": reset.next}));
+    } else {
+        println!(
+            "{topic}: is relayed from offsets {:?} on, by partition. What was relayed before stays in {}: \
+             records relayed again count again where nothing tells them apart (dedupe, a version)",
+            reset.next, config.relay.topic
+        );
     }
     Ok(())
 }

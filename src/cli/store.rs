@@ -1,4 +1,9 @@
-//! `tagloom store`: makes the tables of a store in HBase, and checks its tag cells.
+//! `tagloom store`: makes the tables of a store in HBase, and checks its tag cells; snapshots of an
+//! embedded store (`store/snapshot.rs`).
+
+mod snapshot;
+
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -22,7 +27,9 @@ const SHOWN_MAX: usize = 20;
   tagloom store init            make the HBase tables that are not there, look at those that are
   tagloom store init --print    statements for the HBase shell: profiles in many regions from the start
   tagloom store check           compare every tag cell with the profile beside it
-  tagloom store check --repair  and write those anew that differ")]
+  tagloom store check --repair  and write those anew that differ
+  tagloom store snapshot --out /backup/2026-03-31   the embedded store as it is now, also beside a run
+  tagloom store restore --from /backup/2026-03-31 --set store.path=/var/lib/tagloom")]
 pub(super) struct StoreArgs {
     #[command(subcommand)]
     command: Command,
@@ -36,6 +43,18 @@ enum Command {
         #[arg(long)]
         print: bool,
     },
+    /// Write all of the embedded store, as it is at one instant, into a directory; a run beside it goes on
+    Snapshot {
+        /// A directory that is not there yet
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Make the embedded store of a snapshot; sources go on where it was taken
+    Restore {
+        /// The snapshot
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+    },
     /// Compare the tag cells of all users with their profiles
     Check {
         /// Write cells anew that differ
@@ -46,17 +65,19 @@ enum Command {
 
 /// Runs the command.
 pub(super) fn run(args: &StoreArgs, config: &Config, json: bool) -> Outcome {
-    if config.store.kind != StoreKind::Hbase {
-        return Err(Failure::Input(
-            "`tagloom store` is about HBase: set store.kind = hbase; the embedded store is made by \
-             the first `tagloom run` and has no tag cells"
-                .to_owned(),
-        ));
-    }
-    match args.command {
+    match &args.command {
+        Command::Snapshot { out } => snapshot::take(config, out, json),
+        Command::Restore { from } => snapshot::restore(config, from, json),
+        Command::Init { .. } | Command::Check { .. } if config.store.kind != StoreKind::Hbase => {
+            Err(Failure::Input(
+                "`tagloom store init` and `check` are about HBase: set store.kind = hbase; the \
+                 embedded store is made by the first `tagloom run` and has no tag cells"
+                    .to_owned(),
+            ))
+        }
         Command::Init { print: true } => print_statements(config, json),
         Command::Init { print: false } => make(config, json),
-        Command::Check { repair } => check(config, repair, json),
+        Command::Check { repair } => check(config, *repair, json),
     }
 }
 

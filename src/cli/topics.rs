@@ -9,7 +9,9 @@ use crate::catalog::model::{Catalog, From};
 use crate::clock::Zone;
 use crate::config::Config;
 use crate::engine::topics::Topics;
-use crate::source::kafka::{Group, GroupOptions, KafkaError, Start, Starts, TopicMeta, topic_key};
+use crate::source::kafka::{
+    Group, GroupOptions, KafkaError, RelayedTopics, Start, Starts, TopicMeta, topic_key,
+};
 use crate::source::position::{Position, meta_key};
 use crate::store::Store;
 
@@ -26,17 +28,58 @@ pub(super) fn named(catalog: &Catalog) -> Vec<(String, Vec<String>)> {
     topics
 }
 
+/// The same, by how they are read.
+pub(super) struct ReadTopics {
+    /// As they are.
+    pub(super) direct: Vec<(String, Vec<String>)>,
+    /// By way of `tagloom relay`.
+    pub(super) relayed: Vec<(String, Vec<String>)>,
+}
+
+/// Splits a catalogue's topics by `relay.topics`.
+pub(super) fn read(catalog: &Catalog, config: &Config) -> Result<ReadTopics, Failure> {
+    let named = named(catalog);
+    let listed = config.relay.topic_list();
+    let is_read = |topic: &String| named.iter().any(|(name, _)| name == topic);
+    if let Some(unknown) = listed.iter().find(|topic| !is_read(topic)) {
+        let known: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return Err(Failure::Input(format!(
+            "relay.topics names `{unknown}`, which no stream reads; the catalogue reads {known}"
+        )));
+    }
+    if is_read(&config.relay.topic) {
+        return Err(Failure::Input(format!(
+            "a stream reads `{}`, which is relay.topic: nobody but `tagloom relay` may write into that \
+             one; name another topic",
+            config.relay.topic
+        )));
+    }
+    let (relayed, direct) = named.into_iter().partition(|(topic, _)| listed.contains(topic));
+    Ok(ReadTopics { direct, relayed })
+}
+
 /// Joins the group.
 pub(super) fn join(
     catalog: &Catalog,
     config: &Config,
     store: &Arc<dyn Store>,
 ) -> Result<Option<Topics>, Failure> {
-    let named = named(catalog);
-    if named.is_empty() {
+    let ReadTopics { direct, relayed } = read(catalog, config)?;
+    let (mut topics, mut streams): (Vec<String>, Vec<Vec<String>>) = direct.into_iter().unzip();
+    let (origins, streams_of_origins): (Vec<String>, Vec<Vec<String>>) =
+        relayed.into_iter().unzip();
+    let relayed =
+        (!origins.is_empty()).then(|| RelayedTopics { topic: config.relay.topic.clone(), origins });
+    if relayed.is_some() {
+        // Of itself no stream reads it.
+        topics.push(config.relay.topic.clone());
+        streams.push(Vec::new());
+        streams.extend(streams_of_origins);
+    }
+    if topics.is_empty() {
         return Ok(None);
     }
-    let (topics, streams): (Vec<String>, Vec<Vec<String>>) = named.into_iter().unzip();
     let start = start(&config.source.start, &catalog.zone).map_err(|expected| {
         Failure::Input(format!("source.start = {}: expected {expected}", config.source.start))
     })?;
@@ -45,6 +88,7 @@ pub(super) fn join(
     let options = GroupOptions {
         config: config.kafka.clone(),
         topics,
+        relayed,
         start,
         starts,
         remembered: Box::new(move |name| position(positions.as_ref(), name)),

@@ -18,7 +18,7 @@ use super::{Clock, EngineError};
 use crate::event::{Decoded, Decoder};
 use crate::shard::fence::At;
 use crate::source::cut::{Block, Cutter};
-use crate::source::file::{FileSpec, Parts, SourceError, decode};
+use crate::source::file::{FileSpec, Parts, SourceError, decode, decode_relayed};
 use crate::source::recipe::Recipe;
 
 /// Threads that decode one source.
@@ -66,10 +66,12 @@ pub(super) struct Flow {
     pub(super) cutter: Cutter,
     /// What was read, when that is a file.
     pub(super) file: Option<FileSpec>,
-    /// A file has one, a group of topics one a topic.
+    /// A file has one, a group of topics one a topic, and one more for each that is relayed.
     pub(super) lanes: Vec<Lane>,
     /// For each thread the decoders of all lanes.
     pub(super) decoders: Vec<Vec<Decoder>>,
+    /// Lanes of blocks; those behind them are of what was relayed.
+    pub(super) direct: usize,
 }
 
 /// Rows of one kind within a source.
@@ -101,7 +103,7 @@ impl Flow {
         let decoders = std::iter::once(decoder).chain(others).map(|d| vec![d]).collect();
         let at = recipe.with_offsets.then(|| At::file(&names));
         let lanes = vec![Lane { recipe, names, at }];
-        Self { name: spec.name.clone(), cutter, file: Some(spec), lanes, decoders }
+        Self { name: spec.name.clone(), cutter, file: Some(spec), lanes, decoders, direct: 1 }
     }
 }
 
@@ -111,7 +113,7 @@ pub(super) fn start_source(
     router: Router,
     latest: Latest,
 ) -> Result<Vec<JoinHandle<()>>, EngineError> {
-    let Flow { name, cutter, file, lanes, decoders } = flow;
+    let Flow { name, cutter, file, lanes, decoders, direct } = flow;
     let open = OpenSource(Arc::clone(router.status()));
     let feed = Arc::new(Feed {
         cut: Mutex::new(Cut { cutter, blocks: 0, ended: false }),
@@ -120,6 +122,7 @@ pub(super) fn start_source(
         router,
         file,
         lanes,
+        direct,
         latest,
         _open: open,
     });
@@ -145,6 +148,7 @@ struct Feed {
     router: Router,
     file: Option<FileSpec>,
     lanes: Vec<Lane>,
+    direct: usize,
     latest: Latest,
     _open: OpenSource,
 }
@@ -163,7 +167,7 @@ impl Feed {
         let (mut latest, mut swaps) = (self.latest, 0);
         while let Some((number, cut)) = self.cut(&mut block) {
             let lane = block.origin().map_or(0, |origin| origin.topic);
-            let mut decoded = cut.and_then(|()| self.decode(&mut decoders[lane], &block, latest));
+            let mut decoded = cut.and_then(|()| self.decode(&mut decoders, lane, &block, latest));
             if !self.wait_for_turn(number) {
                 return;
             }
@@ -176,7 +180,7 @@ impl Feed {
                     Ok(rows) => rows,
                     Err(error) => return self.router.status().fail(error.into()),
                 };
-                let topic = origin.map(|o| At { partition: o.partition, source: o.source });
+                let topic = origin.map(|o| At { partition: o.partition.number, source: o.source });
                 let read = Read { names, position, at: topic.or(self.lanes[lane].at) };
                 match self.router.route(read, rows, swaps) {
                     Routed::Done => break,
@@ -188,7 +192,7 @@ impl Feed {
                         latest.of_round = None;
                         decoded = self.decoders(&ruleset).and_then(|made| {
                             decoders = made;
-                            self.decode(&mut decoders[lane], &block, latest)
+                            self.decode(&mut decoders, lane, &block, latest)
                         });
                     }
                 }
@@ -205,11 +209,16 @@ impl Feed {
 
     fn decode(
         &self,
-        decoder: &mut Decoder,
+        decoders: &mut [Decoder],
+        lane: usize,
         block: &Block,
         latest: Latest,
     ) -> Result<Decoded, SourceError> {
-        decode(decoder, block, latest.ms()).map_err(|error| self.failed(error))
+        let (direct, relayed) = decoders.split_at_mut(self.direct);
+        let decoded = decode(&mut direct[lane], block, latest.ms());
+        let mut decoded = decoded.map_err(|error| self.failed(error))?;
+        decode_relayed(relayed, block, &mut decoded);
+        Ok(decoded)
     }
 
     /// The next block's number, or the failure in its place; `None` at the end or when the engine

@@ -23,7 +23,8 @@ use crate::user::texts::Texts;
 pub struct Topics {
     /// The member of the group.
     pub group: Arc<Group>,
-    /// For each of its topics the names of the streams that read it.
+    /// For each of its topics the names of the streams that read it; then the same for each topic that
+    /// comes by way of `relay`.
     pub streams: Vec<Vec<String>>,
     /// Records of a partition that an owner may have read beyond its last commit.
     pub commit_ahead_rows_max: u64,
@@ -54,9 +55,9 @@ impl Topics {
         around: &Around<'_>,
     ) -> Result<Flow, EngineError> {
         let (catalog, layout) = (&around.ruleset.catalog, &around.ruleset.layout);
-        let lane = |(meta, streams): (&crate::source::kafka::TopicMeta, &Vec<String>)| Lane {
+        let lane = |(topic, streams): (&String, &Vec<String>)| Lane {
             recipe: Recipe {
-                source: meta.topic.clone(),
+                source: topic.clone(),
                 streams: streams.clone(),
                 header: None,
                 parquet: None,
@@ -68,14 +69,17 @@ impl Topics {
             names: Vec::new(),
             at: None,
         };
-        let lanes: Vec<Lane> = self.group.topics().iter().zip(&self.streams).map(lane).collect();
+        let topics = self.group.topics().iter().map(|meta| &meta.topic);
+        let topics = topics.chain(self.group.origins());
+        let lanes: Vec<Lane> = topics.zip(&self.streams).map(lane).collect();
         let set = |_| lanes.iter().map(|lane| lane.recipe.decoder(catalog, layout)).collect();
         let decoders = (0..decoders(1)).map(set).collect::<Result<_, SourceError>>()?;
         let status = Arc::clone(around.status);
         let stopping = Box::new(move || status.stopping());
         let blocks = self.group.blocks(assignment);
         let cutter = Cutter::kafka(blocks, self.group.topics().to_vec(), stopping);
-        Ok(Flow { name: "kafka".to_owned(), cutter, file: None, lanes, decoders })
+        let direct = self.group.topics().len();
+        Ok(Flow { name: "kafka".to_owned(), cutter, file: None, lanes, decoders, direct })
     }
 
     /// Where reading begins, and what another owner may have read beyond.

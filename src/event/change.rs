@@ -337,7 +337,9 @@ impl Changes {
         for row in 0..self.rows.len() {
             let Some(image) = self.rows[row].leaves else { continue };
             let hash = uid_hash_at(&batch.columns[self.uid(image)], row);
-            if !hash.is_some_and(|hash| batch.quarantine.holds(hash)) {
+            if !hash.is_some_and(|hash| batch.quarantine.holds(hash))
+                || !batch.is_for(self.uid(image), row)
+            {
                 continue;
             }
             self.rows[row].leaves = None;
@@ -348,6 +350,14 @@ impl Changes {
             refuse(&mut said, &mut new, 0, Reason::Quarantined, "the row leaves such a user");
             let row = u32::try_from(row).unwrap_or(u32::MAX);
             refused.extend(new.into_iter().map(|r| Refused { row, ..r }));
+        }
+    }
+
+    /// Leaves to other copies of a record who belongs elsewhere.
+    pub(super) fn leave_to_others(&mut self, batch: &Batch<'_>) {
+        for row in 0..self.rows.len() {
+            let leaves = self.rows[row].leaves;
+            self.rows[row].leaves = leaves.filter(|image| batch.is_for(self.uid(*image), row));
         }
     }
 
@@ -373,7 +383,7 @@ impl Changes {
                 (Values::Plain(after), Values::Plain(before)) => after[row] == before[row],
                 _ => false,
             };
-            moved += u64::from(!stays);
+            moved += u64::from(!stays && batch.places[row].tells());
             if stays && change.key(Image::After) == change.key(Image::Before) {
                 change.leaves = None;
             }

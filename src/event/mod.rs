@@ -16,6 +16,7 @@ mod envelope;
 mod inputs;
 mod json;
 pub mod parse;
+pub mod partitioner;
 mod place;
 pub mod quarantine;
 pub mod reject;
@@ -31,8 +32,8 @@ pub(crate) use self::envelope::LOG_POSITION;
 use self::envelope::Reads;
 use self::json::Keys;
 use self::parse::Cell;
-pub use self::place::RecordPlace;
 use self::place::{Lines, RowPlace};
+pub use self::place::{PartitionOf, RecordPlace, Whose};
 use self::quarantine::Quarantine;
 use self::reject::{Reason, Reject, shown};
 use self::stream::{Refused, StreamDecoder};
@@ -106,8 +107,19 @@ struct Batch<'a> {
     quarantine: &'a Quarantine,
     /// Where each row stands in its source.
     places: &'a [RowPlace],
+    /// The partition that is read, where some records are only for users who belong in it.
+    here: Option<PartitionOf>,
     /// What happened to each row, where envelopes say it.
     envelopes: Option<&'a envelope::Reader>,
+}
+
+impl Batch<'_> {
+    /// Whether the user of a row is one whom its record is for. `uids`: the column that says whose row
+    /// it is.
+    fn is_for(&self, uids: usize, row: usize) -> bool {
+        let Some(here) = self.here else { return true };
+        self.places[row].whose == Whose::Everybody || here.holds(&self.columns[uids], row)
+    }
 }
 
 /// How late and how early an event may be, against when it arrived.
@@ -128,6 +140,16 @@ pub struct Decoded {
     pub rows: u64,
     /// Source rows that at least one stream refused.
     pub rejected_rows: u64,
+}
+
+impl Decoded {
+    /// Adds what rows of another source gave, which other streams read.
+    pub fn append(&mut self, mut other: Self) {
+        self.blocks.append(&mut other.blocks);
+        self.rejects.append(&mut other.rejects);
+        self.rows += other.rows;
+        self.rejected_rows += other.rejected_rows;
+    }
 }
 
 /// Decodes one source for all streams that read it.
@@ -152,6 +174,7 @@ pub struct Decoder {
     lateness: Lateness,
     with_offsets: bool,
     places: Vec<RowPlace>,
+    here: Option<PartitionOf>,
     quarantine: Arc<Quarantine>,
 }
 
@@ -202,6 +225,7 @@ impl Decoder {
             },
             with_offsets: false,
             places: Vec::new(),
+            here: None,
             quarantine: Arc::default(),
         })
     }
@@ -252,14 +276,18 @@ impl Decoder {
         self.decode(block, Lines::File { line, offset }, latest_ms)
     }
 
-    /// Decodes records of one partition of a topic. `block`: their values, each on a line of its own.
-    /// Events are too early or too late by when they arrived.
-    pub fn messages(&mut self, block: &[u8], partition: u32, records: &[RecordPlace]) -> Decoded {
-        let topic = self.source.len();
-        self.source.push('/');
-        self.source.push_str(&partition.to_string());
+    /// Decodes records of a topic. `block`: their values, each on a line of its own. Events are too early
+    /// or too late by when they arrived. `here`: where they were read, if some of them are only for users
+    /// who belong there.
+    pub fn messages(
+        &mut self,
+        block: &[u8],
+        records: &[RecordPlace],
+        here: Option<PartitionOf>,
+    ) -> Decoded {
+        self.here = here;
         let decoded = self.decode(block, Lines::Records(records), None);
-        self.source.truncate(topic);
+        self.here = None;
         decoded
     }
 
@@ -273,8 +301,9 @@ impl Decoder {
         while start < block.len() {
             let (columns, keys) = (&mut self.columns, &mut self.keys);
             if let Some(end) = json::read_plain_line(block, start, columns, keys, &self.zone) {
-                self.places.push(lines.place(at, start, end));
-                decoded.rows += 1;
+                let place = lines.place(at, start, end);
+                self.places.push(place);
+                decoded.rows += u64::from(place.tells());
                 at += 1;
                 start = end + 1;
                 continue;
@@ -284,7 +313,7 @@ impl Decoder {
             // A blank line of a file is nothing, a blank record is one that cannot be used.
             if lines.are_records() || !text.iter().all(u8::is_ascii_whitespace) {
                 let place = lines.place(at, start, end);
-                decoded.rows += 1;
+                decoded.rows += u64::from(place.tells());
                 match json::read_line(text, &mut self.columns, &mut self.keys, &self.zone) {
                     Ok(()) => self.places.push(place),
                     Err(why) => self.broken(place, text, Reason::Malformed, &why, &mut decoded),
@@ -358,13 +387,16 @@ impl Decoder {
 
     /// A row that no stream can read: a reject for each of them.
     fn broken(&self, place: RowPlace, row: &[u8], reason: Reason, why: &str, out: &mut Decoded) {
+        if !place.tells() {
+            return;
+        }
         out.rejected_rows += 1;
         for (stream, masks) in self.names.iter().zip(&self.masks) {
             out.rejects.push(Reject {
                 stream: stream.clone(),
                 reason,
                 detail: why.to_owned(),
-                source: self.source.clone(),
+                source: place.source(&self.source),
                 line: place.line,
                 offset: place.offset,
                 index: place.index,
@@ -389,6 +421,7 @@ impl Decoder {
             with_offsets: self.with_offsets,
             quarantine: &self.quarantine,
             places: &self.places,
+            here: self.here,
             envelopes: self.envelopes.as_ref(),
         };
         // Rows that some stream refused.
@@ -405,7 +438,7 @@ impl Decoder {
                     stream: self.names[at].clone(),
                     reason,
                     detail,
-                    source: self.source.clone(),
+                    source: place.source(&self.source),
                     line: place.line,
                     offset: place.offset,
                     index: place.index,

@@ -155,12 +155,15 @@ impl StreamDecoder {
         self.require(batch, refused);
         self.check_time(batch, refused);
         let late = self.check_arrival(batch, days, refused);
+        // Of a record's copies one tells why it was refused.
+        refused.retain(|refused| batch.places[refused.row as usize].tells());
         self.check_quarantine(batch, refused);
         failed += failed_filters + self.prepare(batch, texts);
         let moved = match &mut self.changes {
             Some(changes) => changes.settle(batch, &mut self.inputs, texts, &self.wanted),
             None => 0,
         };
+        self.leave_to_others(batch);
         let events = self.wanted.iter().filter(|wanted| **wanted).count();
         let is_text = matches!(batch.columns[self.uid].values, Values::Plain(_));
         let (shards, with_offsets) = (batch.shards, batch.with_offsets);
@@ -194,10 +197,10 @@ impl StreamDecoder {
         let Some(filter) = &mut self.filter else { return (0, 0) };
         let failed = filter.prepare(batch, &mut self.inputs, texts);
         let mut filtered = 0;
-        let rows = 0..batch.rows;
-        filter.view(batch.columns).each(rows, self.wanted.iter_mut(), |wanted, word, valid| {
+        let (rows, places) = (0..batch.rows, self.wanted.iter_mut().zip(batch.places));
+        filter.view(batch.columns).each(rows, places, |(wanted, place), word, valid| {
             let keep = valid && word == 1;
-            filtered += u64::from(*wanted && !keep);
+            filtered += u64::from(*wanted && !keep && place.tells());
             *wanted &= keep;
         });
         if let Some(changes) = &mut self.changes {
@@ -288,7 +291,7 @@ impl StreamDecoder {
                 let why = "it arrived later than the horizon, where repeats are not recognised";
                 refuse(&mut self.wanted, refused, row, Reason::TooLate, why);
             } else {
-                late += 1;
+                late += u64::from(place.tells());
             }
         }
         (late, greatest_ms)
@@ -300,13 +303,27 @@ impl StreamDecoder {
         }
         for row in 0..batch.rows {
             let hash = uid_hash_at(&batch.columns[self.uid], row);
-            if hash.is_some_and(|hash| batch.quarantine.holds(hash)) {
+            if hash.is_some_and(|hash| batch.quarantine.holds(hash)) && batch.is_for(self.uid, row)
+            {
                 let why = "the user's state or a rule panicked";
                 refuse(&mut self.wanted, refused, row, Reason::Quarantined, why);
             }
         }
         if let Some(changes) = &mut self.changes {
             changes.check_quarantine(batch, refused);
+        }
+    }
+
+    /// Leaves to other copies of a record what is for users who belong elsewhere.
+    fn leave_to_others(&mut self, batch: &Batch<'_>) {
+        if batch.here.is_none() {
+            return;
+        }
+        for (row, wanted) in self.wanted.iter_mut().enumerate() {
+            *wanted = *wanted && batch.is_for(self.uid, row);
+        }
+        if let Some(changes) = &mut self.changes {
+            changes.leave_to_others(batch);
         }
     }
 
@@ -389,13 +406,13 @@ impl StreamDecoder {
             Values::U64(uids) => {
                 for (at, time, day, row) in events {
                     block.note(time, day);
-                    block.push_number(uids[at], row, batch.places[at].offset);
+                    block.push_number(uids[at], row, batch.places[at].read_at);
                 }
             }
             Values::Plain(uids) => {
                 for (at, time, day, row) in events {
                     block.note(time, day);
-                    block.push_text(&uids[at], row, batch.places[at].offset);
+                    block.push_text(&uids[at], row, batch.places[at].read_at);
                 }
             }
             _ => {}
@@ -411,7 +428,7 @@ impl StreamDecoder {
             let Some(image) = change.leaves else { continue };
             write_tombstone(&mut self.staged, &self.layout, change.key(image), change.version);
             block.gone += 1;
-            let offset = batch.places[row].offset;
+            let offset = batch.places[row].read_at;
             match &batch.columns[changes.uid(image)].values {
                 Values::U64(uids) => block.put_number(uids[row], &self.staged, offset),
                 Values::Plain(uids) => block.put_text(&uids[row], &self.staged, offset),

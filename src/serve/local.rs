@@ -88,6 +88,11 @@ pub enum Request {
         /// Its key column.
         key: Option<String>,
     },
+    /// Write a snapshot of the store.
+    Snapshot {
+        /// An absolute path that is not there yet.
+        dir: PathBuf,
+    },
     /// A question about all users, with a catalogue of the asker's own.
     Survey {
         /// As of when; none: as the store says.

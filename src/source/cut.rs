@@ -7,10 +7,10 @@
 use std::io::Read;
 
 use super::file::ReadLimits;
-use super::kafka::{RecordBlock, RecordBlocks, SourceId, TopicMeta, position_name};
+use super::kafka::{RecordBlock, RecordBlocks, RecordLines, SourceId, TopicMeta, position_name};
 use super::parquet::{self, Batches};
 use super::position::{Incarnation, Position};
-use crate::event::RecordPlace;
+use crate::event::{PartitionOf, RecordPlace};
 
 /// Bytes asked of a live source at once: what a pipe holds.
 const LIVE_BYTES: usize = 1 << 16;
@@ -39,8 +39,8 @@ pub(super) enum Content {
 pub struct Origin {
     /// Index among the topics that are read.
     pub topic: usize,
-    /// The partition.
-    pub partition: u32,
+    /// The partition, among those of the topic.
+    pub partition: PartitionOf,
     /// Both, as fences name them.
     pub source: SourceId,
     /// The name under which its position is kept.
@@ -60,6 +60,7 @@ pub struct Block {
     pub(super) first: (u64, u64),
     position: Option<Position>,
     messages: Vec<RecordPlace>,
+    relayed: Vec<RecordLines>,
     origin: Option<Origin>,
 }
 
@@ -67,6 +68,11 @@ impl Block {
     /// Where the lines stand, when they are records of a topic.
     pub(super) fn messages(&self) -> &[RecordPlace] {
         &self.messages
+    }
+
+    /// What `relay` wrote, by the topic it comes from.
+    pub(super) fn relayed(&self) -> &[RecordLines] {
+        &self.relayed
     }
 
     /// Where it was read, when that is a topic.
@@ -91,11 +97,14 @@ impl Block {
 
     /// Takes the records of a partition over. Returns the position behind them.
     fn hold(&mut self, found: RecordBlock, topics: &[TopicMeta]) -> Position {
-        let RecordBlock { topic, partition, source, text, records, next, .. } = found;
+        let RecordBlock { topic, partition, source, lines, relayed, next, .. } = found;
+        let RecordLines { text, records, .. } = lines;
         (self.bytes, self.buffer, self.messages) = (text.len(), text, records);
+        self.relayed = relayed;
         self.content = Content::Messages;
-        let TopicMeta { topic: name, id, .. } = &topics[topic];
+        let TopicMeta { topic: name, id, partitions } = &topics[topic];
         let name = position_name(name, partition);
+        let partition = PartitionOf { number: partition, of: *partitions };
         self.origin = Some(Origin { topic, partition, source, name });
         Position { incarnation: Incarnation::of(id.as_bytes()), offset: next, lines: 0 }
     }

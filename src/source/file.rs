@@ -229,15 +229,22 @@ pub fn decode(
             decoder.too_long(head, head.len() as u64 + skipped, line, offset)
         }
         Content::Records => decoder.records(block.records(), latest_ms),
-        Content::Messages => {
-            let partition = block.origin().map_or(0, |origin| origin.partition);
-            decoder.messages(block.bytes(), partition, block.messages())
-        }
+        Content::Messages => decoder.messages(block.bytes(), block.messages(), None),
         Content::Columns => match block.columns() {
             Some(rows) => decoder.batch(&rows.batch()?, rows.first, latest_ms),
             None => Decoded::default(),
         },
     })
+}
+
+/// Adds to what a block gave what `relay` wrote into it. `decoders`: by the topic it comes from.
+pub fn decode_relayed(decoders: &mut [Decoder], block: &Block, decoded: &mut Decoded) {
+    let here = block.origin().map(|origin| origin.partition);
+    for lines in block.relayed() {
+        if let Some(decoder) = decoders.get_mut(lines.topic) {
+            decoded.append(decoder.messages(&lines.text, &lines.records, here));
+        }
+    }
 }
 
 /// A file that can be cut into blocks.

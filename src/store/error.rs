@@ -96,6 +96,26 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+    /// Something is there already that would be overwritten.
+    #[error("{} is there already, and is not overwritten: name another place, or move it away", path.display())]
+    Exists {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Not a whole snapshot.
+    #[error("{} cannot be restored from: {reason}", path.display())]
+    NoSnapshot {
+        /// The directory or file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// This kind of store has none.
+    #[error(
+        "only the embedded store has snapshots of tagloom's own; HBase has `snapshot` in its shell, for \
+         each of the tables with the prefix store.hbase.prefix"
+    )]
+    NoSnapshots,
     /// An epoch that was dropped meanwhile, or never was.
     #[error(
         "dimension table `{table}` has no epoch {epoch}; `tagloom dims list` shows what is there"
@@ -145,6 +165,9 @@ impl StoreError {
             | Self::NewerFormat { .. }
             | Self::Mismatch { .. }
             | Self::NoTable { .. }
+            | Self::Exists { .. }
+            | Self::NoSnapshot { .. }
+            | Self::NoSnapshots
             | Self::Refused { .. }
             | Self::TooLarge { .. } => Fault::User,
             Self::Locked { .. }

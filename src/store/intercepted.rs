@@ -3,8 +3,10 @@
 //! In: calls. Out: what the gate says, else what the store behind it says.
 //! Invariant: every call that reads or writes passes the gate first.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use super::fjall::{Manifest, Progress};
 use super::{
     Bytes, ChangeKind, DimMeta, DimRow, DueCursor, DuePack, Epoch, Identity, Ownership, Result,
     Store, StoreStats, Term, UidKey, WindowWrite,
@@ -172,6 +174,10 @@ impl Store for Intercepted {
 
     fn dim_drop(&self, table: &str, epoch: Epoch) -> Result<()> {
         self.pass(Call::Other)?.dim_drop(table, epoch)
+    }
+
+    fn snapshot(&self, dir: &Path, progress: Progress<'_>) -> Result<Manifest> {
+        self.pass(Call::Other)?.snapshot(dir, progress)
     }
 
     fn stats(&self) -> Result<StoreStats> {

@@ -3,10 +3,12 @@
 //! In: calls. Out: what the store behind it says; metrics by call and outcome.
 //! Invariant: changes nothing of calls and answers; costs two clock readings and a few additions.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use metrics::{Counter, Histogram};
 
+use super::fjall::{Manifest, Progress};
 use super::{
     Bytes, ChangeKind, DimMeta, DimRow, DueCursor, DuePack, Epoch, Identity, Ownership, Result,
     Store, StoreStats, Term, UidKey, WindowWrite,
@@ -206,6 +208,10 @@ impl Store for Metered {
 
     fn dim_drop(&self, table: &str, epoch: Epoch) -> Result<()> {
         self.dim_write.time(|| self.store.dim_drop(table, epoch))
+    }
+
+    fn snapshot(&self, dir: &Path, progress: Progress<'_>) -> Result<Manifest> {
+        self.store.snapshot(dir, progress)
     }
 
     fn stats(&self) -> Result<StoreStats> {

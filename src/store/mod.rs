@@ -301,6 +301,16 @@ pub trait Store: Send + Sync {
     /// Drops an epoch: an unfinished load that failed, or a committed one.
     fn dim_drop(&self, table: &str, epoch: Epoch) -> Result<()>;
 
+    /// Writes all of the store, as it is at one instant, into a directory that is not there yet, while
+    /// the store goes on.
+    fn snapshot(
+        &self,
+        _dir: &std::path::Path,
+        _progress: fjall::Progress<'_>,
+    ) -> Result<fjall::Manifest> {
+        Err(StoreError::NoSnapshots)
+    }
+
     /// How full the store is.
     fn stats(&self) -> Result<StoreStats>;
 

@@ -119,6 +119,20 @@ metrics! {
         "Rows sent to HBase, those sent again included.";
     STORE_BYTES_WRITTEN: Counter "tagloom_store_bytes_written_total" []
         "Bytes of keys and values sent to HBase, those sent again included.";
+    RELAY_RECORDS: Counter "tagloom_relay_records_total" ["topic", "outcome"]
+        "Records that `tagloom relay` has read: `relayed`, or `left_out` because they are about no user.";
+    RELAY_COPIES: Counter "tagloom_relay_copies_written_total" ["topic"]
+        "Records written into relay.topic: more than were relayed, where rows move from one user to another.";
+    RELAY_LEFT_OUT: Counter "tagloom_relay_left_out_total" ["topic", "reason"]
+        "Rows that no user gets, by what they are (filtered, tombstones, ddl, other_tables, ...), for each stream that reads the topic.";
+    RELAY_TRANSACTIONS: Counter "tagloom_relay_transactions_total" ["outcome"]
+        "Transactions of relay: `committed`, or `aborted` and done again.";
+    RELAY_TRANSACTION_SECONDS: Histogram "tagloom_relay_transaction_seconds" []
+        "From the first record written in a transaction until it is committed.";
+    RELAY_LAG: Gauge "tagloom_relay_lag_records" []
+        "Records of this process's partitions that are not relayed yet, looked up every 10 s.";
+    RELAY_FOREIGN: Counter "tagloom_relay_foreign_records_total" []
+        "Records of relay.topic that a run left out: relay did not write them, or their topic is not in relay.topics.";
     HTTP_REQUESTS: Counter "tagloom_http_requests_total" ["method", "route", "status"]
         "HTTP requests answered.";
     HTTP_SECONDS: Histogram "tagloom_http_request_seconds" ["method", "route"]

@@ -8,6 +8,7 @@
 )]
 
 mod arrival;
+mod capture;
 mod dimensions;
 mod group;
 mod hbase_contract;
@@ -15,6 +16,7 @@ mod hbase_outage;
 mod hbase_rate;
 mod hbase_terms;
 mod rates;
+mod relay;
 mod rig;
 mod store_command;
 mod topics;

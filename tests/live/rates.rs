@@ -45,7 +45,7 @@ fn rates_of_topics_into_memory() {
     portrait.send(&kafka, 8);
     for round in 0..ROUNDS {
         let watch = Stopwatch::start();
-        let records = kafka.read_all(&portrait.topics());
+        let records = kafka.drain(&portrait.topics());
         let bare_s = watch.elapsed().as_secs_f64();
         let group = format!("rate{round}");
         let mut settings = settings(&kafka, &group);

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the live tests: they start HBase, Kafka and what else they need on free loopback ports and stop it.
-# Needs a JDK 17 and Maven; jars come from Maven Central and stay in ${XDG_CACHE_HOME:-~/.cache}/tagloom/live.
+# Runs the live tests: they start Kafka, HBase and Debezium from Maven Central, and MariaDB, on free loopback
+# ports and stop them. Needs a JDK 17, Maven and MariaDB; jars stay in ${XDG_CACHE_HOME:-~/.cache}/tagloom/live.
 # Arguments go to the tests, as in: tests/live/run.sh hbase_terms
 # Without arguments all run but the measurements (rates), and one that fails is tried once more, since real
 # servers on a busy machine miss a deadline now and then; which ones these were is told at the end.
@@ -11,9 +11,11 @@ missing=()
 command -v java > /dev/null || missing+=("java (a JDK 17: openjdk-17-jdk-headless)")
 command -v javac > /dev/null || missing+=("javac (a JDK 17: openjdk-17-jdk-headless)")
 command -v mvn > /dev/null || missing+=("mvn (maven)")
+PATH=$PATH:/usr/sbin command -v mariadbd > /dev/null || missing+=("mariadbd (MariaDB: mariadb-server)")
+command -v mariadb-install-db > /dev/null || missing+=("mariadb-install-db (MariaDB: mariadb-server)")
 if [ ${#missing[@]} -gt 0 ]; then
   printf 'tests/live/run.sh needs: %s\n' "${missing[@]}" >&2
-  printf 'on Debian: apt-get install openjdk-17-jdk-headless maven\n' >&2
+  printf 'on Debian: apt-get install openjdk-17-jdk-headless maven mariadb-server\n' >&2
   exit 1
 fi
 

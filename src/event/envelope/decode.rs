@@ -28,15 +28,16 @@ impl Decoder {
             if lines.are_records() || !text.iter().all(u8::is_ascii_whitespace) {
                 let place = lines.place(at, start, end);
                 match envelopes.read(text, &mut self.columns, &self.zone) {
-                    Ok(Read::Nothing) => decoded.rows += 1,
+                    Ok(Read::Nothing) => decoded.rows += u64::from(place.tells()),
                     Ok(Read::Rows(rows)) => {
-                        decoded.rows += u64::from(rows);
+                        decoded.rows += u64::from(rows) * u64::from(place.tells());
                         self.places.extend((0..rows).map(|index| RowPlace {
                             index,
                             rows,
                             ..place
                         }));
                     }
+                    Err(_) if !place.tells() => {}
                     Err(broken) => {
                         decoded.rows += u64::from(broken.rows);
                         self.broken_record(place, text, &broken, &envelopes, &mut decoded);
@@ -81,7 +82,7 @@ impl Decoder {
                     stream: (*stream).clone(),
                     reason: broken.reason,
                     detail: broken.why.clone(),
-                    source: self.source.clone(),
+                    source: place.source(&self.source),
                     line: place.line,
                     offset: place.offset,
                     index,

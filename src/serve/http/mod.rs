@@ -22,6 +22,7 @@ mod request;
 mod routes;
 mod tags;
 mod users;
+mod watched;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub use self::ops::Health;
 pub use self::problem::{Problem, Type};
 pub use self::routes::{Routed, routes};
 pub use self::users::{BatchAnswer, BatchBody, BatchEntry};
+pub use self::watched::{Hangs, Watched};
 
 /// How often keys and the store's catalogue are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

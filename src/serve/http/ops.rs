@@ -41,16 +41,16 @@ const BACKLOG_USERS_MAX: usize = 1_000_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(super) struct HealthBody {
     /// `ok`, or what is wrong.
-    status: String,
+    pub(super) status: String,
 }
 
 /// Whether the process can do its work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(super) struct ReadyBody {
     /// All conditions hold.
-    ready: bool,
+    pub(super) ready: bool,
     /// Each of them.
-    conditions: Vec<Finding>,
+    pub(super) conditions: Vec<Finding>,
 }
 
 /// What is known of this process.

@@ -21,9 +21,9 @@ use super::gather::{Gather, Record, RecordBlock};
 use super::group::{Assignment, Shared, add};
 use super::start::{Known, Start, Starts, first_offset};
 use super::topics::ANSWER_WITHIN;
-use super::{KafkaError, position_name};
+use super::{KafkaError, position_name, relayed};
 use crate::clock::Stopwatch;
-use crate::event::RecordPlace;
+use crate::event::{RecordPlace, Whose};
 
 /// How long librdkafka may wait for a record: what is gathered goes on then.
 const POLL: Duration = Duration::from_millis(20);
@@ -65,19 +65,24 @@ impl Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::error!(facility, "librdkafka: {message}");
-            }
-            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
-                tracing::warn!(facility, "librdkafka: {message}");
-            }
-            _ => tracing::debug!(facility, "librdkafka: {message}"),
-        }
+        log(level, facility, message);
     }
 
     fn error(&self, error: ClientError, reason: &str) {
         tracing::warn!(%error, "librdkafka: {reason}");
+    }
+}
+
+/// Puts a line of librdkafka's into the log.
+pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(facility, "librdkafka: {message}");
+        }
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+            tracing::warn!(facility, "librdkafka: {message}");
+        }
+        _ => tracing::debug!(facility, "librdkafka: {message}"),
     }
 }
 
@@ -265,8 +270,8 @@ fn remembered(
 }
 
 /// The first offset of a record that arrived at an instant or later.
-pub(super) fn offset_at(
-    consumer: &BaseConsumer<Context>,
+pub(crate) fn offset_at<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
     topic: &str,
     partition: i32,
     instant_ms: i64,
@@ -371,13 +376,14 @@ impl Poller {
 
     fn gather(&mut self, message: &BorrowedMessage<'_>) {
         let Some((topic, partition)) = self.place(message) else { return };
-        let arrival_ms = match message.timestamp() {
-            Timestamp::CreateTime(ms) | Timestamp::LogAppendTime(ms) => ms,
-            Timestamp::NotAvailable => crate::clock::wall_ms(),
-        };
+        let arrival_ms = arrival_ms(message.timestamp());
         let offset = message.offset().max(0).cast_unsigned();
-        let place = RecordPlace { offset, arrival_ms };
-        let record = Record { place, value: message.payload() };
+        let origin = (partition, offset);
+        let place = RecordPlace { offset, origin, arrival_ms, whose: Whose::Everybody };
+        let mut record = Record { place, value: message.payload(), relayed: None };
+        if self.shared.relayed == Some(topic) {
+            relayed::trace_back(&self.shared, message, &mut record);
+        }
         if let Some(block) = self.gather.push(topic, partition, record, self.generation) {
             self.send(block);
         }
@@ -408,7 +414,7 @@ impl Poller {
     /// member for dead.
     fn send(&mut self, block: RecordBlock) {
         let (topic, partition, next) = (block.topic, block.partition, block.next);
-        let Err(mut block) = self.shared.queue.push(block, FULL_FOR) else {
+        let Err(mut block) = self.shared.queue.push(Box::new(block), FULL_FOR) else {
             return self.mind_commit(topic, partition, next);
         };
         let assigned = self.consumer.assignment().unwrap_or_default();
@@ -520,9 +526,20 @@ impl Poller {
 
     /// librdkafka tries again by itself unless nothing can help.
     fn failed(&self, error: &ClientError) {
-        match error.rdkafka_error_code() {
-            Some(
-                RDKafkaErrorCode::Fatal
+        if is_final(error) {
+            self.shared.fail(KafkaError::Read(error.to_string()));
+        } else {
+            tracing::warn!(%error, "Kafka");
+        }
+    }
+}
+
+/// Whether a consumer cannot help itself.
+pub(crate) fn is_final(error: &ClientError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::Fatal
                 | RDKafkaErrorCode::AutoOffsetReset
                 | RDKafkaErrorCode::OffsetOutOfRange
                 | RDKafkaErrorCode::UnknownTopicOrPartition
@@ -531,9 +548,15 @@ impl Poller {
                 | RDKafkaErrorCode::TopicAuthorizationFailed
                 | RDKafkaErrorCode::GroupAuthorizationFailed
                 | RDKafkaErrorCode::Authentication,
-            ) => self.shared.fail(KafkaError::Read(error.to_string())),
-            _ => tracing::warn!(%error, "Kafka"),
-        }
+        )
+    )
+}
+
+/// When a record arrived, epoch ms.
+pub(crate) fn arrival_ms(timestamp: Timestamp) -> i64 {
+    match timestamp {
+        Timestamp::CreateTime(ms) | Timestamp::LogAppendTime(ms) => ms,
+        Timestamp::NotAvailable => crate::clock::wall_ms(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Records become blocks: of one partition each, their values as lines.
 //!
-//! In: records as librdkafka hands them out, partitions mixed. Out: blocks in a bounded queue.
+//! In: records as librdkafka hands them out, partitions mixed. Out: blocks in a bounded queue. Those that
+//! were relayed are lines apart within their block, by the topic they come from.
 //! Invariant: records of a partition stay in order; the queue never holds more than it may.
 
 use std::collections::VecDeque;
@@ -21,14 +22,40 @@ pub struct RecordBlock {
     pub partition: u32,
     /// Both, as fences name them.
     pub source: SourceId,
-    /// Values, each on a line of its own.
-    pub text: Vec<u8>,
-    /// Where the lines stand.
-    pub records: Vec<RecordPlace>,
+    /// What was read.
+    pub lines: RecordLines,
+    /// What was relayed, by the topic it comes from.
+    pub relayed: Vec<RecordLines>,
     /// Records without value: the end of a key in a compacted topic.
     pub tombstones: u64,
     /// The offset behind the last record.
     pub next: u64,
+}
+
+/// Values of records of one topic, each on a line of its own.
+#[derive(Debug, Clone, Default)]
+pub struct RecordLines {
+    /// Index of the topic among those that are relayed.
+    pub topic: usize,
+    /// The lines.
+    pub text: Vec<u8>,
+    /// Where each stands.
+    pub records: Vec<RecordPlace>,
+}
+
+impl RecordLines {
+    /// Appends a value.
+    pub fn push(&mut self, place: RecordPlace, value: &[u8]) {
+        self.records.push(place);
+        let start = self.text.len();
+        self.text.extend_from_slice(value);
+        if memchr::memchr(b'\n', value).is_some() {
+            // Between the parts of a JSON text, where alone they may stand, both are blanks.
+            let text = &mut self.text[start..];
+            text.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
+        }
+        self.text.push(b'\n');
+    }
 }
 
 impl Default for SourceId {
@@ -42,6 +69,8 @@ impl Default for SourceId {
 pub(super) struct Record<'a> {
     pub(super) place: RecordPlace,
     pub(super) value: Option<&'a [u8]>,
+    /// Where it was relayed from: index of the topic.
+    pub(super) relayed: Option<usize>,
 }
 
 impl RecordBlock {
@@ -52,20 +81,36 @@ impl RecordBlock {
             self.tombstones += 1;
             return;
         };
-        self.records.push(record.place);
-        let start = self.text.len();
-        self.text.extend_from_slice(value);
-        if memchr::memchr(b'\n', value).is_some() {
-            // Between the parts of a JSON text, where alone they may stand, both are blanks.
-            let text = &mut self.text[start..];
-            text.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
-        }
-        self.text.push(b'\n');
+        let lines = match record.relayed {
+            None => &mut self.lines,
+            Some(topic) => match self.relayed.iter().position(|lines| lines.topic == topic) {
+                Some(at) => &mut self.relayed[at],
+                None => {
+                    self.relayed.push(RecordLines { topic, ..RecordLines::default() });
+                    let last = self.relayed.len() - 1;
+                    &mut self.relayed[last]
+                }
+            },
+        };
+        lines.push(record.place, value);
+    }
+
+    fn all(&self) -> impl Iterator<Item = &RecordLines> {
+        std::iter::once(&self.lines).chain(&self.relayed)
+    }
+
+    /// Records with a value.
+    pub(super) fn rows(&self) -> usize {
+        self.all().map(|lines| lines.records.len()).sum()
+    }
+
+    fn bytes(&self) -> usize {
+        self.all().map(|lines| lines.text.len()).sum()
     }
 
     /// Whether nothing was read.
     pub(super) fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.tombstones == 0
+        self.rows() == 0 && self.tombstones == 0
     }
 }
 
@@ -117,9 +162,8 @@ impl Gather {
             self.filled.push((topic, partition));
         }
         block.push(record);
-        let rows = block.records.len();
         let is_full =
-            block.text.len() >= self.limits.block_bytes || rows >= self.limits.block_rows_max;
+            block.bytes() >= self.limits.block_bytes || block.rows() >= self.limits.block_rows_max;
         is_full.then(|| {
             self.filled.retain(|at| *at != (topic, partition));
             taken(block)
@@ -165,7 +209,11 @@ impl Queue {
     }
 
     /// Appends a block; gives it back when there was no room for so long.
-    pub(super) fn push(&self, block: RecordBlock, patience: Duration) -> Result<(), RecordBlock> {
+    pub(super) fn push(
+        &self,
+        block: Box<RecordBlock>,
+        patience: Duration,
+    ) -> Result<(), Box<RecordBlock>> {
         let blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         let full = |blocks: &mut VecDeque<_>| blocks.len() >= self.blocks_max;
         let waited = self.moved.wait_timeout_while(blocks, patience, full);
@@ -173,7 +221,7 @@ impl Queue {
         if blocks.len() >= self.blocks_max {
             return Err(block);
         }
-        blocks.push_back(block);
+        blocks.push_back(*block);
         self.moved.notify_all();
         Ok(())
     }
@@ -220,8 +268,8 @@ mod tests {
     use crate::source::kafka::TopicMeta;
 
     fn record(offset: u64, value: Option<&str>) -> Record<'_> {
-        let place = RecordPlace { offset, arrival_ms: 0 };
-        Record { place, value: value.map(str::as_bytes) }
+        let place = RecordPlace { offset, ..RecordPlace::default() };
+        Record { place, value: value.map(str::as_bytes), relayed: None }
     }
 
     #[test]
@@ -234,18 +282,35 @@ mod tests {
         assert!(gather.push(0, 1, record(6, None), 7).is_none());
         assert!(gather.push(0, 1, record(8, Some("{}")), 7).is_none());
         let block = gather.push(0, 1, record(9, Some("{}")), 7).expect("it is full");
-        assert_eq!(block.text, b"{ }\n{}\n{}\n");
-        assert_eq!((block.records.len(), block.tombstones, block.next), (3, 1, 10));
+        assert_eq!(block.lines.text, b"{ }\n{}\n{}\n");
+        assert_eq!((block.rows(), block.tombstones, block.next), (3, 1, 10));
         assert_eq!((block.generation, block.partition), (7, 1));
         assert_eq!(gather.take().map(|b| (b.partition, b.next)), Some((0, 10)));
         assert!(gather.take().is_none());
     }
 
     #[test]
+    fn what_was_relayed_from_several_topics_is_one_block_with_lines_apart() {
+        let limits = BlockLimits { block_bytes: 1 << 20, block_rows_max: 3 };
+        let topic = TopicMeta { topic: "t".to_owned(), id: "i".to_owned(), partitions: 1 };
+        let mut gather = Gather::new(limits, &[topic]);
+        let of =
+            |topic: usize, offset| Record { relayed: Some(topic), ..record(offset, Some("{}")) };
+        assert!(gather.push(0, 0, of(1, 5), 7).is_none());
+        assert!(gather.push(0, 0, of(0, 6), 7).is_none());
+        let block = gather.push(0, 0, of(1, 9), 7).expect("it is full");
+        let offsets = |lines: &RecordLines| lines.records.iter().map(|r| r.offset).collect();
+        let found: Vec<(usize, Vec<u64>)> =
+            block.relayed.iter().map(|lines| (lines.topic, offsets(lines))).collect();
+        assert_eq!(found, [(1, vec![5, 9]), (0, vec![6])]);
+        assert_eq!((block.lines.records.len(), block.next), (0, 10));
+    }
+
+    #[test]
     fn a_full_queue_gives_the_block_back() {
         let queue = Queue::new(1);
-        assert!(queue.push(RecordBlock::default(), Duration::ZERO).is_ok());
-        assert!(queue.push(RecordBlock::default(), Duration::ZERO).is_err());
+        assert!(queue.push(Box::default(), Duration::ZERO).is_ok());
+        assert!(queue.push(Box::default(), Duration::ZERO).is_err());
         assert!(queue.pop(Duration::ZERO).is_some() && queue.pop(Duration::ZERO).is_none());
     }
 }

@@ -39,6 +39,8 @@ pub struct GroupOptions {
     pub config: KafkaConfig,
     /// Topics to read, each once.
     pub topics: Vec<String>,
+    /// The one among them that `relay` fills.
+    pub relayed: Option<RelayedTopics>,
     /// Where partitions begin of which nothing is remembered.
     pub start: Start,
     /// Who remembers positions. With [`Starts::Store`] all partitions are read by this process, which
@@ -58,6 +60,15 @@ pub struct GroupOptions {
     pub commit_ahead_rows_max: u64,
     /// How long the window may take that is stored before partitions are given up, ms.
     pub flush_max_ms: u64,
+}
+
+/// What `relay` fills, and from which topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayedTopics {
+    /// The topic that is read.
+    pub topic: String,
+    /// Those whose records stand in it.
+    pub origins: Vec<String>,
 }
 
 /// What this process owns for a while.
@@ -109,6 +120,8 @@ pub(super) struct Standing {
 pub(super) struct Shared {
     pub(super) options: GroupOptions,
     pub(super) topics: Vec<TopicMeta>,
+    /// Index of the topic that `relay` fills.
+    pub(super) relayed: Option<usize>,
     pub(super) queue: Arc<Queue>,
     pub(super) stop: AtomicBool,
     /// The present assignment's offsets are to be looked up again.
@@ -219,7 +232,10 @@ impl Group {
             }
         }
         let column = |t: &TopicMeta| (0..t.partitions).map(|_| AtomicU64::new(0)).collect();
+        let relayed = options.relayed.as_ref();
+        let relayed = relayed.and_then(|r| topics.iter().position(|t| t.topic == r.topic));
         let shared = Arc::new(Shared {
+            relayed,
             queue: Arc::new(Queue::new(options.blocks_max)),
             committed: topics.iter().map(column).collect(),
             topics,
@@ -246,6 +262,11 @@ impl Group {
     /// The topics that are read, in the order in which they were named.
     pub fn topics(&self) -> &[TopicMeta] {
         &self.shared.topics
+    }
+
+    /// Topics whose records `relay` has written into one that is read.
+    pub fn origins(&self) -> &[String] {
+        self.shared.options.relayed.as_ref().map_or(&[], |relayed| &relayed.origins)
     }
 
     /// The next assignment to work under; waits at most so long.
@@ -442,7 +463,7 @@ impl Lease {
 }
 
 /// Adds an offset to a list.
-pub(super) fn add(
+pub(crate) fn add(
     list: &mut TopicPartitionList,
     topic: &str,
     partition: u32,

@@ -12,6 +12,7 @@
 //! | `context.rs` | what librdkafka calls: rebalances |
 //! | `gather.rs` | records become blocks |
 //! | `table.rs` | dimension tables that topics keep |
+//! | `relayed.rs` | what `relay` writes beside a record |
 //! | `reset.rs` | forgetting how far a topic was read |
 //!
 //! Invariant: an offset is committed only when everything before it is stored; nothing is read that
@@ -20,6 +21,7 @@
 mod context;
 mod gather;
 mod group;
+pub mod relayed;
 mod reset;
 mod settings;
 mod start;
@@ -27,12 +29,16 @@ mod table;
 mod topic_ids;
 mod topics;
 
-pub use gather::{RecordBlock, RecordBlocks};
-pub use group::{Assignment, Group, GroupOptions, Lease, Remembered};
+pub(crate) use context::{arrival_ms, is_final, log, offset_at};
+pub use gather::{RecordBlock, RecordBlocks, RecordLines};
+pub(crate) use group::add;
+pub use group::{Assignment, Group, GroupOptions, Lease, RelayedTopics, Remembered};
 pub use reset::{Reset, commit, look_up};
 pub use settings::{GROUP_DEFAULT, KafkaConfig, SettingsError, is_secret};
+pub(crate) use start::{Known, first_offset};
 pub use start::{Start, StartError, Starts};
 pub use table::TopicTables;
+pub(crate) use topics::{ANSWER_WITHIN, look_up as look_up_topics};
 pub use topics::{TopicMeta, topic_key};
 
 use crate::user::layout::hash64;

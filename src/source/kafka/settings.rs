@@ -86,6 +86,17 @@ impl KafkaConfig {
         self.flat().remove("group.id").unwrap_or_else(|| GROUP_DEFAULT.to_owned())
     }
 
+    /// Joins another group instead.
+    pub fn set_group(&mut self, group: String) {
+        // It may be written nested, as in the settings file, or dotted.
+        self.0.remove("group.id");
+        let nested = self.0.get_mut("group").and_then(serde_json::Value::as_object_mut);
+        if let Some(nested) = nested {
+            nested.remove("id");
+        }
+        self.0.insert("group.id".to_owned(), group.into());
+    }
+
     /// How long a member may be silent before its partitions go to others.
     pub fn session_timeout_ms(&self) -> u64 {
         let set = self.flat().remove("session.timeout.ms").and_then(|text| text.parse().ok());

@@ -29,13 +29,13 @@ pub enum Starts {
 
 /// What is known of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Known {
+pub(crate) struct Known {
     /// The next offset, as remembered.
-    pub(super) next: Option<u64>,
+    pub(crate) next: Option<u64>,
     /// Offset of the first record that is still there, and the one behind the last.
-    pub(super) log: (u64, u64),
+    pub(crate) log: (u64, u64),
     /// What `source.start` means for it.
-    pub(super) start: u64,
+    pub(crate) start: u64,
 }
 
 /// Why a partition cannot be read.
@@ -81,6 +81,16 @@ pub enum StartError {
         /// The topic.
         topic: String,
     },
+    /// The brokers overwrite when records arrived.
+    #[error(
+        "topic `{topic}` has message.timestamp.type=LogAppendTime, so that it is not known when the \
+         records that relay wrote into it had arrived: set CreateTime, and relay them again into a new \
+         topic"
+    )]
+    AppendTime {
+        /// The topic.
+        topic: String,
+    },
     /// Partitions were added.
     #[error(
         "topic `{topic}` has {now} partitions, and had {before}: users would be in other partitions \
@@ -98,7 +108,7 @@ pub enum StartError {
 }
 
 /// The first offset to read.
-pub(super) fn first_offset(topic: &str, partition: u32, known: Known) -> Result<u64, StartError> {
+pub(crate) fn first_offset(topic: &str, partition: u32, known: Known) -> Result<u64, StartError> {
     let (first, end) = known.log;
     let Some(next) = known.next else { return Ok(known.start) };
     let topic = topic.to_owned();

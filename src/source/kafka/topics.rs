@@ -12,7 +12,7 @@ use super::KafkaError;
 use super::topic_ids::topic_ids;
 
 /// How long the cluster may take to answer.
-pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// A topic, as it was when a store read it first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,8 +30,18 @@ pub fn topic_key(topic: &str) -> String {
     format!("kafka/topic/{topic}")
 }
 
-/// Looks topics up.
+/// Looks topics up that are read together.
 pub(super) fn describe<C: ClientContext>(
+    client: &Client<C>,
+    topics: &[String],
+) -> Result<Vec<TopicMeta>, KafkaError> {
+    let found = look_up(client, topics)?;
+    check_same_count(&found)?;
+    Ok(found)
+}
+
+/// Looks topics up.
+pub(crate) fn look_up<C: ClientContext>(
     client: &Client<C>,
     topics: &[String],
 ) -> Result<Vec<TopicMeta>, KafkaError> {
@@ -53,7 +63,6 @@ pub(super) fn describe<C: ClientContext>(
         let partitions = u32::try_from(partitions).unwrap_or(u32::MAX);
         found.push(TopicMeta { topic: topic.clone(), id, partitions });
     }
-    check_same_count(&found)?;
     Ok(found)
 }
 

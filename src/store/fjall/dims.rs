@@ -14,7 +14,7 @@ use crate::store::{
     StoreError, behind,
 };
 
-fn rows_name(table: &str, epoch: Epoch) -> String {
+pub(super) fn rows_name(table: &str, epoch: Epoch) -> String {
     format!("dim.{table}.{epoch}")
 }
 
@@ -22,7 +22,7 @@ fn changes_name(table: &str, epoch: Epoch) -> String {
     format!("dimchange.{table}.{epoch}")
 }
 
-fn options() -> KeyspaceCreateOptions {
+pub(super) fn options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         // Written once, read whole or by key. The levels a load writes are not compressed: that took
         // about 40 of 120 ms of CPU to store 200,000 rows of 40 columns. Deeper ones are.

@@ -7,6 +7,7 @@
 
 mod dims;
 mod rejects;
+mod snapshot;
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use super::{
     Ownership, Result, Store, StoreError, StoreStats, Term, UidKey, WindowWrite, behind, due,
 };
 use rejects::Rejects;
+pub use snapshot::{Manifest, Progress, SnapshotFile};
 
 const HEADER_KEY: &str = "\0header";
 const TERM_KEY: &str = "\0term";
@@ -69,6 +71,8 @@ pub struct FjallStore {
     rejects: Mutex<Rejects>,
     rejects_max: usize,
     last_term: Mutex<u64>,
+    /// One snapshot at a time.
+    snapshots: Mutex<()>,
 }
 
 impl FjallStore {
@@ -151,8 +155,21 @@ impl FjallStore {
             rejects: Mutex::new(rejects),
             rejects_max: options.rejects_max,
             last_term: Mutex::new(last_term),
+            snapshots: Mutex::default(),
             db,
         })
+    }
+
+    /// Makes the store at `path`, where there is none, of a snapshot. `given`: what it is going to be
+    /// opened with; a snapshot of another identity is refused.
+    pub fn restore(
+        path: &Path,
+        from: &Path,
+        given: Option<&Identity>,
+        options: &FjallOptions,
+        progress: Progress<'_>,
+    ) -> Result<Manifest> {
+        snapshot::restore(path, from, given, options, progress)
     }
 
     /// The store's directory.
@@ -400,6 +417,11 @@ impl Store for FjallStore {
 
     fn dim_drop(&self, table: &str, epoch: Epoch) -> Result<()> {
         dims::drop_epoch(self, table, epoch)
+    }
+
+    fn snapshot(&self, dir: &Path, progress: Progress<'_>) -> Result<Manifest> {
+        let _one = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+        snapshot::take(self, dir, progress)
     }
 
     fn stats(&self) -> Result<StoreStats> {

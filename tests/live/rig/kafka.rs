@@ -1,5 +1,6 @@
 //! A Kafka broker, as a process that can be killed, frozen and started again.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -7,16 +8,16 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use tagloom::clock::Deadline;
 
+use super::maven::{MISSING, libraries};
 use super::process::{Process, READY_MAX, run};
-use super::{cache_dir, free_ports, wait_until};
-
-const MISSING: &str = "the live tests need Java 17 (a JDK) and Maven: on Debian, apt-get install \
-                       openjdk-17-jdk-headless maven";
+use super::{free_ports, wait_until};
 
 /// How long the broker may take to answer.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -37,6 +38,35 @@ pub struct Record<'a> {
     pub at_ms: i64,
 }
 
+/// A record of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Vec<u8>,
+    pub at_ms: Option<i64>,
+    /// Headers by name.
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Found {
+    fn of(message: &BorrowedMessage<'_>) -> Self {
+        let headers = message.headers().map(|headers| {
+            let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+            headers.iter().map(|h| (h.key.to_owned(), text(h.value.unwrap_or_default()))).collect()
+        });
+        Self {
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().unwrap_or_default().to_vec(),
+            at_ms: message.timestamp().to_millis(),
+            headers: headers.unwrap_or_default(),
+        }
+    }
+}
+
 impl Kafka {
     /// Starts a broker and waits until it answers.
     pub fn start() -> Self {
@@ -44,7 +74,7 @@ impl Kafka {
         let [port, controller] = free_ports();
         let properties = properties(dir.path(), port, controller);
         std::fs::write(dir.path().join("server.properties"), properties).unwrap();
-        let mut kafka = Self { broker: None, port, dir, libraries: libraries() };
+        let mut kafka = Self { broker: None, port, dir, libraries: libraries("kafka") };
         let id = kafka.tool("kafka.tools.StorageTool", &["random-uuid"]);
         let id = id.trim().lines().last().unwrap().to_owned();
         let file = kafka.path("server.properties");
@@ -169,7 +199,7 @@ impl Kafka {
     }
 
     /// Reads topics from their beginnings to their ends, as fast as the client does; how many records.
-    pub fn read_all(&self, topics: &[String]) -> u64 {
+    pub fn drain(&self, topics: &[String]) -> u64 {
         let mut config = self.config();
         config.set("group.id", "bare").set("enable.auto.commit", "false");
         let consumer: BaseConsumer = config.create().unwrap();
@@ -209,6 +239,50 @@ impl Kafka {
         }
     }
 
+    /// All records of a topic whose transactions are committed, by partition, then offset.
+    pub fn read_all(&self, topic: &str) -> Vec<Found> {
+        let mut config = self.config();
+        config.set("group.id", "reads-all").set("isolation.level", "read_committed");
+        config.set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = config.create().unwrap();
+        let metadata = consumer.fetch_metadata(Some(topic), ANSWER).unwrap();
+        let mut list = TopicPartitionList::new();
+        for partition in metadata.topics()[0].partitions() {
+            list.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
+        }
+        consumer.assign(&list).unwrap();
+        let (mut found, mut open) = (Vec::new(), list.count());
+        while open > 0 {
+            match consumer.poll(ANSWER).expect("the topic has an end") {
+                Ok(message) => found.push(Found::of(&message)),
+                Err(KafkaError::PartitionEOF(_)) => open -= 1,
+                Err(error) => panic!("{topic}: {error}"),
+            }
+        }
+        found.sort_by_key(|record| (record.partition, record.offset));
+        found
+    }
+
+    /// Waits until a group has committed the last record of each partition: behind it there may be
+    /// marks of transactions.
+    #[track_caller]
+    pub fn wait_read(&self, group: &str, topic: &str, at_most: Duration) {
+        let ends: BTreeMap<i32, i64> =
+            self.read_all(topic).into_iter().map(|r| (r.partition, r.offset + 1)).collect();
+        let consumer = self.consumer(group);
+        wait_until("the last record is committed", at_most, || {
+            let mut list = TopicPartitionList::new();
+            for partition in ends.keys() {
+                list.add_partition(topic, *partition);
+            }
+            let Ok(committed) = consumer.committed_offsets(list, ANSWER) else { return false };
+            ends.iter().all(|(partition, end)| {
+                let at = committed.find_partition(topic, *partition);
+                at.is_some_and(|at| at.offset().to_raw().is_some_and(|next| next >= *end))
+            })
+        });
+    }
+
     /// Records of each partition that a group has not committed; none while the cluster does not
     /// answer.
     fn lags(&self, consumer: &BaseConsumer, topic: &str) -> Option<Vec<i64>> {
@@ -228,24 +302,6 @@ impl Kafka {
         }
         Some(lags)
     }
-}
-
-/// The jars of a broker and its tools, from Maven Central the first time.
-fn libraries() -> PathBuf {
-    run(Command::new("java").arg("-version"), MISSING);
-    let pom = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live/rig/kafka-pom.xml");
-    let print = tagloom::user::layout::hash64(&std::fs::read(&pom).unwrap());
-    let dir = cache_dir().join(format!("kafka-{print:016x}"));
-    if dir.exists() {
-        return dir;
-    }
-    let new = dir.with_extension("new");
-    let mut maven = Command::new("mvn");
-    maven.args(["-B", "-q", "-f"]).arg(&pom).arg("dependency:copy-dependencies");
-    maven.arg(format!("-DoutputDirectory={}", new.display())).arg("-DincludeScope=runtime");
-    run(&mut maven, MISSING);
-    std::fs::rename(&new, &dir).unwrap();
-    dir
 }
 
 fn properties(dir: &Path, port: u16, controller: u16) -> String {

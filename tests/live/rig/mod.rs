@@ -1,7 +1,10 @@
 //! Real servers for live tests: started on free loopback ports, stopped by their pid.
 
+pub mod debezium;
 pub mod hbase;
 pub mod kafka;
+pub mod mariadb;
+pub mod maven;
 pub mod portrait;
 pub mod process;
 pub mod shop;
@@ -18,6 +21,15 @@ pub fn wait_until(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool
     while !holds() {
         assert!(!deadline.is_over(), "waited {} s in vain: {what}", at_most.as_secs());
         std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
+/// Writes files below a folder.
+pub fn write_files(dir: &std::path::Path, files: &[(&str, &str)]) {
+    for (path, text) in files {
+        let path = dir.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
     }
 }
 

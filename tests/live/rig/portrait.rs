@@ -84,6 +84,21 @@ impl Portrait {
         kafka.send(&self.topic(stream), records);
     }
 
+    /// Sends all lines of a stream, keyed by one of their members instead of the uid.
+    pub fn send_keyed_by(&self, kafka: &Kafka, stream: &str, member: &str) {
+        let lines = std::fs::read(self.path("data").join(format!("{stream}.jsonl"))).unwrap();
+        let lines = lines.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        let key = |line: &[u8]| {
+            let text = String::from_utf8_lossy(line).into_owned();
+            let found = text.split(&format!("\"{member}\":\"")).nth(1);
+            found.and_then(|rest| rest.split('"').next()).unwrap_or("none").to_owned().into_bytes()
+        };
+        let keyed: Vec<(Vec<u8>, &[u8])> = lines.map(|line| (key(line), line)).collect();
+        let record = |(key, value)| Record { key, value, at_ms: AS_OF_MS };
+        let records = keyed.iter().map(|(key, value)| record((key.as_slice(), *value)));
+        kafka.send(&self.topic(stream), records);
+    }
+
     /// A command in this workload's directory, with the settings every one needs.
     pub fn command(&self, arguments: &[&str], settings: &[String]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tagloom"));

@@ -56,6 +56,12 @@ impl Process {
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
+    /// Whether its log says this.
+    pub fn has_said(&self, text: &str) -> bool {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&log).contains(text)
+    }
+
     /// kill -9, at once.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

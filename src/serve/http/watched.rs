@@ -1,0 +1,133 @@
+//! `/healthz`, `/readyz` and `/metrics` of a process that answers for no users.
+//!
+//! In: conditions; a word whether the process hangs. Out: the same answers that the query service gives at
+//! these paths, without keys, since there is nothing else to ask.
+//! Invariant: one worker, a few connections; nothing is read that is not in memory.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpResponse, HttpServer, web};
+
+use super::ServeError;
+use super::ops::{HealthBody, ReadyBody};
+use crate::config::ServeConfig;
+use crate::telemetry::Exporter;
+use crate::telemetry::ready::Conditions;
+
+/// Connections at once.
+const CONNECTIONS_MAX: usize = 32;
+
+/// How often histograms are tidied.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+
+/// Says why the process should be started again, if it should.
+pub type Hangs = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
+struct Shared {
+    conditions: Conditions,
+    hangs: Hangs,
+    exporter: Exporter,
+}
+
+/// See the module. Answers until it is dropped.
+pub struct Watched {
+    address: SocketAddr,
+    handle: ServerHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watched {
+    /// Starts to answer at `serve.listen`. Metrics count from now on.
+    pub fn start(
+        config: &ServeConfig,
+        conditions: Conditions,
+        hangs: Hangs,
+    ) -> Result<Self, ServeError> {
+        let listen = |source| ServeError::Listen { listen: config.listen.clone(), source };
+        let listener = TcpListener::bind(config.address()?).map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let shared = web::Data::new(Shared { conditions, hangs, exporter: Exporter::install() });
+        let (told, handle) = std::sync::mpsc::sync_channel(1);
+        let run = move || {
+            let ended: std::io::Result<()> = actix_web::rt::System::new().block_on(async {
+                let (app, tidied) = (shared.clone(), shared.clone());
+                let server = HttpServer::new(move || {
+                    App::new()
+                        .app_data(app.clone())
+                        .route("/healthz", web::get().to(healthz))
+                        .route("/readyz", web::get().to(readyz))
+                        .route("/metrics", web::get().to(metrics))
+                });
+                let server = server.workers(1).max_connections(CONNECTIONS_MAX).disable_signals();
+                let server = server.listen(listener)?.run();
+                // The starter waits for it.
+                drop(told.send(server.handle()));
+                tokio::select! { ended = server => ended, () = tidy(tidied) => Ok(()) }
+            });
+            if let Err(error) = ended {
+                tracing::error!(%error, "the HTTP service has ended");
+            }
+        };
+        let thread = std::thread::Builder::new().name("http".to_owned()).spawn(run);
+        let thread = thread.map_err(ServeError::Thread)?;
+        let handle = handle.recv().map_err(|_| {
+            listen(std::io::Error::other("the HTTP service has ended: see the log"))
+        })?;
+        tracing::info!("serving /healthz, /readyz and /metrics at http://{address}");
+        Ok(Self { address, handle, thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // Sent when it is made; there is nothing here to await it.
+        drop(self.handle.stop(false));
+        if let Some(thread) = self.thread.take() {
+            // Its panic has been printed; there is nothing left to stop.
+            drop(thread.join());
+        }
+    }
+}
+
+async fn tidy(shared: web::Data<Shared>) {
+    let mut ticks = tokio::time::interval(TIDY_EVERY);
+    loop {
+        ticks.tick().await;
+        shared.exporter.upkeep();
+    }
+}
+
+async fn healthz(shared: web::Data<Shared>) -> HttpResponse {
+    match (shared.hangs)() {
+        None => HttpResponse::Ok().json(HealthBody { status: "ok".to_owned() }),
+        Some(status) => HttpResponse::ServiceUnavailable().json(HealthBody { status }),
+    }
+}
+
+async fn readyz(shared: web::Data<Shared>) -> HttpResponse {
+    let conditions = shared.conditions.look();
+    let ready = conditions.iter().all(|found| found.ready);
+    let body = ReadyBody { ready, conditions };
+    if ready {
+        HttpResponse::Ok().json(body)
+    } else {
+        HttpResponse::ServiceUnavailable().json(body)
+    }
+}
+
+async fn metrics(shared: web::Data<Shared>) -> HttpResponse {
+    // Asking sets the gauge of readiness, also where nobody else asks.
+    drop(shared.conditions.look());
+    HttpResponse::Ok()
+        .content_type("text/plain; version=0.0.4; charset=utf-8")
+        .body(shared.exporter.render())
+}
