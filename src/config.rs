@@ -4,6 +4,7 @@
 //! Invariant: an unknown key is an error that suggests a known one.
 
 mod memory;
+mod publish;
 mod serve;
 mod store;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::publish::{PublishConfig, PublishTopic};
 pub use self::serve::{LogConfig, LogFormat, ServeConfig};
 use crate::source::kafka::KafkaConfig;
 use crate::store::ClockMode;
@@ -40,6 +42,8 @@ pub struct Config {
     pub source: SourceConfig,
     /// What librdkafka is told.
     pub kafka: KafkaConfig,
+    /// What is told to others.
+    pub publish: PublishConfig,
     /// Dimension tables.
     pub dimensions: DimensionsConfig,
     /// Rows that could not be used.
@@ -375,6 +379,7 @@ impl Config {
         }
         self.serve.check()?;
         self.store.hbase.check().map_err(ConfigError)?;
+        self.publish.check().map_err(ConfigError)?;
         match positive.iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(ConfigError(format!("{key} = 0: expected at least 1"))),
             None => Ok(()),

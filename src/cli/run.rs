@@ -36,6 +36,7 @@ use crate::telemetry::facts::number;
 use crate::telemetry::names;
 use crate::telemetry::ready::Conditions;
 use crate::write::profile::ProfileError;
+use crate::write::publish::Publish;
 
 /// Arguments of `tagloom run`.
 #[derive(Debug, Args)]
@@ -103,6 +104,7 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     if reads_topics {
         options.topics = topics::join(&ruleset.catalog, &config, &store)?;
     }
+    options.publish = super::publish::open(&config)?;
     options.prepare = prepare;
     options.then_as_of_ms = then_as_of_ms;
     options.jobs = VecDeque::from([Job::Due]);
@@ -314,6 +316,7 @@ pub(super) fn options(
         recompute_users_per_s_max: Some(config.catalog.recompute_users_per_s_max),
         prepare: Prepare::default(),
         patience: Patience::default(),
+        publish: Publish::default(),
         slices: slices(config),
     }
 }

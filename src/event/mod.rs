@@ -34,7 +34,7 @@ use self::parse::Cell;
 pub use self::place::RecordPlace;
 use self::place::{Lines, RowPlace};
 use self::quarantine::Quarantine;
-use self::reject::{Reason, Reject, shown};
+use self::reject::{Reason, Reject, Shown, shown};
 use self::stream::{Refused, StreamDecoder};
 use crate::catalog::model::{self, Catalog, ColumnType};
 use crate::clock::{DayTable, Zone};
@@ -360,6 +360,7 @@ impl Decoder {
     fn broken(&self, place: RowPlace, row: &[u8], reason: Reason, why: &str, out: &mut Decoded) {
         out.rejected_rows += 1;
         for (stream, masks) in self.names.iter().zip(&self.masks) {
+            let Shown { text, bytes, whole } = shown(row, !masks.is_empty());
             out.rejects.push(Reject {
                 stream: stream.clone(),
                 reason,
@@ -368,8 +369,10 @@ impl Decoder {
                 line: place.line,
                 offset: place.offset,
                 index: place.index,
-                row: shown(row, !masks.is_empty()),
-                row_bytes: row.len() as u64,
+                row: text,
+                row_bytes: bytes,
+                arrived_ms: place.arrival_ms,
+                whole,
             });
         }
     }
@@ -378,7 +381,7 @@ impl Decoder {
         &mut self,
         latest_ms: Option<i64>,
         decoded: &mut Decoded,
-        show: impl Fn(RowPlace, &[String]) -> String,
+        show: impl Fn(RowPlace, &[String]) -> Shown,
     ) {
         let batch = Batch {
             columns: &self.columns,
@@ -400,7 +403,7 @@ impl Decoder {
             for Refused { row, reason, detail } in refused {
                 let place = self.places[row as usize];
                 rows_refused.push(row);
-                let row = show(place, &self.masks[at]);
+                let Shown { text, bytes, whole } = show(place, &self.masks[at]);
                 decoded.rejects.push(Reject {
                     stream: self.names[at].clone(),
                     reason,
@@ -409,8 +412,10 @@ impl Decoder {
                     line: place.line,
                     offset: place.offset,
                     index: place.index,
-                    row_bytes: row.len() as u64,
-                    row,
+                    row: text,
+                    row_bytes: bytes,
+                    arrived_ms: place.arrival_ms,
+                    whole,
                 });
             }
         }
@@ -514,7 +519,7 @@ fn memchr(block: &[u8], start: usize) -> usize {
 }
 
 /// The row with the values of masked columns replaced; hidden whole where that cannot be done.
-fn shown_json(row: &[u8], masks: &[String]) -> String {
+fn shown_json(row: &[u8], masks: &[String]) -> Shown {
     if masks.is_empty() {
         return shown(row, false);
     }

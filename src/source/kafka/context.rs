@@ -65,15 +65,7 @@ impl Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::error!(facility, "librdkafka: {message}");
-            }
-            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
-                tracing::warn!(facility, "librdkafka: {message}");
-            }
-            _ => tracing::debug!(facility, "librdkafka: {message}"),
-        }
+        super::log(level, facility, message);
     }
 
     fn error(&self, error: ClientError, reason: &str) {

@@ -32,6 +32,8 @@ pub use settings::{GROUP_DEFAULT, KafkaConfig, SettingsError, is_secret};
 pub use start::{Start, StartError, Starts};
 pub use topics::{TopicMeta, topic_key};
 
+use rdkafka::config::RDKafkaLogLevel;
+
 use crate::user::layout::hash64;
 
 /// One partition of one incarnation of a topic, as fences name it.
@@ -51,6 +53,19 @@ impl SourceId {
 /// The name under which the position of a partition is kept.
 pub fn position_name(topic: &str, partition: u32) -> String {
     format!("kafka/{topic}/{partition}")
+}
+
+/// Logs what librdkafka says.
+pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(facility, "librdkafka: {message}");
+        }
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+            tracing::warn!(facility, "librdkafka: {message}");
+        }
+        _ => tracing::debug!(facility, "librdkafka: {message}"),
+    }
 }
 
 /// Why Kafka cannot be read.
@@ -77,6 +92,16 @@ pub enum KafkaError {
     NoTopic {
         /// The topic.
         topic: String,
+        /// The cluster's words.
+        reason: String,
+    },
+    /// A topic to publish to is not there.
+    #[error("Kafka has no topic `{topic}` ({reason}); create it, or correct {setting}")]
+    NoPublishTopic {
+        /// The topic.
+        topic: String,
+        /// What names it.
+        setting: String,
         /// The cluster's words.
         reason: String,
     },
@@ -122,6 +147,7 @@ impl KafkaError {
             Self::Settings(_)
                 | Self::Start(_)
                 | Self::NoTopic { .. }
+                | Self::NoPublishTopic { .. }
                 | Self::Partitions { .. }
                 | Self::Busy { .. }
         )
