@@ -90,6 +90,7 @@ impl Workload {
             resident_bytes_max: usize::MAX,
             batch_users_max: 1024,
             replay: Arc::default(),
+            publishing: None,
             ruleset,
         };
         let mut blocks = Vec::new();
@@ -124,6 +125,7 @@ impl Workload {
             as_of_day: self.as_of_day,
             due: Vec::new(),
             also: Vec::new(),
+            also_cause: tagloom::write::publish::outbox::Cause::Rule,
             history: Vec::new(),
             side: None,
             roll_up: None,
@@ -307,8 +309,9 @@ fn packing(criterion: &mut Criterion, workload: &Workload, users: &[&User]) {
             for (row, user) in users.iter().enumerate() {
                 let (codes, state) = (tags.codes_of(row), &user.state);
                 let applied = Applied::default();
+                let head = Head::default();
                 let profile =
-                    Profile { head: Head::default(), codes, open: &[], state, applied: &applied };
+                    Profile { head, codes, open: &[], state, applied: &applied, outbox: &[] };
                 black_box(packer.pack(&profile, &ruleset.layout, &texts));
             }
         });

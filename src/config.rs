@@ -4,6 +4,7 @@
 //! Invariant: an unknown key is an error that suggests a known one.
 
 mod memory;
+mod publish;
 mod relay;
 mod serve;
 mod store;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::publish::{PublishConfig, PublishTopic};
 pub use self::relay::RelayConfig;
 pub use self::serve::{LogConfig, LogFormat, ServeConfig};
 use crate::source::kafka::KafkaConfig;
@@ -44,6 +46,8 @@ pub struct Config {
     pub kafka: KafkaConfig,
     /// Topics that are not keyed by uid.
     pub relay: RelayConfig,
+    /// What is told to others.
+    pub publish: PublishConfig,
     /// Dimension tables.
     pub dimensions: DimensionsConfig,
     /// Rows that could not be used.
@@ -389,6 +393,7 @@ impl Config {
         self.serve.check()?;
         self.relay.check()?;
         self.store.hbase.check().map_err(ConfigError)?;
+        self.publish.check().map_err(ConfigError)?;
         match positive.iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(ConfigError(format!("{key} = 0: expected at least 1"))),
             None => Ok(()),

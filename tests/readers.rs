@@ -226,6 +226,7 @@ fn options_of(
         recompute_users_per_s_max: None,
         prepare: Default::default(),
         patience: Default::default(),
+        publish: Default::default(),
         slices: None,
     }
 }

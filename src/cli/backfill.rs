@@ -102,6 +102,7 @@ pub(super) fn run(args: &BackfillArgs, config: &Config, json: bool) -> Outcome {
         }
     };
     let mut options = run::options(config, &ruleset, store, clock);
+    options.publish = super::publish::open(config)?;
     options.jobs = VecDeque::from([job]);
     options.dry = args.dry_run;
     let bar = progress::users_bar("backfill", users);

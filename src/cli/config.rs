@@ -72,6 +72,10 @@ const HELP: &[(&str, &str)] = &[
         "source.flush_max_ms",
         "Milliseconds that the last window may take before partitions are given up",
     ),
+    ("publish.changes.topic", "Topic to which changes of tags are published; empty: none"),
+    ("publish.rejects.topic", "Topic to which rows that were refused are published; empty: none"),
+    ("publish.queue_records_max", "Records on their way to each of them; windows wait beyond it"),
+    ("publish.queue_kbytes_max", "Kilobytes on their way to each of them"),
     (
         "dimensions.changed_users_per_s_max",
         "Users of changed dimension rows computed again, a second",

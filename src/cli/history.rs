@@ -336,7 +336,8 @@ fn alone(desk: &desk::Desk, progress: &mut dyn FnMut(u64, u64)) -> Result<u64, F
         ClockMode::Wall => Clock::Wall,
         ClockMode::Event | ClockMode::Fixed => Clock::Event,
     };
-    let options = run::options(config, &Arc::new(next.ruleset), Arc::clone(&store), clock);
+    let mut options = run::options(config, &Arc::new(next.ruleset), Arc::clone(&store), clock);
+    options.publish = super::publish::open(config)?;
     let report = crate::engine::run(options, &mut |seen| {
         progress(seen.status.examined_users.load(Ordering::Relaxed), 0);
     });

@@ -18,6 +18,7 @@ mod lineage;
 mod open;
 mod outline;
 mod progress;
+mod publish;
 mod rejects;
 mod relay;
 mod run;

@@ -35,6 +35,7 @@ use crate::telemetry::facts::number;
 use crate::telemetry::names;
 use crate::telemetry::ready::Conditions;
 use crate::write::profile::ProfileError;
+use crate::write::publish::Publish;
 
 /// Arguments of `tagloom run`.
 #[derive(Debug, Args)]
@@ -97,13 +98,13 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     let ruleset = Arc::new(next.ruleset);
     let active = Active { ruleset: Arc::clone(&ruleset), files };
     let swaps = Swaps::default().beginning_with(active.clone());
-    let lookups = open::lookups(&config);
     let (prepare, unprepared) = dimensions(&store, &ruleset, &config, args.dims);
     let mut options = options(&config, &ruleset, Arc::clone(&store), clock);
     options.sources = sources;
     if reads_topics {
         options.topics = topics::join(&ruleset.catalog, &config, &store)?;
     }
+    options.publish = super::publish::open(&config)?;
     options.prepare = prepare;
     options.then_as_of_ms = then_as_of_ms;
     options.jobs = VecDeque::from([Job::Due]);
@@ -113,7 +114,7 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     let watching = (live && config.catalog.watch)
         .then(|| watch_catalog(&config, &store, &swaps, texts, clock));
     let watching = watching.transpose()?;
-    let readers = Readers::beside(active, swaps.clone(), asked, lookups);
+    let readers = Readers::beside(active, swaps.clone(), asked, options.lookups.clone());
     let readers = Arc::new(readers.map_err(read_failure)?);
     let topics = options.topics.clone();
     let http = args.serve.then(|| http(&config, &readers, topics)).transpose()?;
@@ -315,6 +316,7 @@ pub(super) fn options(
         recompute_users_per_s_max: Some(config.catalog.recompute_users_per_s_max),
         prepare: Prepare::default(),
         patience: Patience::default(),
+        publish: Publish::default(),
         slices: slices(config),
     }
 }

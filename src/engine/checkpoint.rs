@@ -411,6 +411,7 @@ impl CheckpointActor {
         let dimensions = self.parts.dimensions.pin();
         let roll_up = self.roll_up(router, as_of_ms, cut);
         let side = chunk.as_ref().and_then(|c| c.side.clone());
+        let also_cause = chunk.as_ref().map(|c| c.cause).unwrap_or_default();
         let Users { due, also, history } = chunk.map(Chunk::take_users).unwrap_or_default();
         let due = split_by_shard(catalog.uid, shards, due, |key| key);
         let also = split_by_shard(catalog.uid, shards, also, |stored| &stored.0);
@@ -421,6 +422,7 @@ impl CheckpointActor {
             as_of_day: catalog.zone.day_of(as_of_ms),
             due,
             also,
+            also_cause,
             history,
             side: side.clone(),
             roll_up,
@@ -460,7 +462,10 @@ impl CheckpointActor {
         self.chunk = chunk;
         self.under_way = true;
         self.window += 1;
-        let begun = self.wire.as_ref().is_some_and(|w| w.writer.try_send(Begin(assembly)).is_ok());
+        let begun = self.wire.as_ref().is_some_and(|w| {
+            let ruleset = Arc::clone(&self.parts.ruleset);
+            w.writer.try_send(Begin(assembly, ruleset)).is_ok()
+        });
         if !begun {
             self.parts.status.fail(EngineError::ActorGone("writer"));
             return;

@@ -77,6 +77,7 @@ impl Direct {
             resident_bytes_max: usize::MAX,
             batch_users_max: 1024,
             replay: Arc::default(),
+            publishing: None,
         };
         let number = |at: usize| u16::try_from(at).unwrap_or(u16::MAX);
         Ok(Self {
@@ -208,6 +209,7 @@ impl Direct {
                 as_of_day: catalog.zone.day_of(as_of_ms),
                 due: std::mem::take(&mut due[at]),
                 also: std::mem::take(&mut also[at]),
+                also_cause: chunk.cause,
                 history: std::mem::take(&mut history[at]),
                 side: chunk.side.clone(),
                 roll_up: roll_up.then(|| AsOf { ms: as_of_ms, day: catalog.zone.day_of(as_of_ms) }),

@@ -110,6 +110,7 @@ pub struct Intake {
     streams: Vec<String>,
     positions: BTreeMap<String, Position>,
     rejects: Vec<Reject>,
+    rejects_weight: usize,
     totals: Totals,
     greatest_ms: Option<i64>,
     days: BTreeMap<Day, u64>,
@@ -187,6 +188,7 @@ impl Intake {
             let stream = self.totals.streams.entry(reject.stream.clone()).or_default();
             *stream.rejects.entry(reject.reason).or_default() += 1;
         }
+        self.rejects_weight += decoded.rejects.iter().map(Reject::weight).sum::<usize>();
         self.rejects.extend(decoded.rejects);
         for source in sources {
             let Some(position) = position else { break };
@@ -270,6 +272,7 @@ impl Intake {
     /// Takes what a window is to cover.
     pub fn cut(&mut self) -> Cut {
         self.moved = false;
+        self.rejects_weight = 0;
         Cut {
             positions: std::mem::take(&mut self.positions),
             rejects: std::mem::take(&mut self.rejects),
@@ -290,9 +293,9 @@ impl Intake {
         self.greatest_ms
     }
 
-    /// Rejects waiting for the next cut.
+    /// Rejects waiting for the next cut; a long one counts as several.
     pub fn rejects_waiting(&self) -> usize {
-        self.rejects.len()
+        self.rejects_weight
     }
 
     /// The last day of all events but a few, when those few (fewer than 0.1 %) lie more than 366

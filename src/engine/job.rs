@@ -13,6 +13,7 @@ use super::ruleset::Ruleset;
 use super::version::recomputed;
 pub use crate::pace::Limit;
 use crate::store::{Bytes, DueCursor, Store, UidKey};
+use crate::write::publish::outbox::Cause;
 
 /// Due packs read at once.
 const DUE_PACKS_MAX: usize = 256;
@@ -43,6 +44,8 @@ pub struct Chunk {
     pub due_done: Vec<DueCursor>,
     /// Progress to write with the window.
     pub meta: Vec<(String, Vec<u8>)>,
+    /// Why `also` has to be computed.
+    pub cause: Cause,
 }
 
 impl Chunk {
@@ -208,7 +211,8 @@ impl Job {
                 let known = named.into_iter().zip(stored);
                 let also: Vec<_> = known.filter_map(|(key, found)| Some((key, found?))).collect();
                 let meta = if keys.is_empty() { std::mem::take(done) } else { Vec::new() };
-                Ok(Some(Chunk { users: also.len(), also, meta, ..Chunk::default() }))
+                let cause = Cause::Dimension;
+                Ok(Some(Chunk { users: also.len(), also, meta, cause, ..Chunk::default() }))
             }
             Self::History { side, after, limit, progress } => {
                 let take = chunk_users(limit.as_ref());
@@ -236,7 +240,9 @@ impl Job {
                 if let Some(key) = progress_key {
                     meta.push(((*key).to_owned(), progress_bytes(*name, state)));
                 }
-                Ok(Some(Chunk { users: also.len(), also, meta, ..Chunk::default() }))
+                let is_rule = progress_key.is_some();
+                let cause = if is_rule { Cause::Rule } else { Cause::Dimension };
+                Ok(Some(Chunk { users: also.len(), also, meta, cause, ..Chunk::default() }))
             }
         }
     }

@@ -14,6 +14,7 @@ pub mod inputs;
 pub mod intake;
 pub mod job;
 mod owned;
+mod publish;
 pub(crate) mod reload;
 pub mod route;
 pub mod ruleset;
@@ -36,6 +37,7 @@ use crate::source::file::SourceError;
 use crate::source::kafka::KafkaError;
 use crate::store::StoreError;
 use crate::write::profile::ProfileError;
+use crate::write::publish::PublishError;
 
 /// Where as-of comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,9 @@ pub enum EngineError {
     /// A topic cannot be read.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
+    /// A topic does not take what is published.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     /// A dimension cannot be looked up.
     #[error(transparent)]
     Dimension(#[from] SpecError),

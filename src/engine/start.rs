@@ -16,6 +16,7 @@ use super::feed::{Flow, Latest, decoders, start_source};
 use super::intake::{FoldTotals, Intake, Totals};
 use super::job::{Job, Limit};
 use super::owned::OwnedStore;
+use super::publish;
 use super::route::Router;
 use super::ruleset::Ruleset;
 use super::slices::{Round, Settings, SliceLimits, Slices};
@@ -39,6 +40,7 @@ use crate::store::{Ownership, Store, Term};
 use crate::user::texts::Texts;
 use crate::write::actor::WriterActor;
 use crate::write::profile::{Schemas, schema_key};
+use crate::write::publish::{Publish, PublishError};
 use crate::write::window::{AS_OF_KEY, FOLDS_KEY, TOTALS_KEY};
 
 /// How often a dead shard is started again before the engine gives up.
@@ -100,6 +102,8 @@ pub struct Options {
     pub prepare: Prepare,
     /// How long the store is waited for.
     pub patience: Patience,
+    /// What is told to others.
+    pub publish: Publish,
     /// Where events of files may wait for their users' turn, when not all users fit in memory; none:
     /// users are read and written as events come. Not for topics, nor for stores that do not write a
     /// window as a whole.
@@ -344,9 +348,11 @@ fn run_assignments(
         match result {
             Ok(report) => all.add(report),
             // Partitions may be taken away while the store is down: their next owner reads again.
-            Err(EngineError::Kafka(KafkaError::Lost) | EngineError::NotStored { .. })
-                if !stop.load(Ordering::Relaxed) =>
-            {
+            Err(
+                EngineError::Kafka(KafkaError::Lost)
+                | EngineError::NotStored { .. }
+                | EngineError::Publish(PublishError::NotAcknowledged { .. }),
+            ) if !stop.load(Ordering::Relaxed) => {
                 tracing::warn!("partitions were lost: what was not stored is read by their owner");
             }
             Err(EngineError::ActorGone(what)) if restarts < RESTARTS_MAX => {
@@ -417,7 +423,7 @@ fn attempt(
     let watched = Arc::downgrade(&status);
     // An engine that has failed, or is gone, waits for nothing.
     options.patience.while_holds(move || watched.upgrade().is_some_and(|s| !s.failed()));
-    let shared = shared(options, assignment)?;
+    let (shared, first_window) = publish::begin(options, assignment, &status)?;
     let quarantine = Arc::clone(&shared.quarantine);
     let now: crate::dimension::Now = Arc::new(crate::clock::wall_ms);
     let lookups = &options.lookups;
@@ -446,16 +452,11 @@ fn attempt(
         let (quarantine, status) = (&quarantine, &status);
         let around = Around { ruleset, texts, quarantine, status, shards };
         flows.push(topics.flow(assignment, &around)?);
-        topics.group.attach(assignment, status);
         lease = Some(topics.group.lease(assignment));
     }
     options.swaps.set_recipes(flows.iter().flat_map(Flow::recipes).cloned().collect());
     status.sources_open.store(flows.len(), Ordering::Release);
     let names = catalog.streams.iter().map(|s| s.name.clone()).collect();
-    let first_window = match assignment.filter(|_| !store.is_atomic()) {
-        Some(assignment) => Term::new(assignment.term)?.first_window() + 1,
-        None => totals.windows + 1,
-    };
     let mut intake = Intake::new(names, totals);
     if !store.is_atomic() {
         intake = intake.with_fences(shared.replay.starts.clone());
@@ -478,13 +479,17 @@ fn attempt(
     // A panic of it has been told through the status.
     drop(preparing.map(JoinHandle::join));
     let (ended, router) = driven?;
+    publish::settle(options, assignment, first_window + status.windows.load(Ordering::Relaxed));
     let stray_future = router.intake().stray_future().filter(|_| options.clock == Clock::Event);
     let (missing_tables, quarantined) = (dimensions.missing_tables(), quarantine.len());
     report(store, &status, ended, stray_future, missing_tables, quarantined)
 }
 
 /// What all shards use.
-fn shared(options: &Options, assignment: Option<&Assignment>) -> Result<Shared, EngineError> {
+pub(super) fn shared(
+    options: &Options,
+    assignment: Option<&Assignment>,
+) -> Result<Shared, EngineError> {
     Ok(Shared {
         ruleset: Arc::clone(&options.ruleset),
         texts: Arc::new(Texts::default()),
@@ -496,6 +501,7 @@ fn shared(options: &Options, assignment: Option<&Assignment>) -> Result<Shared, 
         resident_bytes_max: options.resident_bytes_max / options.shards,
         batch_users_max: options.batch_users_max,
         replay: Arc::new(replay(options, assignment)),
+        publishing: None,
     })
 }
 
@@ -707,8 +713,9 @@ impl Parts<'_> {
         });
         let (store, status) = (Arc::clone(&options.store), Arc::clone(&self.status));
         let (stored, folds, lease) = (checkpoint.clone().recipient(), self.folds, self.lease);
+        let publish = options.publish.clone();
         let writer = WriterActor::start_in_arbiter(&writer_arbiter, move |_| {
-            WriterActor::new(store, stored, status, folds, lease)
+            WriterActor::new(store, stored, status, folds, lease, publish)
         });
         let shards: Vec<_> = (0..options.shards)
             .map(|index| {

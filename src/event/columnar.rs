@@ -24,7 +24,7 @@ use serde_json::Value;
 
 use super::column::{Column, timestamp_is_text};
 use super::parse::{self, Cell};
-use super::reject::{Reason, shown};
+use super::reject::{Reason, Shown, shown};
 use super::{Decoded, Decoder, DecoderError, RowPlace, masked, similar};
 use crate::catalog::model::{ColumnType, TimestampFormat};
 use crate::catalog::type_text;
@@ -422,7 +422,7 @@ fn from_local(local_ms: i64, zone: &Zone) -> Result<i64, Reason> {
 }
 
 /// A row as JSON, masked columns hidden.
-fn shown_row(batch: &RecordBatch, row: usize, masks: &[String]) -> String {
+fn shown_row(batch: &RecordBatch, row: usize, masks: &[String]) -> Shown {
     let schema = batch.schema();
     let columns = schema.fields().iter().zip(batch.columns());
     let members = columns.map(|(field, array)| (field.name().clone(), shown_value(array, row)));

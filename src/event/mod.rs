@@ -35,7 +35,7 @@ use self::parse::Cell;
 use self::place::{Lines, RowPlace};
 pub use self::place::{PartitionOf, RecordPlace, Whose};
 use self::quarantine::Quarantine;
-use self::reject::{Reason, Reject, shown};
+use self::reject::{Reason, Reject, Shown, shown};
 use self::stream::{Refused, StreamDecoder};
 use crate::catalog::model::{self, Catalog, ColumnType};
 use crate::clock::{DayTable, Zone};
@@ -392,6 +392,7 @@ impl Decoder {
         }
         out.rejected_rows += 1;
         for (stream, masks) in self.names.iter().zip(&self.masks) {
+            let Shown { text, bytes, whole } = shown(row, !masks.is_empty());
             out.rejects.push(Reject {
                 stream: stream.clone(),
                 reason,
@@ -400,8 +401,10 @@ impl Decoder {
                 line: place.line,
                 offset: place.offset,
                 index: place.index,
-                row: shown(row, !masks.is_empty()),
-                row_bytes: row.len() as u64,
+                row: text,
+                row_bytes: bytes,
+                arrived_ms: place.arrival_ms,
+                whole,
             });
         }
     }
@@ -410,7 +413,7 @@ impl Decoder {
         &mut self,
         latest_ms: Option<i64>,
         decoded: &mut Decoded,
-        show: impl Fn(RowPlace, &[String]) -> String,
+        show: impl Fn(RowPlace, &[String]) -> Shown,
     ) {
         let batch = Batch {
             columns: &self.columns,
@@ -433,7 +436,7 @@ impl Decoder {
             for Refused { row, reason, detail } in refused {
                 let place = self.places[row as usize];
                 rows_refused.push(row);
-                let row = show(place, &self.masks[at]);
+                let Shown { text, bytes, whole } = show(place, &self.masks[at]);
                 decoded.rejects.push(Reject {
                     stream: self.names[at].clone(),
                     reason,
@@ -442,8 +445,10 @@ impl Decoder {
                     line: place.line,
                     offset: place.offset,
                     index: place.index,
-                    row_bytes: row.len() as u64,
-                    row,
+                    row: text,
+                    row_bytes: bytes,
+                    arrived_ms: place.arrival_ms,
+                    whole,
                 });
             }
         }
@@ -547,7 +552,7 @@ fn memchr(block: &[u8], start: usize) -> usize {
 }
 
 /// The row with the values of masked columns replaced; hidden whole where that cannot be done.
-fn shown_json(row: &[u8], masks: &[String]) -> String {
+fn shown_json(row: &[u8], masks: &[String]) -> Shown {
     if masks.is_empty() {
         return shown(row, false);
     }

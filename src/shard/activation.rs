@@ -6,9 +6,10 @@
 use super::users::Slot;
 use super::{Shard, Shared, WindowClose, WindowStats, hash_of};
 use crate::event::block::{ShardRows, Uids};
-use crate::store::{Bytes, Uid, UidKey};
+use crate::store::{Uid, UidKey};
 use crate::user::snapshot::{Applied, decode_tags};
 use crate::write::profile::ProfileError;
+use crate::write::publish::outbox::Cause;
 
 impl Shard {
     /// Fills `slots`, one a row; activates users that are not resident.
@@ -63,6 +64,9 @@ impl Shard {
         let schema = schemas.get(tags.head.schema, ruleset, store.as_ref())?;
         let state = tags.state(&schema.layout, &ruleset.layout, texts)?;
         let Applied { partition, fence } = tags.applied()?;
+        let key = self.users.key(slot);
+        let published = Self::numbered(&self.shared, &key, &tags, &schema, partition)?;
+        let owes = published.as_ref().is_some_and(|p| !p.owed.is_empty());
         self.fenced.admit(slot, fence);
         let user = self.users.get_mut(slot);
         user.state = state;
@@ -73,10 +77,14 @@ impl Shard {
         user.partition = partition;
         // One that was quarantined by an earlier process is tried again: a fix may have come.
         // Rows of an older schema are read as they are, as often as needed: no reason to write.
-        user.unsaved = tags.head.quarantined;
+        user.unsaved = tags.head.quarantined || owes;
+        user.published = published;
         let codes = schema.packed_codes(&tags, ruleset.plan.packing());
         self.users.set_codes(slot, &codes);
         self.users.count(slot);
+        if owes {
+            self.owing.push(slot);
+        }
         Ok(())
     }
 
@@ -112,7 +120,7 @@ impl Shard {
                 continue;
             }
             stats.due_users += 1;
-            user.dirty = true;
+            (user.dirty, user.cause) = (true, Cause::Time);
             slots.push(slot);
         }
         Ok(())
@@ -149,7 +157,7 @@ impl Shard {
             user.state.add_history(&history, side.job(), &ruleset.layout, &texts.view());
             user.unsaved = true;
             if !user.dirty {
-                user.dirty = true;
+                (user.dirty, user.cause) = (true, Cause::Event);
                 slots.push(slot);
             }
         }
@@ -159,7 +167,7 @@ impl Shard {
     /// Adds users as they are stored. Those that are not resident are so for this window only.
     pub(super) fn add_stored(
         &mut self,
-        stored: &[(UidKey, Bytes)],
+        window: &WindowClose,
         slots: &mut Vec<Slot>,
     ) -> Result<(), ProfileError> {
         let kind = self.shared.ruleset.catalog.uid;
@@ -167,7 +175,7 @@ impl Shard {
         // that window, or by one that closed meanwhile.
         let outdated = self.residency.left_lately();
         let mut guests = Vec::new();
-        for (key, bytes) in stored {
+        for (key, bytes) in &window.also {
             let Ok(uid) = Uid::from_key(kind, key) else { continue };
             let hash = hash_of(&uid);
             let slot = match self.users.find(hash, &uid) {
@@ -185,7 +193,7 @@ impl Shard {
             };
             let user = self.users.get_mut(slot);
             if !user.dirty {
-                user.dirty = true;
+                (user.dirty, user.cause) = (true, window.also_cause);
                 slots.push(slot);
             }
         }

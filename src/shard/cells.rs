@@ -27,6 +27,16 @@ impl Values {
         self.open = unpack(open.unwrap_or_default());
     }
 
+    /// Packed codes of closed tags.
+    pub(super) fn codes(&self) -> &[u8] {
+        &self.codes
+    }
+
+    /// The value of an open tag.
+    pub(super) fn open(&self, at: usize) -> Option<&OpenValue> {
+        self.open.get(at).and_then(Option::as_ref)
+    }
+
     /// The cells that turn these values into others. `all`: whoever wrote what is there, nothing of it
     /// is to stay.
     pub(super) fn cells(&self, now: &Self, all: bool, ruleset: &Ruleset) -> ProfileCells {
@@ -42,8 +52,8 @@ impl Values {
                     label_of(&ruleset.catalog.tags[tag.tag].domain, code).map(Into::into)
                 }
                 TagPlace::Open(at) => {
-                    let value = now.open.get(at).and_then(Option::as_ref);
-                    if !all && value == self.open.get(at).and_then(Option::as_ref) {
+                    let value = now.open(at);
+                    if !all && value == self.open(at) {
                         return None;
                     }
                     value.map(|value| value.label().into())

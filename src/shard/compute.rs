@@ -72,7 +72,7 @@ impl Computer {
             features: FeatureBatch::new(&ruleset.layout, &ruleset.feature_types),
             scratch: Scratch::default(),
             computed: Computed::default(),
-            kept: Kept::default(),
+            kept: Kept::new(ruleset),
             fresh: Vec::new(),
             #[cfg(test)]
             poison: None,

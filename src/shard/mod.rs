@@ -8,6 +8,7 @@
 mod activation;
 pub mod actor;
 mod cells;
+mod changes;
 pub(crate) mod compute;
 pub mod fence;
 mod residency;
@@ -39,6 +40,8 @@ use crate::user::layout::hash64;
 use crate::user::state::Folded;
 use crate::user::texts::Texts;
 use crate::write::profile::{ProfileError, Schemas};
+use crate::write::publish::outbox::Cause;
+use crate::write::publish::pending::Published;
 
 /// Rows whose users' memory is asked for before the first of them is folded.
 const AHEAD_ROWS: usize = 64;
@@ -70,6 +73,8 @@ pub struct Shared {
     pub batch_users_max: usize,
     /// What another owner may have read already.
     pub replay: Arc<Replay>,
+    /// Changes of tags are published: which of those in profiles are, at the engine's start.
+    pub publishing: Option<Arc<Published>>,
 }
 
 /// What became of a block's events.
@@ -110,6 +115,8 @@ pub struct WindowClose {
     /// Users to recompute in any case, as they were stored when the window before this one closed or
     /// later. Those that are not resident are so until this window is stored.
     pub also: Vec<(UidKey, Bytes)>,
+    /// Why those have to be computed.
+    pub also_cause: Cause,
     /// Users that get a history, as it is stored.
     pub history: Vec<(UidKey, Bytes)>,
     /// The history they get.
@@ -272,6 +279,8 @@ pub struct Shard {
     residency: Residency,
     fenced: Fenced,
     activated: u64,
+    /// Users that were read with changes that are not known to be published.
+    owing: Vec<Slot>,
     /// Users that had left when the last window closed.
     left_before: u64,
 }
@@ -294,6 +303,7 @@ impl Shard {
             residency,
             fenced: Fenced::new(&shared.replay),
             activated: 0,
+            owing: Vec::new(),
             left_before: 0,
             shared,
         }
@@ -385,6 +395,7 @@ impl Shard {
         at: Option<At>,
     ) -> Result<FoldCounts, ProfileError> {
         self.find_users(part)?;
+        self.pay();
         if let Some(at) = at {
             self.find_partitions(at)?;
         }
@@ -493,7 +504,8 @@ impl Shard {
     }
 
     fn mark_dirty(&mut self, slot: Slot) {
-        self.users.get_mut(slot).dirty = true;
+        let user = self.users.get_mut(slot);
+        (user.dirty, user.cause) = (true, Cause::Event);
         self.dirty.push(slot);
         self.residency.dirtied(slot, self.users.user_bytes(slot));
     }
@@ -505,8 +517,10 @@ impl Shard {
         stats.folded = std::mem::take(&mut self.folded);
         let mut slots = std::mem::take(&mut self.dirty);
         self.add_due(window, &mut slots, &mut stats)?;
-        self.add_stored(&window.also, &mut slots)?;
+        self.add_stored(window, &mut slots)?;
         self.add_history(window, &mut slots)?;
+        // Whoever was read for this window is written by it.
+        self.owing.clear();
         stats.examined_users = (window.also.len() + window.history.len()) as u64;
         let mut work = Work {
             users: &mut self.users,

@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 
 use super::cells::Values;
+use super::changes::Public;
 use super::compute::{Computed, Work, lap};
 use super::users::{Slot, User};
 use super::{Shared, WindowClose};
 use crate::clock::{Day, Stopwatch, earlier};
+use crate::engine::ruleset::Ruleset;
 use crate::store::{Bytes, ProfileCells, UidKey};
 use crate::user::features::Due;
 use crate::user::snapshot::{Applied, Head, Packer, Profile};
@@ -39,8 +41,10 @@ pub(super) struct Results {
 #[derive(Default)]
 pub(super) struct Kept {
     packer: Packer,
-    before: Values,
+    pub(super) before: Values,
     applied: Applied,
+    pub(super) public: Public,
+    pub(super) outbox: Vec<u8>,
     open: Vec<u8>,
     /// First instant of days.
     starts_ms: HashMap<Day, i64>,
@@ -85,9 +89,13 @@ impl Work<'_> {
 
     /// What the store has, for those who want to know what changes.
     fn remember(&self, slot: Slot, kept: &mut Kept) {
-        if self.wants_cells {
+        if self.wants_values() {
             kept.before.remember(self.users.codes(slot), self.users.get(slot).open.as_deref());
         }
+    }
+
+    fn wants_values(&self) -> bool {
+        self.wants_cells || self.shared.publishing.is_some()
     }
 
     fn keep_codes(&mut self, slot: Slot, codes: &[u8]) -> bool {
@@ -153,12 +161,16 @@ impl Work<'_> {
     }
 
     fn write_profile(&mut self, slot: Slot, texts: &TextsView<'_>, kept: &mut Kept) {
+        let user = self.users.get(slot);
+        let now = match self.wants_values() {
+            true => Values::new(self.users.codes(slot), user.open.as_deref()),
+            false => Values::default(),
+        };
         if self.wants_cells {
-            let user = self.users.get(slot);
-            let now = Values::new(self.users.codes(slot), user.open.as_deref());
             let cells = kept.before.cells(&now, user.rewrite, &self.shared.ruleset);
             self.results.cells.push(cells);
         }
+        self.fill_outbox(slot, &now, kept);
         let user = self.users.get_mut(slot);
         self.stats.new_users += u64::from(user.version == 0);
         user.version += 1;
@@ -174,6 +186,7 @@ impl Work<'_> {
             open: user.open.as_deref().unwrap_or_default(),
             state: &user.state,
             applied: &kept.applied,
+            outbox: &kept.outbox,
         };
         let record = kept.packer.pack(&profile, &self.shared.ruleset.layout, texts);
         self.results.profiles.push((user.uid.to_key(), record.into()));
@@ -181,6 +194,10 @@ impl Work<'_> {
 }
 
 impl Kept {
+    pub(super) fn new(ruleset: &Ruleset) -> Self {
+        Self { public: Public::new(ruleset), ..Self::default() }
+    }
+
     fn start_of_day_ms(&mut self, day: Day, shared: &Shared) -> i64 {
         if self.starts_ms.len() >= DAYS_MAX {
             self.starts_ms.clear();

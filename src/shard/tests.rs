@@ -66,6 +66,7 @@ fn shard(resident_bytes_max: usize) -> Shard {
             resident_bytes_max,
             batch_users_max: 64,
             replay: Arc::default(),
+            publishing: None,
         },
     )
 }
@@ -104,6 +105,7 @@ fn close(shard: &mut Shard) -> ShardWindow {
         as_of_day: 0,
         due: Vec::new(),
         also: Vec::new(),
+        also_cause: crate::write::publish::outbox::Cause::Rule,
         history: Vec::new(),
         side: None,
         roll_up: Some(AsOf { ms: 0, day: 0 }),

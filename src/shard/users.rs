@@ -7,6 +7,7 @@ use hashbrown::HashTable;
 
 use crate::store::{Uid, UidKey};
 use crate::user::state::UserState;
+use crate::write::publish::outbox::{Cause, Numbered};
 
 /// Users in one piece of memory: pieces never move, so that a table of millions grows without being
 /// copied.
@@ -35,6 +36,10 @@ pub struct User {
     pub due_ms: Option<i64>,
     /// Writes of this user so far.
     pub version: u64,
+    /// What is published of its changes; none where nothing ever was.
+    pub published: Option<Box<Numbered>>,
+    /// Why it is computed next.
+    pub cause: Cause,
     /// In the dirty set.
     pub dirty: bool,
     /// The state is not that of the stored record: events came, or old days were rolled up.
@@ -108,6 +113,8 @@ impl UserTable {
             open: None,
             due_ms: None,
             version: 0,
+            published: None,
+            cause: Cause::Event,
             dirty: false,
             unsaved: false,
             quarantined: false,
@@ -323,7 +330,8 @@ impl User {
     /// Memory behind this struct.
     fn heap_bytes(&self) -> usize {
         let uid = if let Uid::Str(text) = &self.uid { text.len() } else { 0 };
-        self.state.heap_bytes() + self.open.as_ref().map_or(0, |o| o.len()) + uid
+        let published = self.published.as_ref().map_or(0, |p| p.heap_bytes());
+        self.state.heap_bytes() + self.open.as_ref().map_or(0, |o| o.len()) + uid + published
     }
 }
 

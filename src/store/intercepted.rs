@@ -1,6 +1,7 @@
 //! A store behind a gate: for tests in which calls are counted, fail or panic.
 //!
-//! In: calls. Out: what the gate says, else what the store behind it says.
+//! In: calls. Out: what the gate says, else what the store behind it says. If asked for, a window is not
+//! written as a whole: piece by piece, as stores do that several processes share.
 //! Invariant: every call that reads or writes passes the gate first.
 
 use std::path::Path;
@@ -19,6 +20,8 @@ pub enum Call {
     Profiles,
     /// [`Store::dim_get`].
     DimGet,
+    /// A part of [`Store::write_window`], of a store that writes it piece by piece.
+    Piece,
     /// Any other.
     Other,
 }
@@ -29,6 +32,7 @@ type Gate = Box<dyn Fn(Call) -> Result<()> + Send + Sync>;
 pub struct Intercepted {
     store: Arc<dyn Store>,
     gate: Gate,
+    users_a_piece: Option<usize>,
 }
 
 impl Intercepted {
@@ -37,7 +41,15 @@ impl Intercepted {
         store: Arc<dyn Store>,
         gate: impl Fn(Call) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
-        Self { store, gate: Box::new(gate) }
+        Self { store, gate: Box::new(gate), users_a_piece: None }
+    }
+
+    /// From now on windows are written piece by piece, so many profiles at once, each piece past the
+    /// gate.
+    #[must_use]
+    pub fn in_pieces(mut self, users_a_piece: usize) -> Self {
+        self.users_a_piece = Some(users_a_piece.max(1));
+        self
     }
 
     fn pass(&self, call: Call) -> Result<&dyn Store> {
@@ -51,7 +63,7 @@ impl Store for Intercepted {
     }
 
     fn is_atomic(&self) -> bool {
-        self.store.is_atomic()
+        self.users_a_piece.is_none() && self.store.is_atomic()
     }
 
     fn wants_cells(&self) -> bool {
@@ -75,7 +87,12 @@ impl Store for Intercepted {
     }
 
     fn write_window(&self, window: WindowWrite) -> Result<()> {
-        self.pass(Call::Other)?.write_window(window)
+        let Some(users) = self.users_a_piece else {
+            return self.pass(Call::Other)?.write_window(window);
+        };
+        pieces(window, users)
+            .into_iter()
+            .try_for_each(|piece| self.pass(Call::Piece)?.write_window(piece))
     }
 
     fn scan_profiles(
@@ -183,4 +200,27 @@ impl Store for Intercepted {
     fn stats(&self) -> Result<StoreStats> {
         self.pass(Call::Other)?.stats()
     }
+}
+
+/// A window in the order that [`Store::is_atomic`] names.
+fn pieces(window: WindowWrite, users: usize) -> Vec<WindowWrite> {
+    let mut pieces = Vec::new();
+    let mut add = |is_empty: bool, piece: WindowWrite| {
+        if !is_empty {
+            pieces.push(piece);
+        }
+    };
+    let none = WindowWrite::default;
+    add(window.due.is_empty(), WindowWrite { due: window.due, ..none() });
+    for profiles in window.profiles.chunks(users) {
+        add(false, WindowWrite { profiles: profiles.to_vec(), ..none() });
+    }
+    add(window.removed.is_empty(), WindowWrite { removed: window.removed, ..none() });
+    let (rejects, reject_ids) = (window.rejects, window.reject_ids);
+    add(rejects.is_empty(), WindowWrite { rejects, reject_ids, ..none() });
+    let done = window.rejects_done;
+    add(done.is_empty(), WindowWrite { rejects_done: done, ..none() });
+    add(window.due_done.is_empty(), WindowWrite { due_done: window.due_done, ..none() });
+    add(window.meta.is_empty(), WindowWrite { meta: window.meta, ..none() });
+    pieces
 }

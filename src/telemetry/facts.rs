@@ -129,6 +129,12 @@ pub fn window_stored(since_close: Duration) {
     names::WINDOW_SECONDS.histogram(&[]).record(since_close);
 }
 
+/// Records of a window were acknowledged by a topic. `what`: `changes` or `rejects`.
+pub fn published(what: &str, records: u64, took: Duration) {
+    names::PUBLISHED.counter(&[what]).increment(records);
+    names::PUBLISH_SECONDS.histogram(&[what]).record(took);
+}
+
 /// Looks at a running engine: what changes all the time is not told but looked up.
 pub fn engine_seen(status: &Status) {
     let gauge = |metric: super::Metric, value: usize| metric.gauge(&[]).set(number(value as u64));

@@ -89,6 +89,14 @@ metrics! {
         "Profiles written.";
     PROFILE_BYTES: Counter "tagloom_profile_bytes_written_total" []
         "Bytes of packed profiles handed to the store.";
+    PUBLISHED: Counter "tagloom_published_total" ["what"]
+        "Records that a topic has acknowledged, those sent again included: `changes` or `rejects`.";
+    PUBLISH_SECONDS: Histogram "tagloom_publish_seconds" ["what"]
+        "From the first record of a window until all of them are acknowledged.";
+    PUBLISH_WAITING: Gauge "tagloom_publish_waiting" ["what"]
+        "Records on their way to a topic.";
+    PUBLISH_WAITING_MAX: Gauge "tagloom_publish_waiting_max" ["what"]
+        "Their bound (publish.queue_records_max): windows wait beyond it.";
     QUARANTINED: Counter "tagloom_users_quarantined_total" []
         "Users quarantined, because their state or a rule panicked.";
     DIMENSION_MISSING: Counter "tagloom_dimension_rows_missing_total" []

@@ -56,7 +56,7 @@ struct Record<'a> {
     codes: &'a [u8],
     #[serde(serialize_with = "plain")]
     open: &'a [u8],
-    /// An [`Applied`], or nothing.
+    /// An [`Applied`], then what the user's changes are numbered by; or nothing.
     #[serde(serialize_with = "plain")]
     applied: &'a [u8],
     state: StateRecord<'a>,
@@ -275,6 +275,8 @@ pub struct Profile<'a> {
     pub state: &'a UserState,
     /// Where its events come from, and which of them are in `state`.
     pub applied: &'a Applied,
+    /// What is published of its changes, as [`crate::write::publish::outbox`] writes it; or nothing.
+    pub outbox: &'a [u8],
 }
 
 impl Packer {
@@ -287,7 +289,7 @@ impl Packer {
     ) -> &[u8] {
         self.local.clear();
         self.pack_rows(profile.state.words(), layout);
-        self.pack_applied(profile.applied);
+        self.pack_applied(profile.applied, profile.outbox);
         let settled = profile.state.settled();
         let tiles = settled.map_or(&[][..], |s| &s.tiles);
         let tiles = tiles.iter().map(|t| encode_tile(t, layout, &mut self.local)).collect();
@@ -313,12 +315,14 @@ impl Packer {
         &self.out
     }
 
-    /// Nothing for users whose events come from files into a store that writes windows as a whole.
-    fn pack_applied(&mut self, applied: &Applied) {
+    /// Nothing for users whose events come from files into a store that writes windows as a whole, and
+    /// of whom nothing is published.
+    fn pack_applied(&mut self, applied: &Applied, outbox: &[u8]) {
         self.applied.clear();
-        if applied.partition.is_some() || !applied.fence.is_empty() {
+        if applied.partition.is_some() || !applied.fence.is_empty() || !outbox.is_empty() {
             self.applied = postcard::to_extend(applied, std::mem::take(&mut self.applied))
                 .expect("plain data into a growing buffer always fits");
+            self.applied.extend_from_slice(outbox);
         }
     }
 
@@ -458,7 +462,7 @@ pub fn decode_tags(bytes: &[u8]) -> Result<TagsOnly<'_>, SnapshotError> {
     Ok(TagsOnly { head, codes, open, applied, state })
 }
 
-impl TagsOnly<'_> {
+impl<'a> TagsOnly<'a> {
     /// Whether nothing of the state may be inexact: all rows are kept, with their ids, and there
     /// are no more than `values_max` values to be counted apart. In doubt it says no.
     pub fn is_exact(&self, values_max: usize) -> Result<bool, SnapshotError> {
@@ -481,6 +485,14 @@ impl TagsOnly<'_> {
             return Ok(Applied::default());
         }
         Ok(postcard::from_bytes(self.applied)?)
+    }
+
+    /// The bytes of what is published of the user's changes; none where nothing ever was.
+    pub fn outbox(&self) -> Result<&'a [u8], SnapshotError> {
+        if self.applied.is_empty() {
+            return Ok(&[]);
+        }
+        Ok(postcard::take_from_bytes::<Applied>(self.applied)?.1)
     }
 
     /// Reads the state: rows of the schema `stored`, brought to the present `layout`.

@@ -9,10 +9,13 @@ use std::sync::atomic::Ordering;
 
 use actix::{Actor, Context, Handler, Message, Recipient};
 
+use super::publish::Publish;
+use super::publish::windows::Windows;
 use super::window::Assembly;
 use crate::clock::Stopwatch;
 use crate::engine::EngineError;
 use crate::engine::intake::FoldTotals;
+use crate::engine::ruleset::Ruleset;
 use crate::engine::status::Status;
 use crate::shard::WindowStats;
 use crate::shard::actor::Part;
@@ -21,10 +24,10 @@ use crate::source::position::{POSITION_PREFIX, Position};
 use crate::store::{ClockMode, Store, WindowWrite};
 use crate::telemetry::facts::WindowWritten;
 
-/// A window has begun: its parts will come.
+/// A window has begun: its parts will come. They are computed by these rules.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Begin(pub Assembly);
+pub struct Begin(pub Assembly, pub Arc<Ruleset>);
 
 /// A window is stored.
 #[derive(Message)]
@@ -41,7 +44,8 @@ pub struct WriterActor {
     store: Arc<dyn Store>,
     checkpoint: Recipient<Stored>,
     status: Arc<Status>,
-    pending: Option<Assembly>,
+    pending: Option<(Assembly, Arc<Ruleset>)>,
+    publish: Windows,
     folds: FoldTotals,
     lease: Option<Lease>,
 }
@@ -54,24 +58,36 @@ impl WriterActor {
         status: Arc<Status>,
         folds: FoldTotals,
         lease: Option<Lease>,
+        publish: Publish,
     ) -> Self {
-        Self { store, checkpoint, status, pending: None, folds, lease }
+        let publish = Windows::new(publish, Arc::clone(&store), Arc::clone(&status));
+        Self { store, checkpoint, status, pending: None, publish, folds, lease }
     }
 
-    /// Writes a window, then tells the group that its offsets are done with.
+    /// Writes a window, publishes what it changed, then tells the group that its offsets are done with.
     fn write(
-        &self,
+        &mut self,
         mut write: WindowWrite,
         positions: &BTreeMap<String, Position>,
+        (window, ruleset): (u64, &Arc<Ruleset>),
     ) -> Result<(), EngineError> {
-        let Some(lease) = &self.lease else { return Ok(self.store.write_window(write)?) };
-        if !self.store.is_atomic() {
+        if self.lease.is_some() && !self.store.is_atomic() {
             // The group's offsets are the positions: another owner reads them there.
             write.meta.retain(|(key, _)| !key.starts_with(POSITION_PREFIX));
         }
-        lease.check()?;
+        self.check_lease()?;
+        let changed = self.publish.list(window, &mut write)?;
         self.store.write_window(write)?;
-        Ok(lease.stored(positions)?)
+        if !changed.is_empty() {
+            // What was sent to the store without the right to it may have lost: nobody is to be told.
+            self.check_lease()?;
+        }
+        self.publish.publish(changed, ruleset)?;
+        self.lease.as_ref().map_or(Ok(()), |lease| Ok(lease.stored(positions)?))
+    }
+
+    fn check_lease(&self) -> Result<(), EngineError> {
+        self.lease.as_ref().map_or(Ok(()), |lease| Ok(lease.check()?))
     }
 }
 
@@ -83,7 +99,7 @@ impl Handler<Begin> for WriterActor {
     type Result = ();
 
     fn handle(&mut self, begin: Begin, _: &mut Self::Context) {
-        self.pending = Some(begin.0);
+        self.pending = Some((begin.0, begin.1));
     }
 }
 
@@ -91,9 +107,9 @@ impl Handler<Part> for WriterActor {
     type Result = ();
 
     fn handle(&mut self, part: Part, _: &mut Self::Context) {
-        let Some(mut assembly) = self.pending.take() else { return };
+        let Some((mut assembly, ruleset)) = self.pending.take() else { return };
         if !assembly.add(part.0) {
-            self.pending = Some(assembly);
+            self.pending = Some((assembly, ruleset));
             return;
         }
         let (window, dry) = (assembly.window, assembly.dry);
@@ -102,10 +118,14 @@ impl Handler<Part> for WriterActor {
             Some(_) => assembly.cut.positions.clone(),
             None => BTreeMap::new(),
         };
+        if !dry && let Err(error) = self.publish.rejects(&assembly.cut.rejects) {
+            self.status.fail(error);
+            return;
+        }
         let (write, stats) = assembly.finish(&mut self.folds);
         let profiles = write.profiles.len() as u64;
         let watch = Stopwatch::start();
-        if !dry && let Err(error) = self.write(write, &positions) {
+        if !dry && let Err(error) = self.write(write, &positions, (window, &ruleset)) {
             self.status.fail(error);
             return;
         }

@@ -56,6 +56,16 @@ impl StoredSchema {
         }
     }
 
+    /// Where a present closed tag's code stands among those stored.
+    pub fn closed_place(&self, closed: usize) -> Option<usize> {
+        self.closed.get(closed).copied().flatten()
+    }
+
+    /// Where a present open tag's value stands among those stored.
+    pub fn open_place(&self, open: usize) -> Option<usize> {
+        self.open.get(open).copied().flatten()
+    }
+
     /// The codes in the order of the present closed tags; tags that are new have no value.
     pub fn codes(&self, tags: &TagsOnly<'_>) -> Box<[u8]> {
         if self.same {

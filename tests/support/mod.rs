@@ -64,6 +64,7 @@ pub fn options(
         recompute_users_per_s_max: None,
         prepare: Default::default(),
         patience: Default::default(),
+        publish: Default::default(),
         slices: None,
     }
 }

@@ -6,7 +6,7 @@
 
 use super::{Broken, Read, Reader, shown_record};
 use crate::event::place::{Lines, RowPlace};
-use crate::event::reject::Reject;
+use crate::event::reject::{Reject, Shown};
 use crate::event::{Decoded, Decoder, memchr};
 
 impl Decoder {
@@ -77,7 +77,8 @@ impl Decoder {
         out.rejected_rows += u64::from(broken.rows);
         for index in 0..broken.rows {
             for (stream, masks) in &concerned {
-                let row = shown_record(record, (index as usize, broken.rows as usize), masks);
+                let row = (index as usize, broken.rows as usize);
+                let Shown { text, whole, .. } = shown_record(record, row, masks);
                 out.rejects.push(Reject {
                     stream: (*stream).clone(),
                     reason: broken.reason,
@@ -86,8 +87,10 @@ impl Decoder {
                     line: place.line,
                     offset: place.offset,
                     index,
+                    row: text,
                     row_bytes: record.len() as u64,
-                    row,
+                    arrived_ms: place.arrival_ms,
+                    whole,
                 });
             }
         }

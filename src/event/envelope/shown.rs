@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use crate::event::reject::shown;
+use crate::event::reject::{Shown, shown};
 
 /// Members that repeat values of rows without the columns' names: statements and keys.
 const REPEATS: [&str; 3] = ["query", "sql", "primary_key"];
@@ -22,7 +22,7 @@ pub(super) fn shown_record(
     record: &[u8],
     (index, rows): (usize, usize),
     masks: &[String],
-) -> String {
+) -> Shown {
     if masks.is_empty() && rows <= 1 {
         return shown(record, false);
     }

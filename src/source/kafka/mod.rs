@@ -29,7 +29,7 @@ mod table;
 mod topic_ids;
 mod topics;
 
-pub(crate) use context::{arrival_ms, is_final, log, offset_at};
+pub(crate) use context::{arrival_ms, is_final, offset_at};
 pub use gather::{RecordBlock, RecordBlocks, RecordLines};
 pub(crate) use group::add;
 pub use group::{Assignment, Group, GroupOptions, Lease, RelayedTopics, Remembered};
@@ -40,6 +40,8 @@ pub use start::{Start, StartError, Starts};
 pub use table::TopicTables;
 pub(crate) use topics::{ANSWER_WITHIN, look_up as look_up_topics};
 pub use topics::{TopicMeta, topic_key};
+
+use rdkafka::config::RDKafkaLogLevel;
 
 use crate::user::layout::hash64;
 
@@ -60,6 +62,19 @@ impl SourceId {
 /// The name under which the position of a partition is kept.
 pub fn position_name(topic: &str, partition: u32) -> String {
     format!("kafka/{topic}/{partition}")
+}
+
+/// Logs what librdkafka says.
+pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(facility, "librdkafka: {message}");
+        }
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+            tracing::warn!(facility, "librdkafka: {message}");
+        }
+        _ => tracing::debug!(facility, "librdkafka: {message}"),
+    }
 }
 
 /// Why Kafka cannot be read.
@@ -86,6 +101,16 @@ pub enum KafkaError {
     NoTopic {
         /// The topic.
         topic: String,
+        /// The cluster's words.
+        reason: String,
+    },
+    /// A topic to publish to is not there.
+    #[error("Kafka has no topic `{topic}` ({reason}); create it, or correct {setting}")]
+    NoPublishTopic {
+        /// The topic.
+        topic: String,
+        /// What names it.
+        setting: String,
         /// The cluster's words.
         reason: String,
     },
@@ -131,6 +156,7 @@ impl KafkaError {
             Self::Settings(_)
                 | Self::Start(_)
                 | Self::NoTopic { .. }
+                | Self::NoPublishTopic { .. }
                 | Self::Partitions { .. }
                 | Self::Busy { .. }
         )

@@ -19,13 +19,35 @@ pub(super) const SESSION_TIMEOUT_MS_DEFAULT: u64 = 45_000;
 const SECRET: [&str; 4] = ["password", "secret", ".pem", "sasl.oauthbearer.config"];
 
 /// Settings that this program decides, and why.
-const DECIDED: [(&str, &str); 6] = [
+const DECIDED: [(&str, &str); 12] = [
     ("enable.auto.commit", "offsets are committed when what they cover is stored"),
     ("enable.auto.offset.store", "offsets are committed when what they cover is stored"),
     ("auto.offset.reset", "set source.start; records that are gone are an error, not a jump"),
     ("partition.assignment.strategy", "partitions of one number have to come together: `range`"),
     ("group.protocol", "terms of ownership need the classic protocol"),
     ("isolation.level", "records of transactions that were not committed do not count"),
+    ("enable.idempotence", "what is published has to arrive, in its order"),
+    ("acks", "what is published has to arrive: all brokers in sync acknowledge it"),
+    (
+        "request.required.acks",
+        "what is published has to arrive: all brokers in sync acknowledge it",
+    ),
+    ("message.timeout.ms", "a broker that is away is waited for"),
+    ("delivery.timeout.ms", "a broker that is away is waited for"),
+    ("transactional.id", "each command has one of its own"),
+];
+
+/// Settings of members of a group, by how they begin: producers have none of them.
+const OF_CONSUMERS: [&str; 9] = [
+    "group.",
+    "session.timeout.ms",
+    "heartbeat.interval.ms",
+    "max.poll.interval.ms",
+    "coordinator.query.interval.ms",
+    "fetch.",
+    "queued.",
+    "check.crcs",
+    "offset.store.",
 ];
 
 /// `kafka.*`, by librdkafka's own
@@ -139,6 +161,38 @@ impl KafkaConfig {
     }
 }
 
+impl KafkaConfig {
+    /// For those who publish, each with a queue of so many records and kilobytes.
+    pub fn producer(
+        &self,
+        records_max: u32,
+        kbytes_max: u32,
+    ) -> Result<ClientConfig, SettingsError> {
+        let mut client = self.client()?;
+        let of_consumers = |key: &String| OF_CONSUMERS.iter().any(|part| key.starts_with(part));
+        for key in self.flat().into_keys().filter(of_consumers) {
+            client.remove(&key);
+        }
+        for (key, value) in [
+            // As Java's clients do: the records of a user stand in partitions of one number.
+            ("partitioner", "murmur2_random"),
+            ("compression.type", "zstd"),
+            ("linger.ms", "5"),
+        ] {
+            if client.get(key).is_none() {
+                client.set(key, value);
+            }
+        }
+        client
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("message.timeout.ms", "0")
+            .set("queue.buffering.max.messages", records_max.to_string())
+            .set("queue.buffering.max.kbytes", kbytes_max.to_string());
+        Ok(client)
+    }
+}
+
 /// Reads a value from where it is kept.
 fn resolved(key: &str, value: String) -> Result<String, SettingsError> {
     let failed = |reason| SettingsError::Secret { key: key.to_owned(), reason };
@@ -176,6 +230,16 @@ mod tests {
         check(&[("auto.offset.reset", "latest")], "set source.start");
         check(&[("sasl.password", "file:/no/such/file")], "kafka.sasl.password: /no/such/file");
         check(&[("sasl.password", "env:NO_SUCH_NAME")], "no variable NO_SUCH_NAME");
+    }
+
+    #[test]
+    fn who_publishes_is_told_nothing_of_groups() {
+        let pairs = [("bootstrap.servers", "h:1"), ("group.id", "g"), ("linger.ms", "50")];
+        let client = config(&pairs).producer(7, 9).expect("all is right");
+        assert_eq!((client.get("group.id"), client.get("linger.ms")), (None, Some("50")));
+        assert_eq!(client.get("enable.idempotence"), Some("true"));
+        assert_eq!(client.get("queue.buffering.max.messages"), Some("7"));
+        check(&[("acks", "1")], "kafka.acks cannot be set: what is published");
     }
 
     #[test]
