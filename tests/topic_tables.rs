@@ -8,7 +8,9 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use tagloom::clock::Deadline;
 use tagloom::dimension::{Feed, FeedRecord, Feeds, Lookups, OpenFeed};
 use tagloom::engine::ruleset::Ruleset;
 use tagloom::engine::{Clock, Report};
@@ -141,12 +143,14 @@ fn rows_that_change_while_the_engine_runs_reach_their_users() {
         labels.len() == 6 && labels[&2].get("region").is_some_and(|r| r == want)
     };
     let mut step = 0;
+    let deadline = Deadline::after(Duration::from_secs(60));
     tagloom::engine::run(options, &mut |seen| {
         match step {
             0 => case.topics.put("places", "GB", r#"{"region":"r1"}"#),
             // The table is asked every five seconds.
             1 if region("r1") => case.topics.put("places", "GB", r#"{"region":"r2"}"#),
             2 if region("r2") => seen.status.stop(),
+            _ if deadline.is_over() => return seen.status.stop(),
             _ => return,
         }
         step += 1;
