@@ -10,10 +10,11 @@ use std::time::Duration;
 use tagloom::event::partitioner::partition_of;
 use tagloom::source::kafka::relayed::{ORIGIN, PARTITIONS};
 
+use crate::rig::hbase::Hbase;
 use crate::rig::kafka::{Found, Kafka, Record};
 use crate::rig::portrait::{AS_OF_MS, Portrait};
 use crate::rig::process::Process;
-use crate::rig::write_files;
+use crate::rig::{wait_until, write_files};
 
 const CAUGHT_UP: Duration = Duration::from_secs(240);
 const END_MAX: Duration = Duration::from_secs(60);
@@ -26,6 +27,11 @@ fn small_transactions(settings: &mut Vec<String>, topic: &str, topics: &[&str]) 
         "relay.batch_rows_max=150".to_owned(),
         "relay.batch_ms=50".to_owned(),
     ]);
+}
+
+/// It has got partitions: transactions are under way.
+fn wait_relaying(relay: &Process) {
+    wait_until("relay has partitions", CAUGHT_UP, || relay.has_said("partitions are relayed"));
 }
 
 /// Each record stands once in each partition that it names, and where its key belongs. Returns how many
@@ -51,16 +57,22 @@ fn assert_each_once(kafka: &Kafka, topic: &str, partitions: u32) -> usize {
 #[ignore = "starts Kafka: tests/live/run.sh"]
 fn two_relays_that_are_killed_lose_nothing_and_write_nothing_twice() {
     let kafka = Kafka::start();
-    let portrait = Portrait::new("rel", 3_000, 30_000);
+    let portrait = Portrait::new("rel", 4_000, 60_000);
     let mut settings = Portrait::settings(&kafka, "rel");
     settings.push(format!("store.path={}", portrait.path("store").display()));
     settings.push("source.commit_ahead_rows_max=3000".to_owned());
     small_transactions(&mut settings, "rel.relay", &["rel-consume", "rel-cancel"]);
     portrait.load_dimensions(&settings);
-    let relay = |id: &str| {
+    // `nth`: which process of the name.
+    let relay = |id: &str, nth: u64| {
         let mut settings = settings.clone();
-        settings.push(format!("relay.id={id}"));
-        Process::start(id, &portrait.path(""), &mut portrait.command(&["relay"], &settings))
+        settings.extend([
+            format!("relay.id={id}"),
+            "kafka.session.timeout.ms=1500".to_owned(),
+            "kafka.heartbeat.interval.ms=300".to_owned(),
+        ]);
+        let name = format!("{id}-{nth}");
+        Process::start(&name, &portrait.path(""), &mut portrait.command(&["relay"], &settings))
     };
     let refused = |command: &[&str], remedy: &str| {
         let output = portrait.command(command, &settings).output().unwrap();
@@ -68,6 +80,7 @@ fn two_relays_that_are_killed_lose_nothing_and_write_nothing_twice() {
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains(remedy), "{text}");
     };
+    let origins = ["rel-consume".to_owned(), "rel-cancel".to_owned()];
     for (topic, partitions) in [("rel-register", 8), ("rel-consume", 3), ("rel-cancel", 8)] {
         kafka.create(topic, partitions);
     }
@@ -79,29 +92,35 @@ fn two_relays_that_are_killed_lose_nothing_and_write_nothing_twice() {
     portrait.send_part(&kafka, "register", 0, usize::MAX);
     portrait.send_keyed_by(&kafka, "consume", "event_id");
     portrait.send_keyed_by(&kafka, "cancel", "order_id");
-    let other = relay("b");
-    for kill in 0..6_u64 {
-        let (process, run) =
-            (relay("a"), (kill % 2 == 1).then(|| portrait.start("killed", &settings)));
-        std::thread::park_timeout(Duration::from_millis(2_300 + 310 * kill));
+    let other = relay("b", 0);
+    for kill in 1..=8_u64 {
+        let process = relay("a", kill);
+        let run = (kill % 3 == 0).then(|| portrait.start("killed", &settings));
+        wait_relaying(&process);
+        std::thread::park_timeout(Duration::from_millis(60 + (kill * 97) % 330));
         process.kill();
         if let Some(run) = run {
             run.kill();
         }
     }
     // Beyond its session: the other one gets its partitions. Then it goes on as if nothing had been.
-    let frozen = relay("a");
-    std::thread::park_timeout(Duration::from_millis(1_500));
+    let frozen = relay("a", 9);
+    wait_relaying(&frozen);
+    std::thread::park_timeout(Duration::from_millis(150));
     frozen.signal("STOP");
-    std::thread::park_timeout(Duration::from_secs(9));
+    std::thread::park_timeout(Duration::from_secs(4));
     frozen.signal("CONT");
     std::thread::park_timeout(Duration::from_secs(2));
     frozen.kill();
     // Nobody takes its name: the brokers end its transaction.
     other.kill();
-    let (first, second) = (relay("a"), relay("c"));
+    let left = kafka.lag("rel-relay", &origins);
+    assert!(
+        left.is_none_or(|records| records > 2_000),
+        "all was done before the last kill: {left:?}"
+    );
+    let (first, second) = (relay("a", 10), relay("c", 0));
     let run = portrait.start("last", &settings);
-    let origins = ["rel-consume".to_owned(), "rel-cancel".to_owned()];
     kafka.wait_committed("rel-relay", &origins, CAUGHT_UP);
     kafka.wait_read("rel", "rel.relay", CAUGHT_UP);
     kafka.wait_read("rel", "rel-register", CAUGHT_UP);
@@ -125,6 +144,47 @@ fn two_relays_that_are_killed_lose_nothing_and_write_nothing_twice() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("were relayed into another topic"), "{text}");
+}
+
+#[test]
+#[ignore = "starts Kafka and HBase: tests/live/run.sh"]
+fn what_was_relayed_counts_once_in_hbase_too_where_profiles_know_what_they_have_read() {
+    let (kafka, hbase) = (Kafka::start(), Hbase::start());
+    let portrait = Portrait::new("relhb", 1_000, 10_000);
+    let mut settings = Portrait::settings(&kafka, "relhb");
+    let options = hbase.options("relhb");
+    settings.extend([
+        "store.kind=hbase".to_owned(),
+        format!("store.hbase.gateways={}", options.gateways),
+        format!("store.hbase.prefix={}", options.prefix),
+    ]);
+    small_transactions(&mut settings, "relhb.relay", &["relhb-consume", "relhb-cancel"]);
+    portrait.ok_with(&["store", "init"], &settings);
+    portrait.load_dimensions(&settings);
+    let topics =
+        [("relhb-register", 4), ("relhb-consume", 3), ("relhb-cancel", 5), ("relhb.relay", 4)];
+    topics.into_iter().for_each(|(topic, partitions)| kafka.create(topic, partitions));
+    portrait.send_part(&kafka, "register", 0, usize::MAX);
+    portrait.send_keyed_by(&kafka, "consume", "event_id");
+    portrait.send_keyed_by(&kafka, "cancel", "order_id");
+    let mut command = portrait.command(&["relay"], &settings);
+    let relay = Process::start("relay", &portrait.path(""), &mut command);
+    for kill in 0..3_u64 {
+        let process = portrait.start("killed", &settings);
+        // Its predecessor's session has to end before it is given partitions.
+        std::thread::park_timeout(Duration::from_millis(7_000 + (kill * 7_919) % 2_500));
+        process.kill();
+    }
+    let (first, second) = (portrait.start("first", &settings), portrait.start("second", &settings));
+    let origins = ["relhb-consume".to_owned(), "relhb-cancel".to_owned()];
+    kafka.wait_committed("relhb-relay", &origins, CAUGHT_UP);
+    kafka.wait_read("relhb", "relhb.relay", CAUGHT_UP);
+    kafka.wait_read("relhb", "relhb-register", CAUGHT_UP);
+    relay.stop(END_MAX);
+    Portrait::stop(first);
+    Portrait::stop(second);
+    portrait.assert_equal(&settings);
+    portrait.ok_with(&["store", "check"], &settings);
 }
 
 /// A table of orders that change hands, and clicks; users are named by texts.
@@ -336,12 +396,18 @@ fn rows_that_move_between_users_leave_one_and_come_to_the_other_once() {
         let mut arguments = arguments.to_vec();
         arguments.extend(["--catalog", "topics"]);
         let mut settings = settings.clone();
-        settings.push(format!("relay.id={name}"));
+        settings.extend([
+            "relay.id=a".to_owned(),
+            "kafka.session.timeout.ms=1500".to_owned(),
+            "kafka.heartbeat.interval.ms=300".to_owned(),
+        ]);
         Process::start(name, shop.path(), &mut shop.command(&arguments, &settings))
     };
     for kill in 0..5_u64 {
-        let (relay, run) = (start("a", &["relay"]), start("run", &["run", "--as-of", &as_of]));
-        std::thread::park_timeout(Duration::from_millis(1_700 + 290 * kill));
+        let relay = start(&format!("relay-{kill}"), &["relay"]);
+        let run = start("run", &["run", "--as-of", &as_of]);
+        wait_relaying(&relay);
+        std::thread::park_timeout(Duration::from_millis(90 + 110 * kill));
         relay.kill();
         run.kill();
     }

@@ -131,3 +131,47 @@ async fn metrics(shared: web::Data<Shared>) -> HttpResponse {
         .content_type("text/plain; version=0.0.4; charset=utf-8")
         .body(shared.exporter.render())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    fn ask(at: SocketAddr, path: &str) -> String {
+        let mut stream = std::net::TcpStream::connect(at).expect("it listens");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .expect("sent");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("an answer");
+        text
+    }
+
+    #[test]
+    fn it_says_whether_the_process_lives_and_works() {
+        let config = ServeConfig { listen: "127.0.0.1:0".to_owned(), ..ServeConfig::default() };
+        let [ready, hangs] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let conditions = Conditions::default();
+        let of = Arc::clone(&ready);
+        conditions.register("topics", move || {
+            if of.load(Ordering::Relaxed) { Ok("2 partitions".into()) } else { Err("none".into()) }
+        });
+        let of = Arc::clone(&hangs);
+        let hang = move || of.load(Ordering::Relaxed).then(|| "it hangs".to_owned());
+        let watched = Watched::start(&config, conditions, Arc::new(hang)).expect("a free port");
+        let check = |path: &str, status: &str, text: &str| {
+            let answer = ask(watched.address(), path);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+            assert!(answer.contains(text), "{path}: {answer}");
+        };
+        check("/readyz", "503", "none");
+        check("/healthz", "200", "ok");
+        ready.store(true, Ordering::Relaxed);
+        hangs.store(true, Ordering::Relaxed);
+        check("/readyz", "200", "2 partitions");
+        check("/healthz", "503", "it hangs");
+        check("/metrics", "200", "tagloom_ready{condition=\"topics\"} 1");
+        check("/v1/users/7", "404", "");
+    }
+}

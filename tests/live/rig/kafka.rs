@@ -239,6 +239,13 @@ impl Kafka {
         }
     }
 
+    /// Records of topics that a group has not committed; none while the cluster does not answer.
+    pub fn lag(&self, group: &str, topics: &[String]) -> Option<i64> {
+        let consumer = self.consumer(group);
+        let of = |topic: &String| Some(self.lags(&consumer, topic)?.iter().sum::<i64>());
+        topics.iter().map(of).sum()
+    }
+
     /// All records of a topic whose transactions are committed, by partition, then offset.
     pub fn read_all(&self, topic: &str) -> Vec<Found> {
         let mut config = self.config();
