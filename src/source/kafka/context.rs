@@ -96,6 +96,7 @@ impl ConsumerContext for Context {
             take(&shared, consumer, &numbered(&shared, partitions));
         } else {
             shared.give_up(consumer.assignment_lost());
+            resume_all(consumer);
             if let Err(error) = consumer.unassign() {
                 tracing::warn!(%error, "partitions were not given up");
             }
@@ -112,8 +113,18 @@ fn numbered(shared: &Shared, partitions: &TopicPartitionList) -> Vec<(usize, u32
     partitions.elements().into_iter().filter_map(number).collect()
 }
 
+/// librdkafka keeps what was paused over the end of an assignment: a partition that was paused to wait
+/// for a commit and comes back with the next assignment would never be read.
+fn resume_all(consumer: &BaseConsumer<Context>) {
+    let resumed = consumer.assignment().and_then(|all| consumer.resume(&all));
+    if let Err(error) = resumed {
+        tracing::warn!(%error, "partitions that waited for a commit were not resumed");
+    }
+}
+
 /// Begins an assignment: a term first, then offsets.
 fn take(shared: &Shared, consumer: &BaseConsumer<Context>, partitions: &[(usize, u32)]) {
+    resume_all(consumer);
     let mut tries = 0;
     loop {
         match try_take(shared, consumer, partitions) {
