@@ -26,11 +26,12 @@ pub(super) fn named(catalog: &Catalog) -> Vec<(String, Vec<String>)> {
     topics
 }
 
-/// Joins the group.
+/// Joins the group. `reads`: whether records are read.
 pub(super) fn join(
     catalog: &Catalog,
     config: &Config,
     store: &Arc<dyn Store>,
+    reads: bool,
 ) -> Result<Option<Topics>, Failure> {
     let named = named(catalog);
     if named.is_empty() {
@@ -55,6 +56,7 @@ pub(super) fn join(
         block_rows_max: config.source.batch_rows_max,
         blocks_max: config.source.batches_under_way_max,
         commit_ahead_rows_max: config.source.commit_ahead_rows_max,
+        reads,
         flush_max_ms: config.source.flush_max_ms,
     };
     let group = Group::join(options, &|topic| known(store.as_ref(), topic)).map_err(failure)?;

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::EngineError;
+use super::command::OwnCommands;
 use super::job::Job;
 use super::options::Options;
 use super::owned::OwnedStore;
@@ -15,6 +16,7 @@ use super::report::{Observed, Report};
 use super::signals::stop_signals;
 use super::start::{RESTARTS_MAX, attempt, first_jobs, follow_swaps};
 use super::status::Status;
+use super::swap::{Active, Proposal};
 use super::topics::Topics;
 use crate::source::kafka::KafkaError;
 use crate::store::patient::Patience;
@@ -42,6 +44,15 @@ pub(super) fn run_assignments(
         if stop.load(Ordering::Relaxed) {
             return Ok(all);
         }
+        swap_while_idle(options)?;
+        if options.swaps.blocked().is_some() {
+            if let Some(failure) = topics.group.take_failure() {
+                return Err(failure.into());
+            }
+            // No condition to wait on: the watch tries again, or the process is stopped.
+            std::thread::park_timeout(PATIENCE);
+            continue;
+        }
         let Some(assignment) = topics.group.next(PATIENCE)? else { continue };
         wait_for_store(&options.patience);
         let (term, partitions) = (Term::new(assignment.term)?, assignment.partitions.clone());
@@ -54,9 +65,17 @@ pub(super) fn run_assignments(
         let mut jobs = std::mem::take(&mut options.jobs);
         jobs.push_back(Job::Due);
         let result = attempt(options, Some(&assignment), jobs, observe);
-        topics.group.release(result.is_err());
+        // An engine that stopped for it cannot follow leaves its partitions to the next one.
+        topics.group.release(result.is_err() || options.swaps.blocked().is_some());
         match result {
-            Ok(report) => all.add(report),
+            Ok(report) => {
+                all.add(report);
+                if let Some(command) = options.command
+                    && OwnCommands::open(shared.as_ref(), &assignment.partitions)?.done() >= command
+                {
+                    return Ok(all);
+                }
+            }
             // Partitions may be taken away while the store is down: their next owner reads again.
             Err(EngineError::Kafka(KafkaError::Lost) | EngineError::NotStored { .. })
                 if !stop.load(Ordering::Relaxed) =>
@@ -70,4 +89,19 @@ pub(super) fn run_assignments(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// A catalogue that becomes active while this process owns nothing.
+fn swap_while_idle(options: &Options) -> Result<(), EngineError> {
+    let Some(mut proposal) = options.swaps.take() else { return Ok(()) };
+    let store = options.store.as_ref();
+    if !proposal.save(store, super::stored_as_of(store)?)? {
+        options.swaps.was_late();
+        return Ok(());
+    }
+    let Proposal { next, files, .. } = proposal;
+    tracing::info!(version = next.version.number, "another catalogue is active");
+    let active = Active { ruleset: Arc::new(next.ruleset), files: Arc::new(files) };
+    options.swaps.activated(active);
+    Ok(())
 }

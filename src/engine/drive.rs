@@ -22,6 +22,7 @@ use super::route::Router;
 use super::signals::stop_signals;
 use super::slices::{Round, Settings, Slices};
 use super::status::Status;
+use super::swap::Swaps;
 use super::{Clock, EngineError};
 use crate::catalog::model::UidType;
 use crate::clock::Stopwatch;
@@ -47,6 +48,8 @@ pub(super) struct Parts<'a> {
     /// What another process has begun.
     pub(super) round: Option<Round>,
     pub(super) lease: Option<Lease>,
+    /// Whose users it owns, of a store that processes share.
+    pub(super) partitions: Option<Vec<u32>>,
     pub(super) folds: FoldTotals,
     pub(super) first_window: u64,
     pub(super) last_as_of_ms: Option<i64>,
@@ -61,7 +64,7 @@ impl Parts<'_> {
         progress: &[SourceProgress],
         observe: &mut dyn FnMut(&Observed<'_>),
     ) -> Result<(Ended, Router), EngineError> {
-        let status = Arc::clone(&self.status);
+        let (status, swaps) = (Arc::clone(&self.status), self.options.swaps.clone());
         let max_ahead_ms = self.options.ruleset.catalog.max_ahead_ms;
         let of_round = self.round.as_ref().map(|round| round.latest_ms);
         let latest = Latest { clock: self.options.clock, max_ahead_ms, of_round };
@@ -74,7 +77,7 @@ impl Parts<'_> {
             for flow in flows {
                 threads.extend(start_source(flow, router.clone(), latest)?);
             }
-            let ended = wait(ended, &status, progress, observe).await;
+            let ended = wait(ended, &status, &swaps, progress, observe).await;
             status.stop();
             for thread in threads {
                 // A source that panicked has been reported through `status`.
@@ -145,6 +148,7 @@ impl Parts<'_> {
             stay: options.stay,
             live: options.live,
             lease: self.lease.clone(),
+            partitions: self.partitions,
             swaps: options.swaps.clone(),
             recompute_users_per_s_max: options.recompute_users_per_s_max,
             quarantine: Arc::clone(&self.shared.quarantine),
@@ -187,6 +191,7 @@ impl Parts<'_> {
 async fn wait(
     mut ended: oneshot::Receiver<Ended>,
     status: &Arc<Status>,
+    swaps: &Swaps,
     progress: &[SourceProgress],
     observe: &mut dyn FnMut(&Observed<'_>),
 ) -> Ended {
@@ -204,6 +209,10 @@ async fn wait(
                 observe(&Observed { status, sources: progress });
                 if stop.load(Ordering::Relaxed) && !status.stopping() {
                     tracing::info!("stopping: sources end, what was read is stored");
+                    status.stop();
+                }
+                if !status.stopping() && let Some(why) = swaps.blocked() {
+                    tracing::warn!("stopping at a window's end: {why}");
                     status.stop();
                 }
                 if status.stopping() && !status.failed() {

@@ -12,6 +12,7 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use super::EngineError;
+use super::command::CommandJob;
 use super::history::{Progress, Side};
 use super::ruleset::Ruleset;
 use super::version::recomputed;
@@ -92,6 +93,8 @@ pub enum Job {
         /// How far it is.
         progress: Progress,
     },
+    /// What a process wants that owns nobody.
+    Command(Box<CommandJob>),
     /// Every user of the store.
     All {
         /// Goes on behind this one.
@@ -128,7 +131,7 @@ impl Limit {
     }
 
     /// Users one chunk may have: what may be spent at once.
-    fn chunk_users(&self) -> usize {
+    pub(super) fn chunk_users(&self) -> usize {
         usize::try_from(self.users_per_s.get()).unwrap_or(usize::MAX).min(SCAN_USERS_MAX)
     }
 
@@ -172,9 +175,19 @@ impl Job {
         matches!(self, Self::All { progress_key: Some(key), .. } if *key == RECOMPUTE_KEY)
     }
 
-    /// Whether it is done while sources are read.
+    /// Whether the store remembers how far it is, so that it can be begun again at any time.
     pub fn is_background(&self) -> bool {
-        self.is_recompute() || matches!(self, Self::History { .. })
+        self.is_recompute() || matches!(self, Self::History { .. } | Self::Command(_))
+    }
+
+    /// Whether it is a command.
+    pub fn is_command(&self) -> bool {
+        matches!(self, Self::Command(_))
+    }
+
+    /// Whether it is done when sources have ended, and not while they are read.
+    pub fn waits_for_sources(&self) -> bool {
+        matches!(self, Self::Due)
     }
 
     /// The next chunk, `None` when the job is done.
@@ -206,13 +219,19 @@ impl Job {
                 // Named by somebody, but perhaps nobody's: a profile is made by events only.
                 let stored = store.profiles(&named)?;
                 let known = named.into_iter().zip(stored);
-                let also: Vec<_> = known.filter_map(|(key, found)| Some((key, found?))).collect();
+                let known = known.filter_map(|(key, found)| Some((key, found?)));
+                // Of a store that is shared others may have them: they do this, too.
+                let also: Vec<_> = known.filter(|(_, profile)| store.owns(profile)).collect();
                 let meta = if keys.is_empty() { std::mem::take(done) } else { Vec::new() };
                 Ok(Some(Chunk { users: also.len(), also, meta, ..Chunk::default() }))
             }
             Self::History { side, after, limit, progress } => {
                 let take = limit.as_ref().map_or(SCAN_USERS_MAX, Limit::chunk_users);
                 super::history::chunk(side, after, progress, take)
+            }
+            Self::Command(job) => {
+                let take = job.limit.as_ref().map_or(SCAN_USERS_MAX, Limit::chunk_users);
+                job.next(store, take)
             }
             Self::All { after, name, limit, ended, ahead, progress, progress_key, done } => {
                 // Of a store that is shared a scan gives this owner's users, who may be few.
@@ -247,13 +266,19 @@ impl Job {
             let take = limit.as_ref().map_or(SCAN_USERS_MAX, Limit::chunk_users);
             *ahead = Some(store.scan_profiles(after.as_ref(), take)?);
         }
+        if let Self::Command(job) = self {
+            let take = job.limit.as_ref().map_or(SCAN_USERS_MAX, Limit::chunk_users);
+            job.read_ahead(store, take)?;
+        }
         Ok(())
     }
 
     /// Forgets what was read ahead: another job comes first and may write those users.
     pub fn forget_ahead(&mut self) {
-        if let Self::All { ahead, .. } = self {
-            *ahead = None;
+        match self {
+            Self::All { ahead, .. } => *ahead = None,
+            Self::Command(job) => job.forget_ahead(),
+            Self::Due | Self::Users { .. } | Self::History { .. } => {}
         }
     }
 
@@ -261,6 +286,9 @@ impl Job {
     pub fn pause_after(&mut self, chunk: &Chunk) -> Duration {
         match self {
             Self::Due => Duration::ZERO,
+            Self::Command(job) => {
+                job.limit.as_ref().map_or(Duration::ZERO, |l| l.charge(chunk.users))
+            }
             Self::Users { limit, .. } | Self::All { limit, .. } | Self::History { limit, .. } => {
                 limit.as_ref().map_or(Duration::ZERO, |l| l.charge(chunk.users))
             }

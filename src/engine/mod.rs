@@ -7,6 +7,7 @@
 mod assignments;
 pub mod cases;
 pub mod checkpoint;
+pub mod command;
 pub mod credits;
 pub mod direct;
 mod drive;
@@ -34,6 +35,7 @@ pub mod watch;
 
 pub use assignments::wait_for_store;
 pub use options::{Options, Prepare};
+pub use owned::totals;
 pub use report::{Observed, Report, SourceProgress};
 pub use signals::stop_signals;
 pub use start::{run, stored_as_of};

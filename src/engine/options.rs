@@ -76,6 +76,9 @@ pub struct Options {
     /// users are read and written as events come. Not for topics, nor for stores that do not write a
     /// window as a whole.
     pub slices: Option<SliceLimits>,
+    /// Topics are owned only to carry this command out, and not read: the engine leaves the group when it
+    /// is done for what it owns.
+    pub command: Option<u64>,
 }
 
 impl Options {

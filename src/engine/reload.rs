@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::EngineError;
 use super::job::{Job, Limit};
+use super::owned::group_mark;
 use super::ruleset::Ruleset;
 use super::start::read_meta;
 use crate::catalog::model::{Catalog, DimensionKey};
@@ -83,8 +84,12 @@ pub(super) fn jobs(
 pub(crate) fn is_applied(store: &dyn Store, catalog: &Catalog) -> Result<bool, EngineError> {
     for dimension in &catalog.dimensions {
         let current = store.dim_current(&dimension.table)?.map(|meta| meta.epoch);
-        let applied: Option<Epoch> = read_meta(store, &applied_key(&dimension.table))?;
-        if applied != current {
+        let key = applied_key(&dimension.table);
+        let applied = group_mark(store, &key)?.map(|bytes| {
+            serde_json::from_slice::<Option<Epoch>>(&bytes)
+                .map_err(|e| EngineError::Meta { key: key.clone(), reason: e.to_string() })
+        });
+        if applied.transpose()?.flatten() != current {
             return Ok(false);
         }
     }

@@ -13,6 +13,7 @@ use super::start::read_meta;
 use super::status::Status;
 use crate::clock::Day;
 use crate::shard::WindowStats;
+use crate::source::file::FileSource;
 use crate::store::Store;
 use crate::write::window::{FOLDS_KEY, TOTALS_KEY};
 
@@ -33,6 +34,16 @@ pub struct SourceProgress {
     pub bytes_total: Option<u64>,
     /// Bytes read.
     pub bytes_read: Arc<AtomicU64>,
+}
+
+impl SourceProgress {
+    pub(super) fn of(source: &FileSource) -> Self {
+        Self {
+            name: source.name().to_owned(),
+            bytes_total: source.bytes_total,
+            bytes_read: Arc::clone(&source.bytes_read),
+        }
+    }
 }
 
 /// What an engine did.

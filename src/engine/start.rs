@@ -177,14 +177,8 @@ pub(super) fn attempt(
     let sources = open_sources(options, round.as_ref(), &shared.texts, &quarantine)?;
     let totals: Totals = read_meta(store, TOTALS_KEY)?;
     let folds: FoldTotals = read_meta(store, FOLDS_KEY)?;
-    let progress: Vec<SourceProgress> = sources
-        .iter()
-        .map(|(s, _)| SourceProgress {
-            name: s.name().to_owned(),
-            bytes_total: s.bytes_total,
-            bytes_read: Arc::clone(&s.bytes_read),
-        })
-        .collect();
+    let progress: Vec<SourceProgress> =
+        sources.iter().map(|(s, _)| SourceProgress::of(s)).collect();
     let mut flows: Vec<Flow> =
         sources.into_iter().map(|(s, others)| Flow::of_file(s.into_parts(), others)).collect();
     let mut lease = None;
@@ -192,7 +186,9 @@ pub(super) fn attempt(
         let (ruleset, texts, shards) = (&options.ruleset, &shared.texts, options.shards);
         let (quarantine, status) = (&quarantine, &status);
         let around = Around { ruleset, texts, quarantine, status, shards };
-        flows.push(topics.flow(assignment, &around)?);
+        if options.command.is_none() {
+            flows.push(topics.flow(assignment, &around)?);
+        }
         topics.group.attach(assignment, status);
         lease = Some(topics.group.lease(assignment));
     }
@@ -215,6 +211,7 @@ pub(super) fn attempt(
         intake,
         round,
         lease,
+        partitions: assignment.filter(|_| !store.is_atomic()).map(|a| a.partitions.clone()),
         folds,
         first_window,
         last_as_of_ms: first_as_of(options)?,

@@ -64,6 +64,12 @@ impl Shard {
         let state = tags.state(&schema.layout, &ruleset.layout, texts)?;
         let Applied { partition, fence } = tags.applied()?;
         self.fenced.admit(slot, fence);
+        let (mut has_leftover, mut lacks_cells) = (false, false);
+        if store.wants_cells() {
+            let left = schema.leftover_cells(&tags);
+            (has_leftover, lacks_cells) = (!left.is_empty(), schema.lacks_cells());
+            self.leftover.admit(slot, left);
+        }
         let user = self.users.get_mut(slot);
         user.state = state;
         user.open = Some(schema.open_bytes(&tags)).filter(|open| !open.is_empty());
@@ -72,8 +78,10 @@ impl Shard {
         user.closed = tags.head.closed;
         user.partition = partition;
         // One that was quarantined by an earlier process is tried again: a fix may have come.
-        // Rows of an older schema are read as they are, as often as needed: no reason to write.
-        user.unsaved = tags.head.quarantined;
+        // Rows of an older schema are read as they are, as often as needed: no reason to write, but for
+        // cells that others read.
+        user.unsaved = tags.head.quarantined || has_leftover || lacks_cells;
+        user.rewrite = lacks_cells;
         let codes = schema.packed_codes(&tags, ruleset.plan.packing());
         self.users.set_codes(slot, &codes);
         self.users.count(slot);

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::cells::Leftover;
 use self::compute::{Computer, Work};
 use self::fence::{At, Fenced, Fences, Replay};
 use self::residency::Residency;
@@ -271,6 +272,7 @@ pub struct Shard {
     folded: FoldCounts,
     residency: Residency,
     fenced: Fenced,
+    leftover: Leftover,
     activated: u64,
     /// Users that had left when the last window closed.
     left_before: u64,
@@ -293,6 +295,7 @@ impl Shard {
             folded: FoldCounts::default(),
             residency,
             fenced: Fenced::new(&shared.replay),
+            leftover: Leftover::default(),
             activated: 0,
             left_before: 0,
             shared,
@@ -341,6 +344,7 @@ impl Shard {
         for guest in self.residency.stored() {
             self.users.remove(guest);
             self.fenced.forget(guest);
+            self.leftover.forget(guest);
             self.residency.free(guest);
         }
         self.make_room();
@@ -353,6 +357,7 @@ impl Shard {
             for slot in piece {
                 if self.residency.leave(slot) {
                     self.fenced.forget(slot);
+                    self.leftover.forget(slot);
                     self.users.remove(slot);
                 }
             }
@@ -372,6 +377,7 @@ impl Shard {
             // Its slot stays and still counts.
             wanted = wanted.saturating_sub(self.users.heap_bytes_of(slot));
             self.fenced.forget(slot);
+            self.leftover.forget(slot);
             self.users.remove(slot);
         }
     }
@@ -511,6 +517,7 @@ impl Shard {
         let mut work = Work {
             users: &mut self.users,
             fenced: &self.fenced,
+            leftover: &mut self.leftover,
             window,
             shared: &self.shared,
             stats: &mut stats,

@@ -156,7 +156,11 @@ impl Work<'_> {
         if self.wants_cells {
             let user = self.users.get(slot);
             let now = Values::new(self.users.codes(slot), user.open.as_deref());
-            let cells = kept.before.cells(&now, user.rewrite, &self.shared.ruleset);
+            let mut cells = kept.before.cells(&now, user.rewrite, &self.shared.ruleset);
+            let left = self.leftover.take(slot);
+            if !cells.all {
+                cells.tags.extend(left);
+            }
             self.results.cells.push(cells);
         }
         let user = self.users.get_mut(slot);

@@ -14,6 +14,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message, Timestamp};
+use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -24,6 +25,7 @@ use super::topics::ANSWER_WITHIN;
 use super::{KafkaError, position_name};
 use crate::clock::Stopwatch;
 use crate::event::RecordPlace;
+use crate::telemetry::names;
 
 /// How long librdkafka may wait for a record: what is gathered goes on then.
 const POLL: Duration = Duration::from_millis(20);
@@ -76,6 +78,12 @@ impl ClientContext for Context {
         }
     }
 
+    fn stats(&self, statistics: Statistics) {
+        if let Some(shared) = self.shared() {
+            shared.lag.see(&shared, &statistics);
+        }
+    }
+
     fn error(&self, error: ClientError, reason: &str) {
         tracing::warn!(%error, "librdkafka: {reason}");
     }
@@ -93,6 +101,7 @@ impl ConsumerContext for Context {
             // This process may have been stopped since the group answered: before anything is sent, the
             // coordinator is asked.
             shared.confirmed_ms.store(i64::MIN / 2, Ordering::Release);
+            names::KAFKA_REBALANCES.counter(&[]).increment(1);
             take(&shared, consumer, &numbered(&shared, partitions));
         } else {
             shared.give_up(consumer.assignment_lost());
@@ -189,7 +198,7 @@ fn try_take(
         // For those who watch the lag: the store remembers.
         tracing::debug!(%error, "offsets were not committed");
     }
-    if paused.is_some() {
+    if paused.is_some() || !shared.options.reads {
         consumer.pause(&list).map_err(|e| failed("pause")(e.to_string()))?;
     }
     let generation = shared.generations.fetch_add(1, Ordering::AcqRel) + 1;
@@ -494,8 +503,7 @@ impl Poller {
     }
 
     fn committed(&self, topic: usize, partition: u32) -> u64 {
-        let at = usize::try_from(partition).unwrap_or(usize::MAX);
-        self.shared.committed[topic].get(at).map_or(0, |c| c.load(Ordering::Acquire))
+        self.shared.committed_of(topic, partition)
     }
 
     fn list(&self, partitions: impl Iterator<Item = (usize, u32)>) -> TopicPartitionList {

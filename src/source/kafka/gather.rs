@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use super::SourceId;
 use crate::event::RecordPlace;
+use crate::telemetry::facts::number;
+use crate::telemetry::names;
 
 /// Records of one partition, in offset order.
 #[derive(Debug, Clone, Default)]
@@ -174,6 +176,7 @@ impl Queue {
             return Err(block);
         }
         blocks.push_back(block);
+        names::KAFKA_QUEUE_BLOCKS.gauge(&[]).set(number(blocks.len() as u64));
         self.moved.notify_all();
         Ok(())
     }
@@ -188,6 +191,7 @@ impl Queue {
             return None;
         }
         let block = blocks.pop_front().filter(|block| block.generation == generation);
+        names::KAFKA_QUEUE_BLOCKS.gauge(&[]).set(number(blocks.len() as u64));
         self.moved.notify_all();
         block
     }

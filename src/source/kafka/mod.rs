@@ -10,6 +10,7 @@
 //! | `start.rs` | where reading begins, and when it must not |
 //! | `group.rs` | the member: its thread, assignments, commits |
 //! | `context.rs` | what librdkafka calls: rebalances |
+//! | `lag.rs` | how far behind the topics are |
 //! | `gather.rs` | records become blocks |
 //! | `reset.rs` | forgetting how far a topic was read |
 //!
@@ -19,6 +20,7 @@
 mod context;
 mod gather;
 mod group;
+mod lag;
 mod reset;
 mod settings;
 mod start;
@@ -27,10 +29,10 @@ mod topics;
 
 pub use gather::{RecordBlock, RecordBlocks};
 pub use group::{Assignment, Group, GroupOptions, Lease, Remembered};
-pub use reset::{Reset, commit, look_up};
+pub use reset::{Reset, commit, look_up, members};
 pub use settings::{GROUP_DEFAULT, KafkaConfig, SettingsError, is_secret};
 pub use start::{Start, StartError, Starts};
-pub use topics::{TopicMeta, topic_key};
+pub use topics::{TOPIC_PREFIX, TopicMeta, topic_key};
 
 use crate::user::layout::hash64;
 

@@ -69,6 +69,8 @@ pub struct FjallStore {
     rejects: Mutex<Rejects>,
     rejects_max: usize,
     last_term: Mutex<u64>,
+    /// One at a time compares a small value and replaces it.
+    replacing: Mutex<()>,
 }
 
 impl FjallStore {
@@ -151,6 +153,7 @@ impl FjallStore {
             rejects: Mutex::new(rejects),
             rejects_max: options.rejects_max,
             last_term: Mutex::new(last_term),
+            replacing: Mutex::default(),
             db,
         })
     }
@@ -329,6 +332,14 @@ impl Store for FjallStore {
         let mut batch = self.batch(1);
         batch.insert(&self.meta, key, value);
         batch.commit().map_err(|e| self.error(e))
+    }
+
+    fn replace_meta(&self, key: &str, expected: Option<&[u8]>, value: Vec<u8>) -> Result<bool> {
+        let _alone = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.meta(key)?.as_deref() != expected {
+            return Ok(false);
+        }
+        self.put_meta(key, value).map(|()| true)
     }
 
     fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Bytes)>> {
