@@ -6,13 +6,19 @@ mod driven;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use driven::{Driver, Files, identity, locked};
 use tagloom::catalog::load_from;
+use tagloom::clock::Deadline;
+use tagloom::dimension::CacheOptions;
+use tagloom::engine::Clock;
 use tagloom::engine::ruleset::Ruleset;
+use tagloom::engine::swap::{Active, Swaps};
 use tagloom::engine::version::{
     self, Moment, Next, Saved, active_number, load_active, next, replaced_by,
 };
+use tagloom::engine::watch::{Watch, Watched};
 use tagloom::store::memory::MemoryStore;
 use tagloom::store::{Store, UidKey};
 
@@ -156,4 +162,81 @@ fn the_cells_of_a_tag_that_goes_are_emptied_and_those_of_one_that_comes_are_fill
         cells(&store, &lock),
         expect(&[("level", "high"), ("peak", "-"), ("ever", "false")])
     );
+}
+
+/// A process that runs by the rules that are active in a store.
+fn running(store: &Arc<dyn Store>, files: &Files) -> Swaps {
+    let next = compiled(store.as_ref(), files);
+    assert_eq!(next.save(store.as_ref()).unwrap(), Saved::Done);
+    let files = Arc::new(load_from("t", files.clone()).unwrap().files);
+    Swaps::default().beginning_with(Active { ruleset: Arc::new(next.ruleset), files })
+}
+
+/// The same files with a stream that nobody reads yet.
+fn with_stream(files: &Files) -> Files {
+    let stream = &files.iter().find(|(path, _)| path == "streams/buy.yaml").unwrap().1;
+    let stream = stream.replace("stream: buy", "stream: visit");
+    let more = [("streams/visit.yaml".to_owned(), stream)];
+    files.iter().cloned().chain(more).collect()
+}
+
+#[test]
+fn what_another_process_makes_active_is_followed_and_an_old_directory_takes_nothing_back() {
+    let first = files(&rules(&[("level", LEVEL)]), None);
+    let store: Arc<dyn Store> = shared(&driven::ruleset(first.clone()));
+    let (swaps, cache) = (running(&store, &first), CacheOptions::default());
+    let other = files(&rules(&[("level", OTHER_LEVEL)]), Some(lock_of(&first)));
+    // What is compiled is left for the engine, as a version that is there.
+    assert_eq!(compiled(store.as_ref(), &other).save(store.as_ref()).unwrap(), Saved::Done);
+    assert!(swaps.follow(&store, &cache).unwrap() && swaps.is_busy());
+    assert_eq!(version::versions(store.as_ref()).unwrap().len(), 2);
+
+    let again = |files: &Files| {
+        let loaded = load_from("t", files.clone()).unwrap();
+        swaps.propose(&store, loaded, MOMENT, &cache)
+    };
+    assert!(!again(&other).unwrap(), "it is active");
+    let refused = again(&first).unwrap_err().to_string();
+    assert!(refused.contains("version 2") && refused.contains("catalog activate"), "{refused}");
+}
+
+#[test]
+fn a_process_that_cannot_follow_is_told_to_stop_until_it_can() {
+    let first = files(&rules(&[("level", LEVEL)]), None);
+    let store: Arc<dyn Store> = shared(&driven::ruleset(first.clone()));
+    let swaps = running(&store, &first);
+    let watch = Watch::start(Watched {
+        dir: "/no/such/directory".into(),
+        watches_dir: false,
+        follows_store: true,
+        every: Duration::from_millis(5),
+        swaps: swaps.clone(),
+        store: Arc::clone(&store),
+        cache: CacheOptions::default(),
+        retire_after_ms: 0,
+        clock: Clock::Fixed(0),
+        running: first.clone(),
+    });
+    let save = |files: &Files| {
+        assert_eq!(compiled(store.as_ref(), files).save(store.as_ref()).unwrap(), Saved::Done);
+    };
+    save(&with_stream(&first));
+    let deadline = Deadline::after(Duration::from_secs(20));
+    let why = loop {
+        if let Some(why) = swaps.blocked() {
+            break why;
+        }
+        assert!(!deadline.is_over(), "it goes on");
+        std::thread::park_timeout(Duration::from_millis(5));
+    };
+    assert!(why.contains("version 2") && why.contains("stream `visit` is new"), "{why}");
+    assert!(why.contains("start this process again") && !why.contains("stays"), "{why}");
+    assert!(!swaps.is_busy());
+    // Rules come that it can follow: they are left for the engine.
+    save(&files(&rules(&[("level", OTHER_LEVEL)]), Some(lock_of(&first))));
+    while !swaps.is_busy() {
+        assert!(!deadline.is_over(), "it does not follow");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    drop(watch.unwrap());
 }
