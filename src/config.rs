@@ -409,6 +409,11 @@ impl Config {
         usize::try_from(bytes).unwrap_or(usize::MAX).max(1)
     }
 
+    /// Memory that this process may use.
+    pub fn memory_available_bytes(&self) -> u64 {
+        memory::available_bytes()
+    }
+
     /// Threads that host users.
     pub fn shards(&self) -> usize {
         match self.engine.shards {

@@ -429,7 +429,7 @@ fn active(store: &dyn Store, files: Vec<(String, String)>) -> Arc<Ruleset> {
     let as_of_ms = tagloom::engine::stored_as_of(store).unwrap();
     let moment = Moment { as_of_ms, retire_after_ms: i64::MAX, running: false };
     let next = next(store, load_from("t", files).unwrap(), moment).unwrap();
-    next.save(store).unwrap();
+    assert_eq!(next.save(store).unwrap(), tagloom::engine::version::Saved::Done);
     Arc::new(next.ruleset)
 }
 

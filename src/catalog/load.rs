@@ -220,6 +220,7 @@ fn compile(
         tag_order: order,
         closed,
         cases: Vec::new(),
+        removed: lock.removed(),
         fingerprint: 0,
     };
     // Cases speak of the catalogue by index, which only stands when all of it is right.

@@ -181,6 +181,12 @@ impl Lock {
         &self.entries
     }
 
+    /// Name and id of each tag that is gone.
+    pub fn removed(&self) -> Vec<(String, String)> {
+        let gone = self.entries.iter().filter(|entry| entry.removed);
+        gone.map(|entry| (entry.name.clone(), entry.id.clone())).collect()
+    }
+
     /// The line that holds for a tag: its own, else that of a name it had, else its tombstone.
     /// A line of another kind does not hold.
     pub fn entry(&self, name: &str, was: &[String], kind: LockKind) -> Option<&LockEntry> {

@@ -59,6 +59,8 @@ pub struct Catalog {
     pub closed: Option<TypedExpr>,
     /// Cases of all tags, for `tagloom test`.
     pub cases: Vec<Case>,
+    /// Tags that are gone, as `ids.lock` keeps them: name and id.
+    pub removed: Vec<(String, String)>,
     /// Hash of everything that defines meaning; changes when any rule changes.
     pub fingerprint: u64,
 }
@@ -77,6 +79,7 @@ impl Catalog {
             tag_order: Vec::new(),
             closed: None,
             cases: Vec::new(),
+            removed: Vec::new(),
             fingerprint: 0,
             ..*self
         }

@@ -1,4 +1,7 @@
-//! `tagloom backfill`: recompute users with the present catalogue.
+//! `tagloom backfill`: recompute users with the present catalogue. Over a store that processes share it
+//! is a command to their owners (`command.rs`).
+
+mod command;
 
 use std::collections::VecDeque;
 use std::io::IsTerminal;
@@ -14,7 +17,7 @@ use crate::config::{Config, StoreKind};
 use crate::engine::job::{BACKFILL_KEY, Job, Limit, interrupted};
 use crate::engine::ruleset::Ruleset;
 use crate::engine::{Clock, Report};
-use crate::store::{ClockMode, Uid};
+use crate::store::{ClockMode, Store, Uid, UidKey};
 
 /// Arguments of `tagloom backfill`.
 #[derive(Debug, Args)]
@@ -23,6 +26,7 @@ use crate::store::{ClockMode, Uid};
   tagloom backfill                      recompute everyone; an interrupted one goes on
   tagloom backfill --uid 17850 --uid 13047
   tagloom backfill --uids users.txt --users-per-s 1000
+  tagloom backfill --no-wait            over HBase: left for the processes that own the users
   tagloom backfill --history orders=2019-2025.jsonl.zst --cut 2026-01-01
                                         features count what came before from these files")]
 pub(super) struct BackfillArgs {
@@ -44,6 +48,9 @@ pub(super) struct BackfillArgs {
     /// Where history ends and live events begin: the first instant of a day
     #[arg(long, value_name = "INSTANT", requires = "history")]
     cut: Option<String>,
+    /// Over HBase: leave the command for the owners of the users, and do not wait until it is done
+    #[arg(long)]
+    no_wait: bool,
     /// Compute as of this instant instead of the store's last (stores in fixed mode)
     #[arg(long, value_name = "INSTANT")]
     as_of: Option<String>,
@@ -52,10 +59,12 @@ pub(super) struct BackfillArgs {
 /// Runs the command.
 pub(super) fn run(args: &BackfillArgs, config: &Config, json: bool) -> Outcome {
     if config.store.kind == StoreKind::Hbase && !args.dry_run {
-        // Only the owner of a user may write it, and this command owns nobody.
+        return command::run(args, config, json);
+    }
+    if args.no_wait {
         return Err(Failure::Input(
-            "backfill does not write into HBase yet: the processes of the group do it themselves for a \
-             changed catalogue when they start; --dry-run works"
+            "--no-wait is for a store that processes share (store.kind = hbase): here this command does \
+             the work itself"
                 .to_owned(),
         ));
     }
@@ -64,16 +73,15 @@ pub(super) fn run(args: &BackfillArgs, config: &Config, json: bool) -> Outcome {
     }
     let loaded = open::ready_catalog(&config.catalog.path)?;
     let store = open::existing_store(config)?;
-    let clock = match (&args.as_of, store.identity().clock) {
-        (Some(text), _) => Clock::Fixed(open::instant(text, &loaded.catalog.zone)?),
-        (None, ClockMode::Wall) => Clock::Wall,
-        (None, ClockMode::Event | ClockMode::Fixed) => Clock::Event,
+    let clock = match &args.as_of {
+        Some(text) => Clock::Fixed(open::instant(text, &loaded.catalog.zone)?),
+        None => clock_of(store.as_ref()),
     };
-    let next = open::version(store.as_ref(), loaded, config, Some(clock))?;
-    if !args.dry_run {
-        next.save(store.as_ref()).map_err(open::store_failure)?;
-    }
-    let ruleset = Arc::new(next.ruleset);
+    let ruleset = if args.dry_run {
+        Arc::new(open::version(store.as_ref(), loaded, config, Some(clock))?.ruleset)
+    } else {
+        open::activate(store.as_ref(), loaded, config, Some(clock))?.ruleset
+    };
     let handed_out = Arc::new(AtomicU64::new(0));
     let limit = args.users_per_s.map(Limit::new);
     let (job, users) = match users(args, &ruleset)? {
@@ -114,11 +122,16 @@ pub(super) fn run(args: &BackfillArgs, config: &Config, json: bool) -> Outcome {
     Ok(())
 }
 
+/// The clock by which a store is gone on with; its last instant where it has no clock of its own.
+fn clock_of(store: &dyn Store) -> Clock {
+    match store.identity().clock {
+        ClockMode::Wall => Clock::Wall,
+        ClockMode::Event | ClockMode::Fixed => Clock::Event,
+    }
+}
+
 /// The users that were named, if any were.
-fn users(
-    args: &BackfillArgs,
-    ruleset: &Ruleset,
-) -> Result<Option<VecDeque<crate::store::UidKey>>, Failure> {
+fn users(args: &BackfillArgs, ruleset: &Ruleset) -> Result<Option<VecDeque<UidKey>>, Failure> {
     let mut names = args.uid.clone();
     if let Some(path) = &args.uids {
         let text = std::fs::read_to_string(path)

@@ -16,6 +16,7 @@ pub(super) use self::versions::collect;
   tagloom catalog           the versions this store has seen, and whether the directory can be used
   tagloom catalog show      the active one: since when each feature counts
   tagloom catalog show 3    an older one
+  tagloom catalog activate  the rules in the directory, for all processes of a group: to go back to older ones
   tagloom catalog stats     what each tag costs, and how many users have which value")]
 pub(super) struct CatalogArgs {
     #[command(subcommand)]
@@ -31,6 +32,8 @@ enum Command {
         /// Its number [default: the active one's]
         number: Option<u32>,
     },
+    /// Make the rules in the directory the active version, also when they were active before
+    Activate,
     /// What each tag costs, and how many users have which value
     Stats(stats::StatsArgs),
 }
@@ -40,6 +43,7 @@ pub(super) fn run(args: CatalogArgs, config: &Config, json: bool) -> Outcome {
     match args.command {
         None | Some(Command::List) => versions::run(None, config, json),
         Some(Command::Show { number }) => versions::run(Some(number.unwrap_or(0)), config, json),
+        Some(Command::Activate) => versions::activate(config, json),
         Some(Command::Stats(args)) => stats::run(args, config, json),
     }
 }

@@ -258,15 +258,16 @@ fn desk_over(
     store: Arc<dyn Store>,
     wanted: &Request,
 ) -> Result<Desk, Failure> {
-    let files = Arc::new(loaded.files.clone());
-    let next = open::version(store.as_ref(), loaded, config, None)?;
-    if matches!(wanted, Request::HistoryPlan) {
+    let active = if matches!(wanted, Request::HistoryPlan) {
         // Whoever has a history for these rules makes them the active ones.
-        next.save(store.as_ref()).map_err(open::store_failure)?;
-    }
-    let active = Active { ruleset: Arc::new(next.ruleset), files };
-    let readers = Readers::beside(active, Swaps::default(), store, open::lookups(config))
-        .map_err(read_failure)?;
+        open::activate(store.as_ref(), loaded, config, None)?
+    } else {
+        let files = Arc::new(loaded.files.clone());
+        let next = open::version(store.as_ref(), loaded, config, None)?;
+        Active { ruleset: Arc::new(next.ruleset), files }
+    };
+    let readers = Readers::beside(active, Swaps::default(), store, open::lookups(config));
+    let readers = readers.map_err(read_failure)?;
     Ok(Desk::new(Arc::new(readers), Swaps::default(), config.clone()))
 }
 

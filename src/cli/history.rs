@@ -18,7 +18,7 @@ use crate::catalog::model::{Catalog, Format};
 use crate::clock::{Zone, show_instant};
 use crate::config::Config;
 use crate::engine::history::{self, Merge, Progress};
-use crate::engine::version::{Version, active, is_recomputed, next_with};
+use crate::engine::version::{Saved, Version, active, is_recomputed, next_with};
 use crate::engine::{Clock, EngineError, Report};
 use crate::serve::local::{MergeRequest, Request};
 use crate::source::input::STDIN;
@@ -317,7 +317,13 @@ fn begin(desk: &desk::Desk, request: &MergeRequest) -> Outcome {
         let lookups = open::lookups(config);
         desk.swaps().propose_next(store, next, files, &lookups).map_err(Failure::input)
     } else {
-        next.save(store.as_ref()).map_err(open::store_failure)
+        match next.save(store.as_ref()).map_err(open::store_failure)? {
+            Saved::Done => Ok(()),
+            Saved::Taken => Err(Failure::Failed(
+                "another process has made another catalogue active meanwhile: run this again"
+                    .to_owned(),
+            )),
+        }
     }
 }
 

@@ -11,7 +11,8 @@ use crate::clock::Zone;
 use crate::config::{Config, StoreKind};
 use crate::dimension::{Feeds, Lookups};
 use crate::engine::Clock;
-use crate::engine::version::{Moment, Next, VersionError};
+use crate::engine::swap::Active;
+use crate::engine::version::{Moment, Next, Saved, VersionError, load_active, replaced_by};
 use crate::event::parse::iso;
 use crate::source::kafka::TopicTables;
 use crate::store::fjall::{FjallOptions, FjallStore};
@@ -77,6 +78,47 @@ pub(super) fn version(
     crate::engine::version::next(store, loaded, moment).map_err(version_failure)
 }
 
+/// The catalogue to begin with: the one of the directory. It becomes the active version of the store, if
+/// it is not; of a store that processes share the active version stays when the directory holds one
+/// that was replaced: whoever starts with an old directory takes nothing back.
+pub(super) fn begin(
+    store: &dyn Store,
+    loaded: Loaded,
+    config: &Config,
+    clock: Clock,
+) -> Result<Active, Failure> {
+    let fingerprint = loaded.catalog.fingerprint;
+    let replaced = match store.is_atomic() {
+        true => None,
+        false => replaced_by(store, fingerprint).map_err(version_failure)?,
+    };
+    let Some(by) = replaced else { return activate(store, loaded, config, Some(clock)) };
+    let dir = config.catalog.path.display();
+    tracing::warn!(
+        "the rules in {dir} were active before, and version {by} took their place: the active version \
+         of the store is used. Bring {dir} up to date, or go back with `tagloom catalog activate`"
+    );
+    let active = load_active(store).map_err(version_failure)?;
+    activate(store, active.unwrap_or(loaded), config, Some(clock))
+}
+
+/// Makes a catalogue the active version of a store, if it is not.
+pub(super) fn activate(
+    store: &dyn Store,
+    loaded: Loaded,
+    config: &Config,
+    clock: Option<Clock>,
+) -> Result<Active, Failure> {
+    let files = Arc::new(loaded.files.clone());
+    loop {
+        let next = version(store, loaded.clone(), config, clock)?;
+        // Another process may be giving out the same number just now: then this one is the next.
+        if next.save(store).map_err(store_failure)? == Saved::Done {
+            return Ok(Active { ruleset: Arc::new(next.ruleset), files });
+        }
+    }
+}
+
 /// When a version is made now. `clock`: where as-of comes from; none: as the store says.
 pub(super) fn moment(
     store: &dyn Store,
@@ -97,7 +139,7 @@ pub(super) fn moment(
 pub(super) fn version_failure(error: VersionError) -> Failure {
     match error {
         VersionError::Store(error) => store_failure(error),
-        VersionError::Ruleset(_) => Failure::input(error),
+        VersionError::Ruleset(_) | VersionError::Unreadable { .. } => Failure::input(error),
         VersionError::Damaged { .. } => Failure::failed(error),
     }
 }

@@ -7,11 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Failure, Outcome, desk, open};
 use crate::config::Config;
-use crate::engine::intake::Totals;
 use crate::event::reject::Reject;
 use crate::serve::local::Request;
 use crate::store::Store;
-use crate::write::window::TOTALS_KEY;
 
 /// Rejects read from the store at once.
 const BATCH_ROWS: usize = 4_096;
@@ -69,10 +67,7 @@ pub(super) fn collect(
     reason: Option<&str>,
     rows_max: usize,
 ) -> Result<Rejects, Failure> {
-    let totals = store.meta(TOTALS_KEY).map_err(open::store_failure)?;
-    // A store without a window has no totals.
-    let totals: Totals =
-        totals.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let totals = crate::engine::totals(store).map_err(open::store_failure)?;
     let wanted = |s: &str, r: &str| {
         stream.is_none_or(|stream| stream == s) && reason.is_none_or(|reason| reason == r)
     };

@@ -18,7 +18,7 @@ use crate::engine::checkpoint::WindowLimits;
 use crate::engine::job::Job;
 use crate::engine::ruleset::Ruleset;
 use crate::engine::slices::SliceLimits;
-use crate::engine::swap::{Active, Swaps};
+use crate::engine::swap::Swaps;
 use crate::engine::topics::Topics;
 use crate::engine::watch::{Watch, Watched};
 use crate::engine::{Clock, EngineError, Observed, Options, Prepare};
@@ -92,17 +92,15 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     open::check_topic_tables(&config, &loaded.catalog)?;
     let opened = open::store(&config, &loaded.catalog, mode)?;
     let Stores { asked, store, patience } = Stores::new(opened, args.serve);
-    let (files, texts) = (Arc::new(loaded.files.clone()), loaded.texts.clone());
-    let next = open::version(store.as_ref(), loaded, &config, Some(clock))?;
-    next.save(store.as_ref()).map_err(open::store_failure)?;
-    let ruleset = Arc::new(next.ruleset);
-    let active = Active { ruleset: Arc::clone(&ruleset), files };
+    let texts = loaded.texts.clone();
+    let active = open::begin(store.as_ref(), loaded, &config, clock)?;
+    let ruleset = Arc::clone(&active.ruleset);
     let swaps = Swaps::default().beginning_with(active.clone());
     let (prepare, unprepared) = dimensions(&store, &ruleset, &config, args.dims);
     let mut options = options(&config, &ruleset, Arc::clone(&store), clock);
     options.sources = sources;
     if reads_topics {
-        options.topics = topics::join(&ruleset.catalog, &config, &store)?;
+        options.topics = topics::join(&ruleset.catalog, &config, &store, true)?;
     }
     options.publish = super::publish::open(&config)?;
     options.prepare = prepare;
@@ -111,7 +109,8 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     (options.stay, options.live) = (stay, live);
     options.patience = patience;
     options.swaps = swaps.clone();
-    let watching = (live && config.catalog.watch)
+    let follows = reads_topics && !store.is_atomic();
+    let watching = (live && config.catalog.watch || follows)
         .then(|| watch_catalog(&config, &store, &swaps, texts, clock));
     let watching = watching.transpose()?;
     let readers = Readers::beside(active, swaps.clone(), asked, options.lookups.clone());
@@ -167,6 +166,12 @@ impl Stores {
             // Before anything that counts is made.
             Exporter::install();
             asked = Arc::new(Metered::new(asked));
+            if !asked.is_atomic() {
+                // There from the start: what opened the store did so before anything was counted.
+                let is_there = u64::from(asked.health().is_ok());
+                names::STORE_AVAILABLE.gauge(&[]).set(number(is_there));
+                names::STORE_QUEUE_CALLS.gauge(&[]).set(0.0);
+            }
         }
         let patience = Patience::default();
         let mut store = Arc::clone(&asked);
@@ -211,13 +216,15 @@ fn http(
     let server = Server::start(&config.serve, Arc::clone(readers), conditions);
     let server = server.map_err(super::serve::failure)?;
     server.health().expect_engine();
+    names::MEMORY_AVAILABLE.gauge(&[]).set(number(config.memory_available_bytes()));
     names::RESIDENT_BYTES_MAX.gauge(&[]).set(number(config.resident_bytes_max() as u64));
     names::REJECTS_WAITING_MAX.gauge(&[]).set(number(config.rejects.waiting_max as u64));
     names::DIRTY_USERS_MAX.gauge(&[]).set(number(config.window.users_max as u64));
     Ok(server)
 }
 
-/// Takes changes of the rule directory over while the engine runs.
+/// Takes changes of the rule directory over while the engine runs, and what other processes have made
+/// active in a store that they share.
 fn watch_catalog(
     config: &Config,
     store: &Arc<dyn Store>,
@@ -228,6 +235,8 @@ fn watch_catalog(
     let moment = open::moment(store.as_ref(), config, Some(clock))?;
     let watched = Watched {
         dir: config.catalog.path.clone(),
+        watches_dir: config.catalog.watch,
+        follows_store: !store.is_atomic(),
         every: Duration::from_millis(config.catalog.watch_ms),
         swaps: swaps.clone(),
         store: Arc::clone(store),
@@ -318,6 +327,7 @@ pub(super) fn options(
         patience: Patience::default(),
         publish: Publish::default(),
         slices: slices(config),
+        command: None,
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{Failure, Outcome, open, progress};
 use crate::config::{Config, StoreKind};
-use crate::serve::cells::{CellCheck, WrongCell};
+use crate::serve::cells::{CellCheck, Compared, WrongCell};
 use crate::store::hbase::{CheckedRow, HbaseStore, TableReport, init, statements};
 use crate::store::{Uid, UidKey};
 
@@ -132,6 +132,8 @@ fn make(config: &Config, json: bool) -> Outcome {
 struct Found {
     users: u64,
     left_out: u64,
+    /// Users with cells of tags that were removed, who are still to be computed by the active rules.
+    outdated_users: u64,
     wrong_users: u64,
     wrong_cells: u64,
     unreadable: u64,
@@ -184,9 +186,11 @@ fn check_row(
     }
     let kind = crate::store::Store::identity(store).uid;
     let uid = Uid::from_key(kind, &row.key).map_or_else(|e| e.to_string(), |uid| uid.to_string());
-    let wrong = match cells.wrong(row) {
-        Ok(wrong) if wrong.is_empty() => return Ok(()),
-        Ok(wrong) => wrong,
+    let wrong = match cells.compare(row) {
+        Ok(Compared { wrong, outdated }) => {
+            found.outdated_users += u64::from(outdated > 0);
+            wrong
+        }
         Err(error) => {
             found.unreadable += 1;
             let error = Some(error.to_string());
@@ -194,6 +198,9 @@ fn check_row(
             return Ok(());
         }
     };
+    if wrong.is_empty() {
+        return Ok(());
+    }
     found.wrong_users += 1;
     found.wrong_cells += wrong.len() as u64;
     if repair {
@@ -227,8 +234,9 @@ fn show(found: &Found, repair: bool, json: bool) -> Outcome {
             if let Some(error) = error {
                 println!("{uid}: {error}");
             }
-            for WrongCell { id, tag, cell, profile } in wrong {
+            for WrongCell { id, tag, removed, cell, profile } in wrong {
                 let tag = tag.as_deref().unwrap_or("no published tag");
+                let tag = if *removed { format!("{tag}, removed") } else { tag.to_owned() };
                 let text = |value: &Option<String>| match value {
                     Some(value) => format!("`{value}`"),
                     None => "no value".to_owned(),
@@ -241,6 +249,13 @@ fn show(found: &Found, repair: bool, json: bool) -> Outcome {
             "{users} users: {wrong_users} with {wrong_cells} wrong cells{}, {left_out} written without \
              cells on purpose, {unreadable} unreadable",
             if repair { " (written anew)" } else { "" }
+        );
+    }
+    if found.outdated_users > 0 && !json {
+        println!(
+            "{} users have cells of tags that are not published any more: they are emptied when these \
+             users are computed by the active rules (`tagloom catalog` says whether all are)",
+            found.outdated_users
         );
     }
     if found.is_well(repair) {

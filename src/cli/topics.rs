@@ -59,11 +59,12 @@ pub(super) fn read(catalog: &Catalog, config: &Config) -> Result<ReadTopics, Fai
     Ok(ReadTopics { direct, relayed })
 }
 
-/// Joins the group.
+/// Joins the group. `reads`: whether records are read.
 pub(super) fn join(
     catalog: &Catalog,
     config: &Config,
     store: &Arc<dyn Store>,
+    reads: bool,
 ) -> Result<Option<Topics>, Failure> {
     let ReadTopics { direct, relayed } = read(catalog, config)?;
     let (mut topics, mut streams): (Vec<String>, Vec<Vec<String>>) = direct.into_iter().unzip();
@@ -99,6 +100,7 @@ pub(super) fn join(
         block_rows_max: config.source.batch_rows_max,
         blocks_max: config.source.batches_under_way_max,
         commit_ahead_rows_max: config.source.commit_ahead_rows_max,
+        reads,
         flush_max_ms: config.source.flush_max_ms,
     };
     let group = Group::join(options, &|topic| known(store.as_ref(), topic)).map_err(failure)?;

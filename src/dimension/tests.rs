@@ -108,6 +108,7 @@ fn catalog(strategy: Strategy) -> Catalog {
         tag_order: Vec::new(),
         closed: None,
         cases: Vec::new(),
+        removed: Vec::new(),
         fingerprint: 0,
     }
 }

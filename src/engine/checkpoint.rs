@@ -4,6 +4,9 @@
 //! Invariant: one window is under way at a time; while the store is slow the dirty set grows and a
 //! user is still computed once. Nothing here computes or writes.
 
+mod commands;
+mod swapping;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,23 +15,22 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 use tokio::sync::oneshot;
 
-use super::job::{Chunk, Job, Limit, Users};
+use super::job::{Chunk, Job, Users};
 use super::route::Router;
 use super::ruleset::Ruleset;
 use super::slices::Turn;
 use super::status::Status;
-use super::swap::{Active, Proposal, Swaps};
+use super::swap::{Proposal, Swaps};
 use super::{Clock, EngineError};
 use crate::clock::Stopwatch;
 use crate::dimension::Dimensions;
 use crate::event::quarantine::Quarantine;
 use crate::rule::AsOf;
-use crate::shard::actor::{Close, Swap, WindowStored};
-use crate::shard::{TagStats, WindowClose, WindowStats, split_by_shard};
+use crate::shard::actor::{Close, WindowStored};
+use crate::shard::{WindowClose, WindowStats, split_by_shard};
 use crate::source::kafka::Lease;
 use crate::store::Store;
 use crate::write::actor::{Begin, Stored};
-use crate::write::profile::Schemas;
 use crate::write::window::Assembly;
 
 /// When a window closes.
@@ -92,6 +94,8 @@ pub struct CheckpointParts {
     pub swaps: Swaps,
     /// Users that another catalogue makes to be computed again, a second; none: no limit.
     pub recompute_users_per_s_max: Option<std::num::NonZeroU32>,
+    /// Whose users it owns, of a store that processes share: commands to owners are carried out for them.
+    pub partitions: Option<Vec<u32>>,
     /// Users to be tried again by other rules.
     pub quarantine: Arc<Quarantine>,
 }
@@ -118,6 +122,9 @@ pub struct CheckpointActor {
     window: u64,
     since_close: Stopwatch,
     since_refresh: Stopwatch,
+    since_commands: Option<Stopwatch>,
+    /// All commands up to this one are done for the partitions that are owned.
+    commands_done: u64,
     under_way: bool,
     prepared: bool,
     swept: bool,
@@ -143,6 +150,8 @@ impl CheckpointActor {
             window,
             since_close: Stopwatch::start(),
             since_refresh: Stopwatch::start(),
+            since_commands: None,
+            commands_done: 0,
             under_way: false,
             prepared: false,
             swept: false,
@@ -176,6 +185,7 @@ impl CheckpointActor {
         if self.under_way || status.preparing.load(Ordering::Acquire) {
             return;
         }
+        self.follow_commands();
         if !self.prepared {
             // Loaded for this run: nothing that anybody has to be told.
             self.follow_epochs();
@@ -245,7 +255,7 @@ impl CheckpointActor {
     }
 
     /// Closes a window for work that needs no events, while sources are read: due users first, then
-    /// what another catalogue made necessary. Other jobs wait for the sources' end.
+    /// what another catalogue, other tables or a command made necessary.
     fn next_beside_sources(&mut self, router: &Router) -> Result<(), EngineError> {
         if self.look_for_due && self.parts.clock == Clock::Wall {
             let (store, as_of_ms) = (Arc::clone(&self.parts.store), self.as_of(None));
@@ -258,7 +268,7 @@ impl CheckpointActor {
                 None => self.look_for_due = false,
             }
         }
-        if self.parts.jobs.front().is_some_and(Job::is_beside_sources) {
+        if self.parts.jobs.front().is_some_and(|job| !job.waits_for_sources()) {
             self.next_chunk(router)?;
         }
         Ok(())
@@ -485,57 +495,6 @@ impl CheckpointActor {
         }
     }
 
-    /// Holds sources and stores what they have read; when that is done, the proposal is active.
-    fn begin_swap(&mut self, router: &Router, proposal: Proposal) {
-        router.intake().hold();
-        self.close(router, None);
-        if self.under_way {
-            self.proposal = Some(proposal);
-        } else if let Err(error) = self.finish_swap(proposal) {
-            self.parts.status.fail(error);
-        }
-    }
-
-    /// Makes a proposal active. Everybody is stored, and nothing is under way.
-    fn finish_swap(&mut self, proposal: Proposal) -> Result<(), EngineError> {
-        let Some(router) = self.wire.as_ref().map(|w| w.router.clone()) else { return Ok(()) };
-        let Proposal { mut next, files, dimensions } = proposal;
-        let store = Arc::clone(&self.parts.store);
-        next.becomes_active(store.as_ref(), self.ended.as_of_ms)?;
-        next.save(store.as_ref())?;
-        let recomputes = next.is_new || next.begins_history;
-        if self.parts.clock == Clock::Event {
-            let history = next.version.history.as_ref().and_then(|h| h.as_of_ms);
-            self.ended.as_of_ms = self.ended.as_of_ms.max(history);
-        }
-        let ruleset = Arc::new(next.ruleset);
-        let swap = Swap { ruleset: Arc::clone(&ruleset), schemas: Arc::new(Schemas::default()) };
-        for shard in router.shards() {
-            if shard.try_send(swap.clone()).is_err() {
-                return Err(EngineError::ActorGone("shard"));
-            }
-        }
-        self.parts.quarantine.clear();
-        let before = std::mem::replace(&mut self.parts.ruleset, Arc::clone(&ruleset));
-        self.parts.dimensions = dimensions;
-        self.ended.stats.tags = moved_stats(&self.ended.stats.tags, &before, &ruleset);
-        router.swap(Arc::clone(&ruleset));
-        let jobs = &mut self.parts.jobs;
-        jobs.retain(|job| !job.is_of_catalogue());
-        jobs.iter_mut().for_each(Job::forget_ahead);
-        let limit = self.parts.recompute_users_per_s_max.map(Limit::new);
-        if recomputes {
-            jobs.push_front(Job::recompute(store.as_ref(), &ruleset, limit)?);
-        }
-        if let Some(job) = super::history::resume(store.as_ref(), &ruleset)? {
-            jobs.push_front(job);
-        }
-        let held_ms = self.since_close.elapsed().as_millis();
-        tracing::info!(version = ruleset.version, held_ms, "another catalogue is active");
-        self.parts.swaps.activated(Active { ruleset, files: Arc::new(files) });
-        Ok(())
-    }
-
     fn watch(&self) {
         if self.done.is_none() {
             // All is done, and the shards are being stopped: that they are gone is no failure.
@@ -546,13 +505,6 @@ impl CheckpointActor {
             self.parts.status.fail(EngineError::ActorGone("shard"));
         }
     }
-}
-
-/// What was counted for tags, in the order of another catalogue's.
-fn moved_stats(stats: &[TagStats], before: &Ruleset, now: &Ruleset) -> Vec<TagStats> {
-    let had = |id: &str| before.catalog.tags.iter().position(|t| t.id == id);
-    let moved = |id: &str| had(id).and_then(|at| stats.get(at).copied()).unwrap_or_default();
-    now.catalog.tags.iter().map(|t| moved(&t.id)).collect()
 }
 
 impl Actor for CheckpointActor {

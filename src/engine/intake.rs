@@ -35,6 +35,19 @@ pub struct Totals {
     pub greatest_arrival_ms: Option<i64>,
 }
 
+impl Totals {
+    /// Adds what others have seen.
+    pub fn add(&mut self, other: &Self) {
+        self.rows += other.rows;
+        self.rejected_rows += other.rejected_rows;
+        self.windows += other.windows;
+        self.greatest_arrival_ms = self.greatest_arrival_ms.max(other.greatest_arrival_ms);
+        for (name, theirs) in &other.streams {
+            self.streams.entry(name.clone()).or_default().add(theirs);
+        }
+    }
+}
+
 /// One stream's share of [`Totals`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamTotals {
@@ -65,6 +78,26 @@ pub struct StreamTotals {
 
 /// Names of unread columns that are kept for a stream.
 pub const UNREAD_COLUMNS_MAX: usize = 64;
+
+impl StreamTotals {
+    fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        self.filtered += other.filtered;
+        self.failed += other.failed;
+        self.gone += other.gone;
+        self.moved += other.moved;
+        self.skipped += other.skipped;
+        self.late += other.late;
+        for (reason, rows) in &other.rejects {
+            *self.rejects.entry(*reason).or_default() += rows;
+        }
+        for name in &other.unread_columns {
+            if self.unread_columns.len() < UNREAD_COLUMNS_MAX {
+                self.unread_columns.insert(name.clone());
+            }
+        }
+    }
+}
 
 /// What became of events, since the store was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,6 +197,11 @@ impl Intake {
     /// Until [`Intake::swapped`] nothing may be taken in.
     pub fn hold(&mut self) {
         self.held = true;
+    }
+
+    /// No other catalogue becomes active after all.
+    pub fn release(&mut self) {
+        self.held = false;
     }
 
     /// Another catalogue is active, with these streams.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::EngineError;
+use super::command::CommandJob;
 use super::history::{Progress, Side};
 use super::ruleset::Ruleset;
 use super::version::recomputed;
@@ -92,6 +93,8 @@ pub enum Job {
         /// How far it is.
         progress: Progress,
     },
+    /// What a process wants that owns nobody.
+    Command(Box<CommandJob>),
     /// Every user of the store.
     All {
         /// Goes on behind this one.
@@ -152,14 +155,21 @@ impl Job {
         self.is_recompute() || matches!(self, Self::History { .. })
     }
 
-    /// Whether another start finds out by itself that it has to be done.
-    pub fn is_found_again(&self) -> bool {
-        matches!(self, Self::Due) || self.is_of_catalogue() || self.is_of_dimension(None)
+    /// Whether it is a command.
+    pub fn is_command(&self) -> bool {
+        matches!(self, Self::Command(_))
     }
 
-    /// Whether it is done while sources are read. Users that are due have a turn of their own.
-    pub fn is_beside_sources(&self) -> bool {
-        !matches!(self, Self::Due)
+    /// Whether it is done when sources have ended, and not while they are read.
+    pub fn waits_for_sources(&self) -> bool {
+        matches!(self, Self::Due)
+    }
+
+    /// Whether another start finds out by itself that it has to be done.
+    pub fn is_found_again(&self) -> bool {
+        matches!(self, Self::Due | Self::Command(_))
+            || self.is_of_catalogue()
+            || self.is_of_dimension(None)
     }
 
     /// Whether it brings new rows of a dimension table (of any, without a name) to its users.
@@ -207,9 +217,11 @@ impl Job {
                 let take = chunk_users(limit.as_ref());
                 let named: Vec<UidKey> = keys.drain(..keys.len().min(take)).collect();
                 // Named by somebody, but perhaps nobody's: a profile is made by events only.
-                let stored = store.own_profiles(&named)?;
+                let stored = store.profiles(&named)?;
                 let known = named.into_iter().zip(stored);
-                let also: Vec<_> = known.filter_map(|(key, found)| Some((key, found?))).collect();
+                let known = known.filter_map(|(key, found)| Some((key, found?)));
+                // Of a store that is shared others may have them: they do this, too.
+                let also: Vec<_> = known.filter(|(_, profile)| store.owns(profile)).collect();
                 let meta = if keys.is_empty() { std::mem::take(done) } else { Vec::new() };
                 let cause = Cause::Dimension;
                 Ok(Some(Chunk { users: also.len(), also, meta, cause, ..Chunk::default() }))
@@ -217,6 +229,10 @@ impl Job {
             Self::History { side, after, limit, progress } => {
                 let take = chunk_users(limit.as_ref());
                 super::history::chunk(side, after, progress, take)
+            }
+            Self::Command(job) => {
+                let take = chunk_users(job.limit.as_ref());
+                job.next(store, take)
             }
             Self::All { after, name, limit, ended, ahead, progress, progress_key, done } => {
                 // Of a store that is shared a scan gives this owner's users, who may be few.
@@ -253,13 +269,19 @@ impl Job {
             let take = chunk_users(limit.as_ref());
             *ahead = Some(store.scan_profiles(after.as_ref(), take)?);
         }
+        if let Self::Command(job) = self {
+            let take = chunk_users(job.limit.as_ref());
+            job.read_ahead(store, take)?;
+        }
         Ok(())
     }
 
     /// Forgets what was read ahead: another job comes first and may write those users.
     pub fn forget_ahead(&mut self) {
-        if let Self::All { ahead, .. } = self {
-            *ahead = None;
+        match self {
+            Self::All { ahead, .. } => *ahead = None,
+            Self::Command(job) => job.forget_ahead(),
+            Self::Due | Self::Users { .. } | Self::History { .. } => {}
         }
     }
 
@@ -267,6 +289,9 @@ impl Job {
     pub fn pause_after(&mut self, chunk: &Chunk) -> Duration {
         match self {
             Self::Due => Duration::ZERO,
+            Self::Command(job) => {
+                job.limit.as_ref().map_or(Duration::ZERO, |l| l.charge(chunk.users))
+            }
             Self::Users { limit, .. } | Self::All { limit, .. } | Self::History { limit, .. } => {
                 limit.as_ref().map_or(Duration::ZERO, |l| l.charge(chunk.users))
             }

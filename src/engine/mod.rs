@@ -4,20 +4,27 @@
 //! Invariant: decisions live in the structs that the actors wrap; this module only starts and stops
 //! them.
 
+mod assignments;
 pub mod cases;
 pub mod checkpoint;
+pub mod command;
 pub mod credits;
 pub mod direct;
+mod drive;
 mod feed;
 pub mod history;
 pub mod inputs;
 pub mod intake;
 pub mod job;
+mod open;
+mod options;
 mod owned;
 mod publish;
 pub(crate) mod reload;
+mod report;
 pub mod route;
 pub mod ruleset;
+mod signals;
 pub mod slices;
 mod spill;
 mod start;
@@ -27,10 +34,12 @@ pub mod topics;
 pub mod version;
 pub mod watch;
 
-pub use start::{
-    Observed, Options, Prepare, Report, SourceProgress, run, stop_signals, stored_as_of,
-    wait_for_store,
-};
+pub use assignments::wait_for_store;
+pub use options::{Options, Prepare};
+pub use owned::totals;
+pub use report::{Observed, Report, SourceProgress};
+pub use signals::stop_signals;
+pub use start::{run, stored_as_of};
 
 use crate::dimension::SpecError;
 use crate::source::file::SourceError;

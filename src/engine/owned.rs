@@ -1,19 +1,30 @@
 //! A shared store as one owner of some partitions sees it.
 //!
 //! In: the store that processes share, the partitions that this one owns. Out: scans of its own users
-//! only; small values about work on all of them under a name of the partitions they are about.
-//! Invariant: what is said to be done for some partitions is not taken for done for others: whoever
-//! owns other ones does it again, which changes nothing where it was done.
+//! only; small values about work on all of them, kept for each partition.
+//!
+//! Of a *mark* (what was done for all users) each partition has its own: it holds for an owner when it
+//! holds for all of its partitions, and for the group when it holds for all there are. Of a *sum* the
+//! least partition of an owner has what that owner has counted, with what was counted before; its other
+//! partitions have nothing. So what all partitions have adds up to what the group has counted, whoever
+//! owns them later.
+//! Invariant: what is said to be done for some partitions is not taken for done for others.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::intake::{FoldTotals, Totals};
 use super::job::RECOMPUTE_KEY;
 use super::reload::APPLIED_PREFIX;
 use super::version::RECOMPUTED_KEY;
+use crate::source::kafka::{TOPIC_PREFIX, TopicMeta};
 use crate::store::{
     Bytes, ChangeKind, DimMeta, DimRow, DueCursor, DuePack, Epoch, Identity, Ownership, Result,
-    Store, StoreStats, Term, UidKey, WindowWrite,
+    Store, StoreError, StoreStats, Term, UidKey, WindowWrite,
 };
 use crate::user::snapshot::decode_tags;
 use crate::write::window::{FOLDS_KEY, TOTALS_KEY};
@@ -25,28 +36,156 @@ const PAGE_ROWS_MIN: usize = 256;
 pub(super) struct OwnedStore {
     store: Arc<dyn Store>,
     partitions: BTreeSet<u32>,
-    name: String,
+    /// The sums of all partitions but the least one say nothing any more.
+    gathered: AtomicBool,
+}
+
+/// What a small value is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum About {
+    /// The whole group.
+    Group,
+    /// See the module.
+    Mark,
+    /// See the module.
+    Sum,
+}
+
+fn about(key: &str) -> About {
+    match key {
+        TOTALS_KEY | FOLDS_KEY => About::Sum,
+        RECOMPUTED_KEY | RECOMPUTE_KEY => About::Mark,
+        _ if key.starts_with(APPLIED_PREFIX) => About::Mark,
+        _ => About::Group,
+    }
+}
+
+/// The key under which a partition has its value.
+fn key_of(key: &str, partition: u32) -> String {
+    format!("{key}@{partition:05}")
+}
+
+/// The values of all partitions that have one.
+fn by_partition(store: &dyn Store, key: &str) -> Result<Vec<(u32, Bytes)>> {
+    let prefix = format!("{key}@");
+    let found = store.scan_meta(&prefix)?;
+    let numbered = |(key, value): (String, Bytes)| Some((key[prefix.len()..].parse().ok()?, value));
+    Ok(found.into_iter().filter_map(numbered).collect())
+}
+
+/// The number of partitions of the topics that a store has read; 0: it has read none.
+pub(super) fn partitions_of(store: &dyn Store) -> Result<u32> {
+    let topics = store.scan_meta(TOPIC_PREFIX)?;
+    let count = |(_, bytes): &(String, Bytes)| serde_json::from_slice::<TopicMeta>(bytes).ok();
+    Ok(topics.iter().filter_map(count).map(|topic| topic.partitions).max().unwrap_or(0))
+}
+
+/// A mark that holds for all partitions there are; of a store that no processes share its only one.
+pub(super) fn group_mark(store: &dyn Store, key: &str) -> Result<Option<Bytes>> {
+    let partitions = if store.is_atomic() { 0 } else { partitions_of(store)? };
+    if partitions == 0 {
+        return store.meta(key);
+    }
+    let found = by_partition(store, key)?;
+    Ok(same_of(found, |partition| partition < partitions, partitions as usize))
+}
+
+/// The value that so many partitions have, if it is the same.
+fn same_of(
+    found: Vec<(u32, Bytes)>,
+    is_wanted: impl Fn(u32) -> bool,
+    count: usize,
+) -> Option<Bytes> {
+    let mut values = found.into_iter().filter(|(partition, _)| is_wanted(*partition));
+    let (_, first) = values.next()?;
+    let mut same = 1;
+    for (_, value) in values {
+        if value != first {
+            return None;
+        }
+        same += 1;
+    }
+    (same == count).then_some(first)
+}
+
+/// Everything that the processes of a store have counted.
+pub fn totals(store: &dyn Store) -> Result<Totals> {
+    let mut sum: Totals = read(TOTALS_KEY, store.meta(TOTALS_KEY)?.as_deref())?;
+    if !store.is_atomic() {
+        for (_, value) in by_partition(store, TOTALS_KEY)? {
+            sum.add(&read(TOTALS_KEY, Some(&value))?);
+        }
+    }
+    Ok(sum)
+}
+
+fn read<T: DeserializeOwned + Default>(key: &str, value: Option<&[u8]>) -> Result<T> {
+    let Some(value) = value else { return Ok(T::default()) };
+    serde_json::from_slice(value).map_err(|error| StoreError::Corrupt {
+        what: format!("the small value `{key}` ({error})"),
+        remedy: "restore the store from a snapshot".to_owned(),
+    })
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("maps with string keys and plain values are JSON")
 }
 
 impl OwnedStore {
     pub(super) fn new(store: Arc<dyn Store>, partitions: &[u32]) -> Self {
-        let partitions: BTreeSet<u32> = partitions.iter().copied().collect();
-        let name = partitions.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-        Self { store, partitions, name }
+        let partitions = partitions.iter().copied().collect();
+        Self { store, partitions, gathered: AtomicBool::new(false) }
     }
 
-    /// The key under which a small value is kept.
-    fn key(&self, key: &str) -> String {
-        let is_own = [RECOMPUTED_KEY, RECOMPUTE_KEY, TOTALS_KEY, FOLDS_KEY].contains(&key)
-            || key.starts_with(APPLIED_PREFIX);
-        if is_own { format!("{key}@{}", self.name) } else { key.to_owned() }
+    /// A value of the group as the values of this owner's partitions.
+    fn spread(&self, key: String, value: Vec<u8>, out: &mut Vec<(String, Vec<u8>)>) {
+        match about(&key) {
+            About::Group => out.push((key, value)),
+            About::Mark => {
+                out.extend(self.partitions.iter().map(|p| (key_of(&key, *p), value.clone())));
+            }
+            About::Sum => {
+                let mut partitions = self.partitions.iter();
+                out.extend(partitions.next().map(|least| (key_of(&key, *least), value)));
+                if !self.gathered.load(Ordering::Relaxed) {
+                    let nothing = match key.as_str() {
+                        TOTALS_KEY => json(&Totals::default()),
+                        _ => json(&FoldTotals::default()),
+                    };
+                    out.extend(partitions.map(|p| (key_of(&key, *p), nothing.clone())));
+                }
+            }
+        }
     }
 
-    /// Whether a user is this owner's. One whose events came from files belongs to nobody, and a
-    /// profile that cannot be read is given on, so that it is told.
-    fn owns(&self, profile: &[u8]) -> bool {
-        let applied = decode_tags(profile).and_then(|tags| tags.applied());
-        applied.map_or(true, |a| a.partition.is_some_and(|p| self.partitions.contains(&p)))
+    /// The values of this owner's partitions.
+    fn own_values(&self, key: &str) -> Result<Vec<(u32, Bytes)>> {
+        let mut found = by_partition(self.store.as_ref(), key)?;
+        found.retain(|(partition, _)| self.partitions.contains(partition));
+        Ok(found)
+    }
+
+    fn sum(&self, key: &str) -> Result<Option<Bytes>> {
+        let values = self.own_values(key)?;
+        if values.is_empty() {
+            return Ok(None);
+        }
+        let sum = if key == TOTALS_KEY {
+            let mut sum = Totals::default();
+            for (_, value) in &values {
+                sum.add(&read(key, Some(value))?);
+            }
+            json(&sum)
+        } else {
+            let mut sum = FoldTotals::default();
+            for (_, value) in &values {
+                let of_one: FoldTotals = read(key, Some(value))?;
+                sum.users += of_one.users;
+                sum.add(of_one.counts);
+            }
+            json(&sum)
+        };
+        Ok(Some(sum.into()))
     }
 }
 
@@ -75,23 +214,26 @@ impl Store for OwnedStore {
         self.store.own(ownership)
     }
 
+    /// One whose events came from files belongs to nobody, and a profile that cannot be read is given
+    /// on, so that it is told.
+    fn owns(&self, profile: &[u8]) -> bool {
+        let applied = decode_tags(profile).and_then(|tags| tags.applied());
+        applied.map_or(true, |a| a.partition.is_some_and(|p| self.partitions.contains(&p)))
+    }
+
     fn profiles(&self, keys: &[UidKey]) -> Result<Vec<Option<Bytes>>> {
         self.store.profiles(keys)
     }
 
-    fn own_profiles(&self, keys: &[UidKey]) -> Result<Vec<Option<Bytes>>> {
-        let mut found = self.store.profiles(keys)?;
-        for profile in &mut found {
-            profile.take_if(|profile| !self.owns(profile));
-        }
-        Ok(found)
-    }
-
     fn write_window(&self, mut window: WindowWrite) -> Result<()> {
-        for (key, _) in &mut window.meta {
-            *key = self.key(key);
+        let mut meta = Vec::with_capacity(window.meta.len());
+        for (key, value) in std::mem::take(&mut window.meta) {
+            self.spread(key, value, &mut meta);
         }
-        self.store.write_window(window)
+        window.meta = meta;
+        self.store.write_window(window)?;
+        self.gathered.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     fn has_profiles(&self) -> Result<bool> {
@@ -136,11 +278,21 @@ impl Store for OwnedStore {
     }
 
     fn meta(&self, key: &str) -> Result<Option<Bytes>> {
-        self.store.meta(&self.key(key))
+        match about(key) {
+            About::Group => self.store.meta(key),
+            About::Mark => Ok(same_of(self.own_values(key)?, |_| true, self.partitions.len())),
+            About::Sum => self.sum(key),
+        }
     }
 
     fn put_meta(&self, key: &str, value: Vec<u8>) -> Result<()> {
-        self.store.put_meta(&self.key(key), value)
+        let mut values = Vec::new();
+        self.spread(key.to_owned(), value, &mut values);
+        values.into_iter().try_for_each(|(key, value)| self.store.put_meta(&key, value))
+    }
+
+    fn replace_meta(&self, key: &str, expected: Option<&[u8]>, value: Vec<u8>) -> Result<bool> {
+        self.store.replace_meta(key, expected, value)
     }
 
     fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Bytes)>> {
@@ -210,5 +362,82 @@ impl Store for OwnedStore {
 
     fn stats(&self) -> Result<StoreStats> {
         self.store.stats()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::model::UidType;
+    use crate::store::ClockMode;
+    use crate::store::memory::MemoryStore;
+
+    /// A store whose topics have four partitions.
+    fn shared() -> Arc<dyn Store> {
+        let identity =
+            Identity { uid: UidType::U64, timezone: "UTC".to_owned(), clock: ClockMode::Wall };
+        let store = MemoryStore::new(identity, 9).shared();
+        let topic = TopicMeta { topic: "t".to_owned(), id: "i".to_owned(), partitions: 4 };
+        store.put_meta(&format!("{TOPIC_PREFIX}t"), json(&topic)).unwrap();
+        Arc::new(store)
+    }
+
+    fn owner(store: &Arc<dyn Store>, partitions: &[u32]) -> OwnedStore {
+        OwnedStore::new(Arc::clone(store), partitions)
+    }
+
+    fn window(key: &str, value: Vec<u8>) -> WindowWrite {
+        WindowWrite { meta: vec![(key.to_owned(), value)], ..WindowWrite::default() }
+    }
+
+    #[test]
+    fn a_mark_holds_for_an_owner_when_it_holds_for_all_of_its_partitions() {
+        let store = shared();
+        let mark = |owner: &OwnedStore| owner.meta(RECOMPUTED_KEY).unwrap();
+        let two = Bytes::from(b"2".to_vec());
+        owner(&store, &[0, 1]).write_window(window(RECOMPUTED_KEY, b"2".to_vec())).unwrap();
+        assert_eq!(mark(&owner(&store, &[0, 1])), Some(two.clone()));
+        assert_eq!(mark(&owner(&store, &[1])), Some(two.clone()));
+        assert_eq!(mark(&owner(&store, &[1, 2])), None);
+        assert_eq!(group_mark(store.as_ref(), RECOMPUTED_KEY).unwrap(), None);
+        owner(&store, &[2, 3]).put_meta(RECOMPUTED_KEY, b"1".to_vec()).unwrap();
+        assert_eq!(mark(&owner(&store, &[1, 2])), None, "of another version");
+        assert_eq!(group_mark(store.as_ref(), RECOMPUTED_KEY).unwrap(), None);
+        owner(&store, &[2, 3]).put_meta(RECOMPUTED_KEY, b"2".to_vec()).unwrap();
+        assert_eq!(mark(&owner(&store, &[0, 1, 2, 3])), Some(two.clone()));
+        assert_eq!(group_mark(store.as_ref(), RECOMPUTED_KEY).unwrap(), Some(two));
+        assert!(crate::engine::version::is_recomputed(store.as_ref(), 2).unwrap());
+    }
+
+    #[test]
+    fn what_was_counted_adds_up_whoever_owns_the_partitions_later() {
+        let store = shared();
+        let count = |partitions: &[u32], more: u64| {
+            let owner = owner(&store, partitions);
+            let before: Totals =
+                read(TOTALS_KEY, owner.meta(TOTALS_KEY).unwrap().as_deref()).unwrap();
+            // Two windows: the second must not undo what the first has gathered.
+            for rows in [before.rows + more - 1, before.rows + more] {
+                let counted = Totals { rows, greatest_arrival_ms: Some(5), ..Totals::default() };
+                owner.write_window(window(TOTALS_KEY, json(&counted))).unwrap();
+            }
+            before.rows
+        };
+        let total = || totals(store.as_ref()).unwrap().rows;
+        assert_eq!(count(&[0, 1, 2, 3], 100), 0);
+        assert_eq!(total(), 100);
+        assert_eq!(count(&[2, 3], 10), 0);
+        assert_eq!(count(&[0, 1], 1), 100);
+        assert_eq!(total(), 111);
+        assert_eq!(count(&[1, 2], 5), 10, "of the partition that had it");
+        assert_eq!(count(&[0, 1, 2, 3], 1), 116);
+        assert_eq!((total(), totals(store.as_ref()).unwrap().greatest_arrival_ms), (117, Some(5)));
+    }
+
+    #[test]
+    fn what_the_group_has_is_not_kept_by_partition() {
+        let store = shared();
+        owner(&store, &[1]).write_window(window("as_of_ms", b"7".to_vec())).unwrap();
+        assert_eq!(owner(&store, &[0]).meta("as_of_ms").unwrap().as_deref(), Some(&b"7"[..]));
     }
 }

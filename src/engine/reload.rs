@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use super::EngineError;
 use super::job::{Job, Limit};
+use super::owned::group_mark;
 use super::ruleset::Ruleset;
 use super::start::read_meta;
 use crate::catalog::model::{Catalog, DimensionKey};
 use crate::dimension::{ChangedKeys, Positions, TopicTable, changed_keys};
-use crate::store::{Epoch, Store, UidKey};
+use crate::store::{Bytes, Epoch, Store, UidKey};
 
 /// Keys of changed rows read at once.
 const KEYS_MAX: usize = 16_384;
@@ -152,8 +153,12 @@ pub(crate) fn is_applied(store: &dyn Store, catalog: &Catalog) -> Result<bool, E
             return Ok(false);
         }
         let current = store.dim_current(&dimension.table)?.map(|meta| meta.epoch);
-        let applied: Option<Epoch> = read_meta(store, &applied_key(&dimension.table))?;
-        if applied != current {
+        let key = applied_key(&dimension.table);
+        let applied = group_mark(store, &key)?.map(|bytes| {
+            serde_json::from_slice::<Option<Epoch>>(&bytes)
+                .map_err(|e| EngineError::Meta { key: key.clone(), reason: e.to_string() })
+        });
+        if applied.transpose()?.flatten() != current {
             return Ok(false);
         }
     }
@@ -201,6 +206,7 @@ fn known_users<'a>(
     keys: impl Iterator<Item = &'a [u8]>,
 ) -> Result<Vec<UidKey>, EngineError> {
     let uids: Vec<UidKey> = keys.filter_map(UidKey::from_bytes).collect();
-    let stored = store.own_profiles(&uids)?;
-    Ok(uids.into_iter().zip(stored).filter(|(_, p)| p.is_some()).map(|(key, _)| key).collect())
+    let stored = store.profiles(&uids)?;
+    let is_own = |found: &Option<Bytes>| found.as_ref().is_some_and(|bytes| store.owns(bytes));
+    Ok(uids.into_iter().zip(stored).filter(|(_, p)| is_own(p)).map(|(key, _)| key).collect())
 }

@@ -39,6 +39,8 @@ pub struct Ruleset {
     pub version: u32,
     /// Tags that others may see, as cells of a store name them.
     pub published: Vec<PublishedTag>,
+    /// Ids of tags that they may not, or not any more.
+    pub unpublished: Vec<TagShortId>,
 }
 
 /// A tag that others may see.
@@ -123,9 +125,14 @@ impl Ruleset {
         let plan = Plan::compile(&catalog, &inputs)?;
         let ids = |tags: &[usize]| tags.iter().map(|t| catalog.tags[*t].id.clone()).collect();
         let bits = catalog.tags.iter().filter_map(code_bits).collect();
-        let schema = Schema::new(&layout, ids(plan.closed_tags()), bits, ids(plan.open_tags()));
+        let shadow = catalog.tags.iter().filter(|t| t.terms.shadow).map(|t| t.id.clone());
+        let schema = Schema::new(&layout, ids(plan.closed_tags()), bits, ids(plan.open_tags()))
+            .with_hidden(shadow.collect());
         let published = published(&catalog, &plan);
+        let removed = catalog.removed.iter().map(|(_, id)| id.as_str());
+        let unpublished = removed.chain(schema.hidden.iter().map(String::as_str));
         Ok(Self {
+            unpublished: unpublished.map(Into::into).collect(),
             published,
             schema_id: schema.id(),
             schema,

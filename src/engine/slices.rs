@@ -25,9 +25,10 @@ use serde::{Deserialize, Serialize};
 
 use super::EngineError;
 use super::intake::{Cut, Intake};
+use super::options::Options;
 use super::route::Router;
 use super::spill::{Shape, Spill};
-use super::start::{Options, read_meta};
+use super::start::read_meta;
 use super::status::Status;
 use crate::event::block::ShardRows;
 use crate::event::quarantine::Quarantine;

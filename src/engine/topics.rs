@@ -40,12 +40,18 @@ pub(super) struct Around<'a> {
 }
 
 impl Topics {
-    /// Whether this process reads: how many partitions, or why none.
+    /// Whether this process reads: how many partitions and how far behind it is, or why none.
     pub fn condition(&self) -> Result<String, String> {
-        match self.group.idle() {
-            Some(why) => Err(why),
-            None => Ok(format!("{} partitions are read", self.group.partitions())),
+        if let Some(why) = self.group.idle() {
+            return Err(why);
         }
+        let (mine, topics) = (self.group.partitions(), self.group.topics());
+        let all = topics.first().map_or(0, |topic| topic.partitions);
+        let lag = match self.group.lag_records() {
+            Some(records) => format!("{records} records behind the ends of the logs"),
+            None => "how far behind is not known yet".to_owned(),
+        };
+        Ok(format!("{mine} of {all} partitions of {} topics are read, {lag}", topics.len()))
     }
 
     /// The records of an assignment.

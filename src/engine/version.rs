@@ -8,6 +8,10 @@
 //! which it has seen events; where sources stood at that moment is with that version. A partial that
 //! no feature needs any more keeps folding for `catalog.retire_after_days`, so that a rule that comes
 //! back within that time has lost nothing; then it goes.
+//!
+//! A version is active from the moment its record is written, under a number that nobody else has
+//! taken: of processes that give out the next number at once, one does. The key of the active number
+//! says where to begin to look.
 //! Invariant: a version, once written, keeps its number, files and positions.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,18 +21,19 @@ use serde::{Deserialize, Serialize};
 use super::Clock;
 use super::history::Merge;
 use super::job::from_the_start;
+use super::owned::group_mark;
 use super::ruleset::{Ruleset, RulesetError, give_provisional_ids};
 use super::slices::{ROUND_KEY, Round};
 use crate::catalog::model::Catalog;
 use crate::catalog::{Loaded, load_from};
 use crate::source::position::{POSITION_PREFIX, Position};
 use crate::store::{Store, StoreError};
-use crate::user::layout::{StateLayout, ValueKind};
+use crate::user::layout::{StateLayout, ValueKind, hash64};
 use crate::user::lineage::{Cut, FIRST_VERSION, Known, Lineage, Retired, origin};
 use crate::write::profile::schema_key;
 use crate::write::window::AS_OF_KEY;
 
-/// Key of the active version's number.
+/// Key of the active version's number, or of one before it: a process may have ended in between.
 const ACTIVE_KEY: &str = "catalog/active";
 
 /// Keys of versions begin with this.
@@ -41,8 +46,13 @@ fn version_key(number: u32) -> String {
     format!("{VERSION_PREFIX}{number:08}")
 }
 
-fn files_key(number: u32) -> String {
-    format!("catalog/files/{number:08}")
+/// `content`: a hash of what stands there, since several processes may try to make this version; none
+/// in stores of earlier times.
+fn files_key(number: u32, content: Option<u64>) -> String {
+    match content {
+        Some(content) => format!("catalog/files/{number:08}-{content:016x}"),
+        None => format!("catalog/files/{number:08}"),
+    }
 }
 
 /// A catalogue that was, or is, active in a store.
@@ -67,6 +77,9 @@ pub struct Version {
     /// The last history that was, or is to be, merged.
     #[serde(default)]
     pub history: Option<Merge>,
+    /// Names the files; none in stores of earlier times.
+    #[serde(default)]
+    pub files: Option<u64>,
 }
 
 /// What a version knows of one partial.
@@ -95,6 +108,17 @@ pub enum VersionError {
     /// It does not compile.
     #[error(transparent)]
     Ruleset(#[from] RulesetError),
+    /// The files of a version are no catalogue to this program.
+    #[error(
+        "catalogue version {number} of the store cannot be read; was it written by a newer tagloom?\n\
+         {reason}"
+    )]
+    Unreadable {
+        /// The version.
+        number: u32,
+        /// What is wrong, with places.
+        reason: String,
+    },
     /// A small value of the store cannot be read.
     #[error("the store's `{key}` is damaged ({reason}); restore the store from a snapshot")]
     Damaged {
@@ -151,16 +175,11 @@ pub struct Next {
 }
 
 impl Next {
-    /// Writes what has to be in the store before an event is folded: schema, files, record; last
-    /// the number, which makes it active.
-    pub fn save(&self, store: &dyn Store) -> Result<(), StoreError> {
+    /// Writes what has to be in the store before an event is folded: schema, files; then the record,
+    /// which makes it active.
+    pub fn save(&self, store: &dyn Store) -> Result<Saved, StoreError> {
         let number = self.version.number;
-        let ruleset = &self.ruleset;
-        store.put_meta(&schema_key(ruleset.schema_id), json(&ruleset.schema))?;
-        if self.is_new {
-            let files = zstd::bulk::compress(&json(&self.texts), 0).unwrap_or_default();
-            store.put_meta(&files_key(number), files)?;
-        }
+        self.save_schema(store)?;
         if self.begins_history {
             // Before the cut: without it, a recompute finds nothing to change.
             let (key, progress) = from_the_start(self.version.fingerprint);
@@ -168,13 +187,27 @@ impl Next {
             let (key, number) = recomputed(0);
             store.put_meta(&key, number)?;
         }
+        if self.is_new {
+            let files = zstd::bulk::compress(&json(&self.texts), 0).unwrap_or_default();
+            let content = hash64(&files);
+            store.put_meta(&files_key(number, Some(content)), files)?;
+            let version = Version { files: Some(content), ..self.version.clone() };
+            if !store.replace_meta(&version_key(number), None, json(&version))? {
+                return Ok(Saved::Taken);
+            }
+            store.put_meta(ACTIVE_KEY, json(&number))?;
+            return Ok(Saved::Done);
+        }
         if self.changed {
             store.put_meta(&version_key(number), json(&self.version))?;
         }
-        if self.is_new {
-            store.put_meta(ACTIVE_KEY, json(&number))?;
-        }
-        Ok(())
+        Ok(Saved::Done)
+    }
+
+    /// Writes how profiles are to be read that are written by it.
+    pub fn save_schema(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let ruleset = &self.ruleset;
+        store.put_meta(&schema_key(ruleset.schema_id), json(&ruleset.schema))
     }
 
     /// It becomes active now: sources have moved since it was compiled.
@@ -191,10 +224,54 @@ impl Next {
     }
 }
 
+/// What became of a version that was to be active.
+#[must_use = "its number may have been taken"]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saved {
+    /// It is active.
+    Done,
+    /// Another process has given its number to another catalogue, or to the same: it has to be compiled
+    /// anew for a store in which that one is active.
+    Taken,
+}
+
 /// The active version.
 pub fn active(store: &dyn Store) -> Result<Option<Version>, VersionError> {
-    let Some(number) = read::<u32>(store, ACTIVE_KEY)? else { return Ok(None) };
-    version(store, number)
+    let number = read::<u32>(store, ACTIVE_KEY)?;
+    let mut active = number.map(|number| version(store, number)).transpose()?.flatten();
+    let mut number = number.unwrap_or(0);
+    while let Some(next) = version(store, number + 1)? {
+        (active, number) = (Some(next), number + 1);
+    }
+    Ok(active)
+}
+
+/// The number of the active version; 0: there is none.
+pub fn active_number(store: &dyn Store) -> Result<u32, VersionError> {
+    let mut number = read::<u32>(store, ACTIVE_KEY)?.unwrap_or(0);
+    while store.meta(&version_key(number + 1))?.is_some() {
+        number += 1;
+    }
+    Ok(number)
+}
+
+/// The number of the version by which a catalogue was replaced that had been active; none: it never
+/// was, or it is.
+pub fn replaced_by(store: &dyn Store, fingerprint: u64) -> Result<Option<u32>, VersionError> {
+    let all = versions(store)?;
+    let is_active = all.last().is_none_or(|last| last.fingerprint == fingerprint);
+    let last = all.iter().rev().find(|v| v.fingerprint == fingerprint).filter(|_| !is_active);
+    Ok(last.map(|version| version.number + 1))
+}
+
+/// The catalogue that is active in a store, from the files it keeps.
+pub fn load_active(store: &dyn Store) -> Result<Option<Loaded>, VersionError> {
+    let Some(version) = active(store)? else { return Ok(None) };
+    let texts = files(store, version.number)?;
+    load_from("", texts).map(Some).map_err(|error| VersionError::Unreadable {
+        number: version.number,
+        reason: error.to_string(),
+    })
 }
 
 /// A version by number.
@@ -210,16 +287,21 @@ pub fn versions(store: &dyn Store) -> Result<Vec<Version>, VersionError> {
 
 /// The files of a version: path inside the catalogue's directory, and text.
 pub fn files(store: &dyn Store, number: u32) -> Result<Vec<(String, String)>, VersionError> {
-    let key = files_key(number);
+    let key = files_key(number, version(store, number)?.and_then(|version| version.files));
     let damaged = |reason: String| VersionError::Damaged { key: key.clone(), reason };
     let Some(bytes) = store.meta(&key)? else { return Err(damaged("it is not there".into())) };
     let text = zstd::stream::decode_all(&*bytes).map_err(|e| damaged(e.to_string()))?;
     parse(&key, &text)
 }
 
-/// Whether everybody was computed by the rules of the active version.
+/// Whether everybody was computed by the rules of the active version; of a store as an owner sees it,
+/// all of its users.
 pub fn is_recomputed(store: &dyn Store, number: u32) -> Result<bool, VersionError> {
-    Ok(read::<u32>(store, RECOMPUTED_KEY)? == Some(number))
+    if read::<u32>(store, RECOMPUTED_KEY)? == Some(number) {
+        return Ok(true);
+    }
+    let mark = group_mark(store, RECOMPUTED_KEY)?;
+    Ok(mark.map(|bytes| parse::<u32>(RECOMPUTED_KEY, &bytes)).transpose()? == Some(number))
 }
 
 /// What marks that everybody was computed by the rules of a version.
@@ -283,6 +365,7 @@ pub fn next_with(
             tags: catalog.tags.len(),
             partials,
             history: merge,
+            files: None,
         },
     };
     let changed = before.as_ref() != Some(&version);

@@ -1,8 +1,11 @@
-//! Watches the rule directory of a running engine.
+//! Watches where other catalogues for a running engine come from: its rule directory, and a store that
+//! processes share, in which another process may have made one active.
 //!
-//! In: the directory, looked at every second. Out: proposals for the engine; what is wrong with the
-//! files is logged with its places and kept for whoever asks. Files are compared by content, and are
-//! used when two looks in a row saw the same: an editor or a checkout writes them one after the other.
+//! In: the directory and the store, looked at every second or two. Out: proposals for the engine; what is
+//! wrong with the files is logged with its places and kept for whoever asks. Files are compared by
+//! content, and are used when two looks in a row saw the same: an editor or a checkout writes them one
+//! after the other. The store comes first: what is active there is followed before the directory is
+//! looked at.
 //! Invariant: a directory that cannot be used changes nothing.
 
 use std::path::PathBuf;
@@ -13,8 +16,9 @@ use std::time::Duration;
 
 use super::Clock;
 use super::swap::{SwapError, Swaps};
-use super::version::Moment;
+use super::version::{Moment, VersionError, active_number};
 use crate::catalog::{LoadError, load_from, read};
+use crate::clock::Stopwatch;
 use crate::dimension::Lookups;
 use crate::store::Store;
 
@@ -22,6 +26,10 @@ use crate::store::Store;
 pub struct Watched {
     /// The rule directory.
     pub dir: PathBuf,
+    /// Whether its changes are taken over.
+    pub watches_dir: bool,
+    /// Whether other processes may make a catalogue active in the store.
+    pub follows_store: bool,
     /// How often it is looked at.
     pub every: Duration,
     /// Where catalogues are proposed.
@@ -37,6 +45,9 @@ pub struct Watched {
     /// The files of the catalogue that runs.
     pub running: Vec<(String, String)>,
 }
+
+/// How often the store is asked which catalogue is active.
+const FOLLOW_EVERY: Duration = Duration::from_secs(2);
 
 /// A watch, until it is dropped.
 #[derive(Debug)]
@@ -69,39 +80,100 @@ impl Drop for Watch {
 
 type Texts = Vec<(String, String)>;
 
+/// What is known of the directory.
+struct Directory {
+    /// What was proposed last.
+    done: Texts,
+    /// What was there at the last look.
+    seen: Option<Texts>,
+}
+
 impl Watched {
     fn run(mut self, stop: &AtomicBool) {
-        let mut done = std::mem::take(&mut self.running);
-        done.sort();
-        let mut seen: Option<Texts> = None;
+        let mut running = std::mem::take(&mut self.running);
+        running.sort();
+        let mut directory = Directory { done: running, seen: None };
+        let mut since_store: Option<Stopwatch> = None;
         while !stop.load(Ordering::Acquire) {
             std::thread::park_timeout(self.every);
             if self.swaps.is_busy() {
                 continue;
             }
-            let now = match read(&self.dir) {
-                Ok(mut texts) => {
-                    texts.sort();
-                    texts
-                }
-                // Between two files of a checkout one may be gone.
-                Err(error) if seen.is_some() => {
-                    seen = None;
-                    tracing::debug!(%error, "the rule directory cannot be read");
-                    continue;
-                }
-                Err(error) => {
-                    self.tell(&error);
-                    continue;
-                }
-            };
-            if now != done && seen.as_ref() == Some(&now) {
-                self.propose(now.clone());
-                done = now;
-                seen = None;
-            } else {
-                seen = Some(now);
+            if self.swaps.take_late() {
+                // What was proposed is compared with what has become active instead.
+                (since_store, directory.done) = (None, Vec::new());
             }
+            if self.follows_store
+                && since_store.as_ref().is_none_or(|s| s.elapsed() >= FOLLOW_EVERY)
+            {
+                since_store = Some(Stopwatch::start());
+                if self.follow() {
+                    continue;
+                }
+            }
+            if self.watches_dir {
+                self.look_at(&mut directory);
+            }
+        }
+    }
+
+    fn look_at(&self, directory: &mut Directory) {
+        let Directory { done, seen } = directory;
+        let now = match read(&self.dir) {
+            Ok(mut texts) => {
+                texts.sort();
+                texts
+            }
+            // Between two files of a checkout one may be gone.
+            Err(error) if seen.is_some() => {
+                *seen = None;
+                tracing::debug!(%error, "the rule directory cannot be read");
+                return;
+            }
+            Err(error) => return self.tell(&error),
+        };
+        if now != *done && seen.as_ref() == Some(&now) {
+            self.propose(now.clone());
+            (*done, *seen) = (now, None);
+        } else {
+            *seen = Some(now);
+        }
+    }
+
+    /// Follows what another process has made active. True: something other is active than what runs.
+    fn follow(&self) -> bool {
+        let running = self.swaps.active().map_or(0, |active| active.ruleset.version);
+        let number = match active_number(self.store.as_ref()) {
+            Ok(number) if number > running => number,
+            Ok(_) => return false,
+            Err(error) => {
+                tracing::warn!(%error, "the store does not say which catalogue is active");
+                return true;
+            }
+        };
+        match self.swaps.follow(&self.store, &self.lookups) {
+            Ok(_) => {}
+            // It is asked again.
+            Err(SwapError::Version(VersionError::Store(error))) => {
+                tracing::warn!(number, %error, "the catalogue that has become active cannot be read yet");
+            }
+            Err(error) => self.block(number, &error),
+        }
+        true
+    }
+
+    fn block(&self, number: u32, error: &SwapError) {
+        let cause = match error {
+            SwapError::NeedsRestart { what } => format!("{what}; start this process again"),
+            error => error.to_string(),
+        };
+        let why = format!(
+            "catalogue version {number} is active in the store, and this process cannot follow, so it \
+             reads and writes nothing: {cause}"
+        );
+        if self.swaps.blocked().as_ref() != Some(&why) {
+            tracing::error!("{why}");
+            self.swaps.note_blocked(Some(why));
         }
     }
 

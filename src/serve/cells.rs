@@ -18,12 +18,24 @@ use crate::write::profile::{ProfileError, Schemas, labels};
 pub struct WrongCell {
     /// The tag's short id.
     pub id: String,
-    /// The tag; none: no tag that is published has this id.
+    /// The tag; none: no tag that is published has this id, and none that was removed.
     pub tag: Option<String>,
+    /// It was removed.
+    pub removed: bool,
     /// What the cell says; none: there is no value.
     pub cell: Option<String>,
     /// What the profile says.
     pub profile: Option<String>,
+}
+
+/// What was found of one user.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// Cells that say something else than the profile.
+    pub wrong: Vec<WrongCell>,
+    /// Cells of tags that were removed, or are not published any more, of a user who was stored before
+    /// and is still to be computed by the present rules: they are emptied then.
+    pub outdated: usize,
 }
 
 /// Compares cells by one catalogue.
@@ -45,37 +57,53 @@ impl<'a> CellCheck<'a> {
         Ok(Self { store, ruleset, schemas: Schemas::default(), published })
     }
 
-    /// What is wrong with a user's cells. No cell and an empty one are the same: no value.
-    pub fn wrong(&self, row: &CheckedRow) -> Result<Vec<WrongCell>, ProfileError> {
+    /// Compares a user's cells. No cell and an empty one are the same: no value.
+    pub fn compare(&self, row: &CheckedRow) -> Result<Compared, ProfileError> {
         let tags = decode_tags(&row.profile)?;
         let schema = self.schemas.get(tags.head.schema, self.ruleset, self.store)?;
         let (codes, open) = (schema.codes(&tags), schema.open_values(&tags));
         let stored = labels(&self.ruleset.catalog, self.ruleset, &codes, &open);
-        let mut wrong = Vec::new();
+        let leftover = schema.leftover_cells(&tags);
+        // Of one who has to be written anew not even what is published has to be there.
+        let lacks = schema.lacks_cells();
+        let mut found = Compared::default();
         for (id, name) in &self.published {
             let cell = row.cells.get(*id).map(|cell| cell.value.as_slice()).unwrap_or_default();
             let profile = stored.get(*name);
             // A label may be the empty text: then it cannot be told from no value, and is none.
-            if cell != profile.map_or(&b""[..], |label| label.as_bytes()) {
-                wrong.push(WrongCell {
-                    id: (*id).to_owned(),
-                    tag: Some((*name).to_owned()),
-                    cell: shown(cell),
-                    profile: profile.cloned(),
-                });
+            if cell == profile.map_or(&b""[..], |label| label.as_bytes()) {
+                continue;
             }
+            if lacks && cell.is_empty() {
+                found.outdated += 1;
+                continue;
+            }
+            found.wrong.push(WrongCell {
+                id: (*id).to_owned(),
+                tag: Some((*name).to_owned()),
+                removed: false,
+                cell: shown(cell),
+                profile: profile.cloned(),
+            });
         }
         for (id, cell) in &row.cells {
-            if !self.published.contains_key(id.as_str()) && !cell.value.is_empty() {
-                wrong.push(WrongCell {
-                    id: id.clone(),
-                    tag: None,
-                    cell: shown(&cell.value),
-                    profile: None,
-                });
+            if self.published.contains_key(id.as_str()) || cell.value.is_empty() {
+                continue;
             }
+            if leftover.iter().any(|left| **left == **id) {
+                found.outdated += 1;
+                continue;
+            }
+            let removed = self.ruleset.catalog.removed.iter().find(|(_, gone)| gone == id);
+            found.wrong.push(WrongCell {
+                id: id.clone(),
+                tag: removed.map(|(name, _)| name.clone()),
+                removed: removed.is_some(),
+                cell: shown(&cell.value),
+                profile: None,
+            });
         }
-        Ok(wrong)
+        Ok(found)
     }
 }
 

@@ -10,7 +10,7 @@ use super::published::Published;
 use super::read::{ReadError, Reader};
 use crate::dimension::Lookups;
 use crate::engine::swap::{Active, Swaps};
-use crate::engine::version::{self, Moment, VersionError};
+use crate::engine::version::{self, Moment};
 use crate::store::Store;
 
 /// Reads a store by the active catalogue.
@@ -101,6 +101,14 @@ impl Readers {
         Ok(())
     }
 
+    /// Why the engine beside it writes nothing, if another catalogue is active that it cannot follow.
+    pub fn blocked(&self) -> Option<String> {
+        match &self.follows {
+            Follows::Engine(swaps) => swaps.blocked(),
+            Follows::Store => None,
+        }
+    }
+
     /// Why the files in the catalogue's directory are not what runs, if they are not.
     pub fn trouble(&self) -> Option<String> {
         match &self.follows {
@@ -112,12 +120,7 @@ impl Readers {
 
 /// The catalogue that is active in a store, compiled from the files it keeps.
 fn active_of(store: &dyn Store) -> Result<Active, ReadError> {
-    let Some(version) = version::active(store)? else { return Err(ReadError::Empty) };
-    let texts = version::files(store, version.number)?;
-    let loaded = crate::catalog::load_from("", texts).map_err(|error| {
-        let key = format!("catalogue {}", version.number);
-        VersionError::Damaged { key, reason: error.to_string() }
-    })?;
+    let Some(loaded) = version::load_active(store)? else { return Err(ReadError::Empty) };
     let files = Arc::new(loaded.files.clone());
     // It is active as it is: nothing that it knows is let go by reading.
     let moment = Moment { as_of_ms: None, retire_after_ms: i64::MAX, running: true };

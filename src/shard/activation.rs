@@ -68,6 +68,12 @@ impl Shard {
         let published = Self::numbered(&self.shared, &key, &tags, &schema, partition)?;
         let owes = published.as_ref().is_some_and(|p| !p.owed.is_empty());
         self.fenced.admit(slot, fence);
+        let (mut has_leftover, mut lacks_cells) = (false, false);
+        if store.wants_cells() {
+            let left = schema.leftover_cells(&tags);
+            (has_leftover, lacks_cells) = (!left.is_empty(), schema.lacks_cells());
+            self.leftover.admit(slot, left);
+        }
         let user = self.users.get_mut(slot);
         user.state = state;
         user.open = Some(schema.open_bytes(&tags)).filter(|open| !open.is_empty());
@@ -76,9 +82,11 @@ impl Shard {
         user.closed = tags.head.closed;
         user.partition = partition;
         // One that was quarantined by an earlier process is tried again: a fix may have come.
-        // Rows of an older schema are read as they are, as often as needed: no reason to write.
-        user.unsaved = tags.head.quarantined || owes;
+        // Rows of an older schema are read as they are, as often as needed: no reason to write, but for
+        // cells that others read.
+        user.unsaved = tags.head.quarantined || owes || has_leftover || lacks_cells;
         user.published = published;
+        user.rewrite = lacks_cells;
         let codes = schema.packed_codes(&tags, ruleset.plan.packing());
         self.users.set_codes(slot, &codes);
         self.users.count(slot);

@@ -1,8 +1,12 @@
 //! Tag cells: what other readers of the store see of a user.
 //!
-//! In: a user's values as stored, and as computed. Out: cells of the tags that changed, or of all.
+//! In: a user's values as stored, and as computed; tags that had a cell and are not published any more.
+//! Out: cells of the tags that changed, or of all; empty ones of those that are gone.
 //! Invariant: pure; tags in the shadow have no cells.
 
+use hashbrown::HashMap;
+
+use super::users::Slot;
 use crate::engine::ruleset::{PublishedTag, Ruleset, TagPlace};
 use crate::store::{ProfileCells, TagShortId};
 use crate::write::open::{OpenValue, unpack};
@@ -61,6 +65,38 @@ impl Values {
             };
             Some((tag.id.clone(), label))
         };
-        ProfileCells { all, tags: tags.filter_map(cell).collect() }
+        let mut tags: Vec<_> = tags.filter_map(cell).collect();
+        if all {
+            // Whoever wrote by other rules may have given them a value.
+            tags.extend(ruleset.unpublished.iter().map(|id| (TagShortId::clone(id), None)));
+        }
+        ProfileCells { all, tags }
+    }
+}
+
+/// Cells that are to be emptied with the next write of their row: of tags that were removed, or went into
+/// the shadow, since the user was stored.
+#[derive(Debug, Default)]
+pub(super) struct Leftover(HashMap<Slot, Vec<TagShortId>>);
+
+impl Leftover {
+    /// A user was loaded that has such cells.
+    pub(super) fn admit(&mut self, slot: Slot, tags: Vec<TagShortId>) {
+        if !tags.is_empty() {
+            self.0.insert(slot, tags);
+        }
+    }
+
+    /// A user has left.
+    pub(super) fn forget(&mut self, slot: Slot) {
+        if !self.0.is_empty() {
+            self.0.remove(&slot);
+        }
+    }
+
+    /// The empty cells of a user who is written now.
+    pub(super) fn take(&mut self, slot: Slot) -> Vec<(TagShortId, Option<Box<str>>)> {
+        let tags = if self.0.is_empty() { None } else { self.0.remove(&slot) };
+        tags.into_iter().flatten().map(|id| (id, None)).collect()
     }
 }

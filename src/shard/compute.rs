@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, StringArray};
 
+use super::cells::Leftover;
 use super::fence::Fenced;
 use super::results::{Kept, Results};
 use super::users::{Slot, UserTable};
@@ -30,6 +31,7 @@ const AHEAD_USERS: usize = 32;
 pub(super) struct Work<'a> {
     pub(super) users: &'a mut UserTable,
     pub(super) fenced: &'a Fenced,
+    pub(super) leftover: &'a mut Leftover,
     pub(super) window: &'a WindowClose,
     pub(super) shared: &'a Shared,
     pub(super) stats: &'a mut WindowStats,

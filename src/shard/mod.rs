@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::cells::Leftover;
 use self::compute::{Computer, Work};
 use self::fence::{At, Fenced, Fences, Replay};
 use self::residency::Residency;
@@ -278,6 +279,7 @@ pub struct Shard {
     folded: FoldCounts,
     residency: Residency,
     fenced: Fenced,
+    leftover: Leftover,
     activated: u64,
     /// Users that were read with changes that are not known to be published.
     owing: Vec<Slot>,
@@ -302,6 +304,7 @@ impl Shard {
             folded: FoldCounts::default(),
             residency,
             fenced: Fenced::new(&shared.replay),
+            leftover: Leftover::default(),
             activated: 0,
             owing: Vec::new(),
             left_before: 0,
@@ -351,6 +354,7 @@ impl Shard {
         for guest in self.residency.stored() {
             self.users.remove(guest);
             self.fenced.forget(guest);
+            self.leftover.forget(guest);
             self.residency.free(guest);
         }
         self.make_room();
@@ -363,6 +367,7 @@ impl Shard {
             for slot in piece {
                 if self.residency.leave(slot) {
                     self.fenced.forget(slot);
+                    self.leftover.forget(slot);
                     self.users.remove(slot);
                 }
             }
@@ -382,6 +387,7 @@ impl Shard {
             // Its slot stays and still counts.
             wanted = wanted.saturating_sub(self.users.heap_bytes_of(slot));
             self.fenced.forget(slot);
+            self.leftover.forget(slot);
             self.users.remove(slot);
         }
     }
@@ -525,6 +531,7 @@ impl Shard {
         let mut work = Work {
             users: &mut self.users,
             fenced: &self.fenced,
+            leftover: &mut self.leftover,
             window,
             shared: &self.shared,
             stats: &mut stats,

@@ -167,7 +167,11 @@ impl Work<'_> {
             false => Values::default(),
         };
         if self.wants_cells {
-            let cells = kept.before.cells(&now, user.rewrite, &self.shared.ruleset);
+            let mut cells = kept.before.cells(&now, user.rewrite, &self.shared.ruleset);
+            let left = self.leftover.take(slot);
+            if !cells.all {
+                cells.tags.extend(left);
+            }
             self.results.cells.push(cells);
         }
         self.fill_outbox(slot, &now, kept);

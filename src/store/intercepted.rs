@@ -128,6 +128,10 @@ impl Store for Intercepted {
         self.pass(Call::Other)?.put_meta(key, value)
     }
 
+    fn replace_meta(&self, key: &str, expected: Option<&[u8]>, value: Vec<u8>) -> Result<bool> {
+        self.pass(Call::Other)?.replace_meta(key, expected, value)
+    }
+
     fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Bytes)>> {
         self.pass(Call::Other)?.scan_meta(prefix)
     }

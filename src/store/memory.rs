@@ -10,14 +10,15 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use super::argument::{check_meta_key, check_table};
 use super::{
     Bytes, ChangeKind, DimMeta, DimRow, DimState, DueCursor, DuePack, Epoch, Identity,
-    META_PREFIX_DIMS, Ownership, Result, Store, StoreError, StoreStats, Term, UidKey, WindowWrite,
-    behind,
+    META_PREFIX_DIMS, Ownership, Result, Store, StoreError, StoreStats, TagShortId, Term, UidKey,
+    WindowWrite, behind,
 };
 
 /// See the module.
 pub struct MemoryStore {
     identity: Identity,
     rejects_max: usize,
+    is_shared: bool,
     inner: RwLock<Inner>,
 }
 
@@ -25,6 +26,7 @@ pub struct MemoryStore {
 struct Inner {
     profiles: BTreeMap<UidKey, Bytes>,
     profile_bytes: u64,
+    cells: BTreeMap<UidKey, BTreeMap<TagShortId, String>>,
     due: BTreeMap<DueCursor, DuePack>,
     meta: BTreeMap<String, Bytes>,
     rejects: BTreeMap<u64, Bytes>,
@@ -43,7 +45,19 @@ struct Table {
 impl MemoryStore {
     /// An empty store that keeps at most `rejects_max` rejects.
     pub fn new(identity: Identity, rejects_max: usize) -> Self {
-        Self { identity, rejects_max, inner: RwLock::default() }
+        Self { identity, rejects_max, is_shared: false, inner: RwLock::default() }
+    }
+
+    /// The same as a store that processes share: with tag cells, and without the promise that a window
+    /// is written as a whole. For tests of what rests on that.
+    #[must_use]
+    pub fn shared(self) -> Self {
+        Self { is_shared: true, ..self }
+    }
+
+    /// A user's tag cells, of a shared store.
+    pub fn cells_of(&self, key: &UidKey) -> BTreeMap<TagShortId, String> {
+        self.read().cells.get(key).cloned().unwrap_or_default()
     }
 
     // A panic while the lock was held cannot have left a half-applied window: nothing that is done
@@ -62,6 +76,15 @@ impl Inner {
         match self.meta.get(&format!("{META_PREFIX_DIMS}{table}")) {
             Some(value) => DimState::decode(table, value),
             None => Ok(DimState::default()),
+        }
+    }
+
+    fn put_cells(&mut self, window: &WindowWrite) {
+        for ((key, _), cells) in window.profiles.iter().zip(&window.cells) {
+            let row = self.cells.entry(key.clone()).or_default();
+            for (tag, value) in &cells.tags {
+                row.insert(tag.clone(), value.as_deref().unwrap_or_default().to_owned());
+            }
         }
     }
 
@@ -124,6 +147,14 @@ impl Store for MemoryStore {
         &self.identity
     }
 
+    fn is_atomic(&self) -> bool {
+        !self.is_shared
+    }
+
+    fn wants_cells(&self) -> bool {
+        self.is_shared
+    }
+
     fn take_term(&self) -> Result<Term> {
         let mut inner = self.write();
         inner.last_term += 1;
@@ -143,6 +174,9 @@ impl Store for MemoryStore {
         window.meta.iter().try_for_each(|(key, _)| check_meta_key(key))?;
         let mut guard = self.write();
         let inner = &mut *guard;
+        if self.is_shared {
+            inner.put_cells(&window);
+        }
         inner.put_profiles(window.profiles);
         for key in &window.removed {
             inner.remove_profile(key);
@@ -198,6 +232,16 @@ impl Store for MemoryStore {
         check_meta_key(key)?;
         self.write().meta.insert(key.to_owned(), value.into());
         Ok(())
+    }
+
+    fn replace_meta(&self, key: &str, expected: Option<&[u8]>, value: Vec<u8>) -> Result<bool> {
+        check_meta_key(key)?;
+        let mut inner = self.write();
+        if inner.meta.get(key).map(|there| &**there) != expected {
+            return Ok(false);
+        }
+        inner.meta.insert(key.to_owned(), value.into());
+        Ok(true)
     }
 
     fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Bytes)>> {

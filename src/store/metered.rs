@@ -145,6 +145,10 @@ impl Store for Metered {
         self.put_meta.time(|| self.store.put_meta(key, value))
     }
 
+    fn replace_meta(&self, key: &str, expected: Option<&[u8]>, value: Vec<u8>) -> Result<bool> {
+        self.put_meta.time(|| self.store.replace_meta(key, expected, value))
+    }
+
     fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Bytes)>> {
         self.meta.time(|| self.store.scan_meta(prefix))
     }

@@ -193,13 +193,14 @@ pub trait Store: Send + Sync {
     /// store of one process has one owner and ignores it.
     fn own(&self, ownership: Ownership) -> Result<()>;
 
+    /// Whether whoever works with this may write a profile, as it is stored. Of a shared store that
+    /// is the owner of its partition.
+    fn owns(&self, _profile: &[u8]) -> bool {
+        true
+    }
+
     /// Reads many profiles. The answer has the order of `keys`; an unknown user is `None`.
     fn profiles(&self, keys: &[UidKey]) -> Result<Vec<Option<Bytes>>>;
-
-    /// The same, but those of users that another owner may write are `None`.
-    fn own_profiles(&self, keys: &[UidKey]) -> Result<Vec<Option<Bytes>>> {
-        self.profiles(keys)
-    }
 
     /// Writes one window (all of it or nothing, if [`Store::is_atomic`]), durable before this
     /// returns.
@@ -243,6 +244,11 @@ pub trait Store: Send + Sync {
 
     /// Writes one small value, durable before this returns. The last write wins.
     fn put_meta(&self, key: &str, value: Vec<u8>) -> Result<()>;
+
+    /// Writes one small value in the place of another: `expected` has to be there, or, if it is none,
+    /// nothing. False: something else is there, and stays. Of several processes that try at once one
+    /// succeeds. Not for keys that windows write.
+    fn replace_meta(&self, key: &str, expected: Option<&[u8]>, value: Vec<u8>) -> Result<bool>;
 
     /// All small values whose key begins with `prefix`, by key.
     fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Bytes)>>;

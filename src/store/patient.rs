@@ -136,6 +136,10 @@ impl Store for PatientStore {
         self.call("put_meta", |store| store.put_meta(key, value.clone()))
     }
 
+    fn replace_meta(&self, key: &str, expected: Option<&[u8]>, value: Vec<u8>) -> Result<bool> {
+        self.call("replace_meta", |store| store.replace_meta(key, expected, value.clone()))
+    }
+
     fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Bytes)>> {
         self.call("scan_meta", |store| store.scan_meta(prefix))
     }

@@ -80,6 +80,17 @@ impl Metric {
     }
 }
 
+/// Memory of this process, as Linux counts it.
+pub fn process_bytes() -> Option<u64> {
+    resident(&std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+fn resident(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 /// All metrics of this process as Prometheus reads them.
 #[derive(Clone)]
 pub struct Exporter(PrometheusHandle);
@@ -137,11 +148,22 @@ mod tests {
             let name = metric.name;
             assert!(seen.insert(name), "{name} is there twice");
             let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-            assert!(name.starts_with("tagloom_") && name.chars().all(plain), "{name}");
+            // What every process has is named as everywhere.
+            let own = name.starts_with("tagloom_") || name.starts_with("process_");
+            assert!(own && name.chars().all(plain), "{name}");
             assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
             assert!(metric.kind != Kind::Histogram || name.ends_with("_seconds"), "{name}");
             assert!(metric.help.ends_with('.') && !metric.help.contains('|'), "{name}");
         }
+    }
+
+    #[test]
+    fn memory_is_read_as_linux_writes_it() {
+        assert_eq!(
+            resident("VmHWM:\t 9 kB\nVmRSS:\t  131072 kB\nRssAnon: 1 kB\n"),
+            Some(128 << 20)
+        );
+        assert_eq!(resident("VmRSS: many"), None);
     }
 
     #[test]

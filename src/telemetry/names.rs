@@ -27,6 +27,22 @@ metrics! {
         "Sources that have not ended.";
     SOURCE_LAG_BYTES: Gauge "tagloom_source_lag_bytes" ["source"]
         "Bytes of a file that are not read yet, as it is on disk.";
+    KAFKA_PARTITIONS: Gauge "tagloom_kafka_partitions_assigned" []
+        "Numbers of partitions that the group has assigned to this process, of each topic.";
+    KAFKA_LAG: Gauge "tagloom_kafka_lag_records" ["topic", "partition"]
+        "Records between the last commit and the end of the log, of partitions that this process has.";
+    KAFKA_UNREAD: Gauge "tagloom_kafka_unread_records" ["topic", "partition"]
+        "Records between the last one that was read and the end of the log.";
+    KAFKA_REBALANCES: Counter "tagloom_kafka_rebalances_total" []
+        "Assignments of partitions that the group has given to this process.";
+    KAFKA_COMMIT_FAILURES: Counter "tagloom_kafka_commit_failures_total" []
+        "Commits of offsets that failed; they are tried again while the partitions are this process's.";
+    KAFKA_QUEUE_BLOCKS: Gauge "tagloom_kafka_queue_blocks" []
+        "Blocks of records that wait for decoders.";
+    KAFKA_QUEUE_BLOCKS_MAX: Gauge "tagloom_kafka_queue_blocks_max" []
+        "Their bound (source.batches_under_way_max): reading pauses beyond it.";
+    TERM: Gauge "tagloom_ownership_term" []
+        "The term of ownership that this process writes with, or wrote with last.";
     EVENTS: Counter "tagloom_events_total" ["stream"]
         "Rows accepted as events, repeats included.";
     FILTERED: Counter "tagloom_events_filtered_total" ["stream"]
@@ -71,6 +87,10 @@ metrics! {
         "Memory of their states, codes and tables.";
     RESIDENT_BYTES_MAX: Gauge "tagloom_resident_bytes_max" []
         "Its bound (memory.resident_bytes_max).";
+    PROCESS_BYTES: Gauge "process_resident_memory_bytes" []
+        "Memory of the whole process.";
+    MEMORY_AVAILABLE: Gauge "tagloom_memory_available_bytes" []
+        "Memory that the process may use: its control group's limit, or the machine's memory where that is less.";
     ACTIVATED: Counter "tagloom_users_activated_total" []
         "Users who came into memory from the store.";
     PASSIVATED: Counter "tagloom_users_passivated_total" []
@@ -123,6 +143,10 @@ metrics! {
         "0 while calls to HBase are refused because none has succeeded within `store.hbase.deadline_ms`, else 1.";
     STORE_QUEUE_CALLS: Gauge "tagloom_store_queue_calls" []
         "Calls that wait for a connection to HBase; `store.hbase.queue_max` bounds them.";
+    HBASE_CALLS: Counter "tagloom_hbase_calls_total" ["call", "outcome"]
+        "Attempts of calls to HBase's gateway, by what became of them: `ok`, `connection`, `server`, `refused`, `no-table`, `exists`, `given-up`.";
+    HBASE_SECONDS: Histogram "tagloom_hbase_call_seconds" ["call", "outcome"]
+        "Time of such a call with all its attempts: `ok`, `refused` or `given-up`.";
     STORE_ROWS_WRITTEN: Counter "tagloom_store_rows_written_total" []
         "Rows sent to HBase, those sent again included.";
     STORE_BYTES_WRITTEN: Counter "tagloom_store_bytes_written_total" []

@@ -169,6 +169,9 @@ pub struct Schema {
     pub open: Vec<String>,
     /// How rows are laid out, by stream index.
     pub streams: Vec<StreamSchema>,
+    /// Ids of tags among them that nobody sees: they have no cells in a store that others read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hidden: Vec<String>,
 }
 
 /// A stream's part of a [`Schema`].
@@ -244,7 +247,14 @@ impl Schema {
             filters: s.filters.iter().map(|f| (f.fingerprint, f.flag)).collect(),
             partials: s.partials.iter().map(|p| p.fingerprint).collect(),
         };
-        Self { closed, bits, open, streams: layout.streams.iter().map(stream).collect() }
+        let streams = layout.streams.iter().map(stream).collect();
+        Self { closed, bits, open, streams, hidden: Vec::new() }
+    }
+
+    /// Some of its tags nobody sees.
+    #[must_use]
+    pub fn with_hidden(self, hidden: Vec<String>) -> Self {
+        Self { hidden, ..self }
     }
 
     /// Its id: a hash of its content.

@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::open::{OpenValue, unpack};
 use crate::catalog::model::{Catalog, Domain};
 use crate::engine::ruleset::Ruleset;
 use crate::rule::packed::PackedCodes;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, TagShortId};
 use crate::user::snapshot::{Schema, SnapshotError, TagsOnly};
 use crate::user::stored::StoredLayout;
 
@@ -35,6 +35,41 @@ pub struct StoredSchema {
     /// For each present open tag its place among the stored values.
     open: Vec<Option<usize>>,
     same: bool,
+    cells: CellsBefore,
+}
+
+/// How the tag cells that were written with a stored schema differ from those that are published now.
+#[derive(Debug, Default)]
+struct CellsBefore {
+    /// Of tags that are not published any more: id, and place among the closed ones.
+    closed: Vec<(TagShortId, usize)>,
+    /// The same of open ones.
+    open: Vec<(TagShortId, usize)>,
+    /// Tags are published that were computed already, and had no cells.
+    appears: bool,
+}
+
+impl CellsBefore {
+    fn new(schema: &Schema, ruleset: &Ruleset) -> Self {
+        if schema.closed == ruleset.schema.closed
+            && schema.open == ruleset.schema.open
+            && schema.hidden == ruleset.schema.hidden
+        {
+            return Self::default();
+        }
+        let published: HashSet<&str> = ruleset.published.iter().map(|t| t.id.as_ref()).collect();
+        let hidden: HashSet<&str> = schema.hidden.iter().map(String::as_str).collect();
+        let gone = |ids: &[String]| -> Vec<(TagShortId, usize)> {
+            let had = ids.iter().enumerate().filter(|(_, id)| !hidden.contains(id.as_str()));
+            let gone = had.filter(|(_, id)| !published.contains(id.as_str()));
+            gone.map(|(at, id)| (id.as_str().into(), at)).collect()
+        };
+        Self {
+            closed: gone(&schema.closed),
+            open: gone(&schema.open),
+            appears: hidden.iter().any(|id| published.contains(id)),
+        }
+    }
 }
 
 impl StoredSchema {
@@ -53,6 +88,7 @@ impl StoredSchema {
             same: schema.closed == ruleset.schema.closed
                 && schema.bits == ruleset.schema.bits
                 && schema.open == ruleset.schema.open,
+            cells: CellsBefore::new(schema, ruleset),
         }
     }
 
@@ -64,6 +100,26 @@ impl StoredSchema {
     /// Where a present open tag's value stands among those stored.
     pub fn open_place(&self, open: usize) -> Option<usize> {
         self.open.get(open).copied().flatten()
+    }
+
+    /// Whether tags that are published now were computed already and had no cells: a user's cells are
+    /// all to be written then.
+    pub fn lacks_cells(&self) -> bool {
+        self.cells.appears
+    }
+
+    /// Tags that are not published any more, and have a value in this profile: their cells are to be
+    /// emptied.
+    pub fn leftover_cells(&self, tags: &TagsOnly<'_>) -> Vec<TagShortId> {
+        let CellsBefore { closed, open, .. } = &self.cells;
+        let closed = closed.iter().filter(|(_, at)| self.packing.get(tags.codes, *at) > 0);
+        let mut left: Vec<TagShortId> = closed.map(|(id, _)| TagShortId::clone(id)).collect();
+        if !open.is_empty() {
+            let values = unpack(tags.open);
+            let open = open.iter().filter(|(_, at)| values.get(*at).is_some_and(Option::is_some));
+            left.extend(open.map(|(id, _)| TagShortId::clone(id)));
+        }
+        left
     }
 
     /// The codes in the order of the present closed tags; tags that are new have no value.

@@ -46,7 +46,7 @@ pub fn locked(mut files: Files, lock: Option<&str>) -> Files {
 pub fn active(store: &dyn Store, files: Files, moment: Moment) -> Arc<Ruleset> {
     let loaded = load_from("tags", files).unwrap_or_else(|e| panic!("{e}"));
     let next = next(store, loaded, moment).unwrap();
-    next.save(store).unwrap();
+    assert_eq!(next.save(store).unwrap(), tagloom::engine::version::Saved::Done);
     Arc::new(next.ruleset)
 }
 

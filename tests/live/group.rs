@@ -3,10 +3,15 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+use tagloom::store::Store;
+use tagloom::store::hbase::HbaseStore;
+
 use crate::rig::hbase::Hbase;
 use crate::rig::kafka::Kafka;
-use crate::rig::portrait::{Portrait, STREAMS};
+use crate::rig::portrait::{MOVED_TAG, Portrait, REMOVED_TAG, STREAMS};
 use crate::rig::process::Process;
+use crate::rig::wait_until;
 
 const USERS: u32 = 2_000;
 const EVENTS: u32 = 20_000;
@@ -55,6 +60,19 @@ impl Group {
             let (skip, end) = (lines * from / 100, lines * to / 100);
             self.portrait.send_part(&self.kafka, stream, skip, end - skip);
         }
+    }
+
+    /// What `tagloom catalog` says.
+    pub fn catalog(&self) -> Value {
+        let text = self.portrait.ok_with(&["catalog", "--json"], &self.settings());
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+    }
+
+    pub fn wait_recomputed(&self, version: u64) {
+        wait_until("everybody is computed by the active rules", CAUGHT_UP, || {
+            let said = self.catalog();
+            said["active"] == version && said["recomputed"] == true
+        });
     }
 
     pub fn wait_committed(&self) {
@@ -134,4 +152,77 @@ fn servers_that_go_and_come_back_cost_nothing_but_time() {
     group.wait_committed();
     Portrait::stop(process);
     group.assert_equal();
+}
+
+/// How many users have a value in a tag's cell.
+fn filled_cells(group: &Group, tag: &str) -> usize {
+    let store = HbaseStore::open_existing(&group.hbase.options(group.name)).unwrap();
+    let id = group.portrait.id_of(tag);
+    let rows = store.scan_checked(None, usize::MAX).unwrap();
+    rows.iter().filter(|row| row.cells.get(&id).is_some_and(|cell| !cell.value.is_empty())).count()
+}
+
+#[test]
+#[ignore = "starts Kafka and HBase: tests/live/run.sh"]
+fn a_catalogue_that_changes_while_two_processes_run_is_numbered_once_and_reaches_everybody() {
+    let mut group = Group::start("rules");
+    let (first, second) = (group.process("first"), group.process("second"));
+    group.send(0, 60);
+    group.wait_committed();
+    assert!(filled_cells(&group, REMOVED_TAG) > 0);
+    // Both watch the directory.
+    group.portrait.change_catalog();
+    group.send(60, 80);
+    group.wait_recomputed(2);
+    group.send(80, 100);
+    group.wait_committed();
+    assert_eq!(group.catalog()["versions"].as_array().unwrap().len(), 2);
+    Portrait::stop(first);
+    Portrait::stop(second);
+    group.assert_equal();
+    assert!(filled_cells(&group, MOVED_TAG) > 0);
+    assert_eq!(filled_cells(&group, REMOVED_TAG), 0);
+}
+
+/// What `tagloom backfill` says; it must end well.
+fn backfill(group: &Group) -> Value {
+    let text = group.portrait.ok_with(&["backfill", "--json"], &group.settings());
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+/// Users in the store.
+fn users(group: &Group) -> usize {
+    let store = HbaseStore::open_existing(&group.hbase.options(group.name)).unwrap();
+    store.scan_profiles(None, usize::MAX).unwrap().len()
+}
+
+#[test]
+#[ignore = "starts Kafka and HBase: tests/live/run.sh"]
+fn a_backfill_is_carried_out_by_the_owners_while_events_come_and_without_owners_by_itself() {
+    let mut group = Group::start("back");
+    let (first, second) = (group.process("first"), group.process("second"));
+    group.send(0, 50);
+    group.wait_committed();
+    let before = users(&group);
+    group.send(50, 100);
+    let said = backfill(&group);
+    assert_eq!(
+        (&said["command"], &said["done"], &said["partitions"]),
+        (&1.into(), &8.into(), &8.into())
+    );
+    group.wait_committed();
+    let after = users(&group);
+    let computed = usize::try_from(said["users"].as_u64().unwrap()).unwrap();
+    assert!((before..=after).contains(&computed), "{said}: {before} to {after} users");
+    Portrait::stop(first);
+    Portrait::stop(second);
+    group.assert_equal();
+
+    // Nobody runs: other rules become active, and everybody is computed by them.
+    group.portrait.change_catalog();
+    let said = backfill(&group);
+    assert_eq!((&said["command"], &said["users"]), (&2.into(), &after.into()), "{said}");
+    assert_eq!(group.catalog()["recomputed"], true);
+    group.assert_equal();
+    assert_eq!(filled_cells(&group, REMOVED_TAG), 0);
 }

@@ -53,6 +53,27 @@ fn assert_each_once(kafka: &Kafka, topic: &str, partitions: u32) -> usize {
     several
 }
 
+/// A process of relay; `nth`: which one of the name.
+fn named_relay(portrait: &Portrait, settings: &[String], id: &str, nth: u64) -> Process {
+    let mut settings = settings.to_vec();
+    settings.extend([
+        format!("relay.id={id}"),
+        "kafka.session.timeout.ms=1500".to_owned(),
+        "kafka.heartbeat.interval.ms=300".to_owned(),
+    ]);
+    let name = format!("{id}-{nth}");
+    Process::start(&name, &portrait.path(""), &mut portrait.command(&["relay"], &settings))
+}
+
+/// A command refuses to work, and names the remedy.
+#[track_caller]
+fn refuses(portrait: &Portrait, settings: &[String], command: &[&str], remedy: &str) {
+    let output = portrait.command(command, settings).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains(remedy), "{text}");
+}
+
 #[test]
 #[ignore = "starts Kafka: tests/live/run.sh"]
 fn two_relays_that_are_killed_lose_nothing_and_write_nothing_twice() {
@@ -63,23 +84,8 @@ fn two_relays_that_are_killed_lose_nothing_and_write_nothing_twice() {
     settings.push("source.commit_ahead_rows_max=3000".to_owned());
     small_transactions(&mut settings, "rel.relay", &["rel-consume", "rel-cancel"]);
     portrait.load_dimensions(&settings);
-    // `nth`: which process of the name.
-    let relay = |id: &str, nth: u64| {
-        let mut settings = settings.clone();
-        settings.extend([
-            format!("relay.id={id}"),
-            "kafka.session.timeout.ms=1500".to_owned(),
-            "kafka.heartbeat.interval.ms=300".to_owned(),
-        ]);
-        let name = format!("{id}-{nth}");
-        Process::start(&name, &portrait.path(""), &mut portrait.command(&["relay"], &settings))
-    };
-    let refused = |command: &[&str], remedy: &str| {
-        let output = portrait.command(command, &settings).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{text}");
-        assert!(text.contains(remedy), "{text}");
-    };
+    let relay = |id: &str, nth: u64| named_relay(&portrait, &settings, id, nth);
+    let refused = |command: &[&str], remedy: &str| refuses(&portrait, &settings, command, remedy);
     let origins = ["rel-consume".to_owned(), "rel-cancel".to_owned()];
     for (topic, partitions) in [("rel-register", 8), ("rel-consume", 3), ("rel-cancel", 8)] {
         kafka.create(topic, partitions);
@@ -140,10 +146,7 @@ fn two_relays_that_are_killed_lose_nothing_and_write_nothing_twice() {
     kafka.create("rel.other", 8);
     let mut moved = settings.clone();
     moved.push("relay.topic=rel.other".to_owned());
-    let output = portrait.command(&["relay", "--until-end"], &moved).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(text.contains("were relayed into another topic"), "{text}");
+    refuses(&portrait, &moved, &["relay", "--until-end"], "were relayed into another topic");
 }
 
 #[test]

@@ -166,7 +166,7 @@ impl Run<'_> {
             running: false,
         };
         let next = next_with(store.as_ref(), loaded, moment, Some((merge, cuts))).unwrap();
-        next.save(store.as_ref()).unwrap();
+        assert_eq!(next.save(store.as_ref()).unwrap(), tagloom::engine::version::Saved::Done);
         drop(store);
         let told = self.model.tell(&self.chosen, given, last_ms);
         assert_eq!(lacks.len(), told, "features that lack history");

@@ -61,6 +61,7 @@ pub fn options(
         stay: false,
         live: false,
         swaps: Default::default(),
+        command: None,
         recompute_users_per_s_max: None,
         prepare: Default::default(),
         patience: Default::default(),

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{Failure, Outcome, desk, table};
+use crate::cli::{Failure, Outcome, desk, open, table};
 use crate::clock::show_instant;
 use crate::config::Config;
 use crate::engine::history::progress;
-use crate::engine::version::{Version, VersionError, active, is_recomputed, version, versions};
+use crate::engine::version::{
+    Version, VersionError, active, active_number, is_recomputed, version, versions,
+};
 use crate::serve::local::Request;
 use crate::store::Store;
 
@@ -64,6 +66,26 @@ pub(super) fn run(number: Option<u32>, config: &Config, json: bool) -> Outcome {
         listed.versions.iter().for_each(|shown| println!("{}", shown.text()));
     } else {
         println!("{}", listed.text());
+    }
+    Ok(())
+}
+
+/// Runs `activate`.
+#[expect(clippy::print_stdout, reason = "a command's output")]
+pub(super) fn activate(config: &Config, json: bool) -> Outcome {
+    let loaded = open::ready_catalog(&config.catalog.path)?;
+    let store = open::existing_store(config)?;
+    let before = active_number(store.as_ref()).map_err(open::version_failure)?;
+    let active = open::activate(store.as_ref(), loaded, config, None)?;
+    let (version, new) = (active.ruleset.version, active.ruleset.version != before);
+    if json {
+        println!("{}", serde_json::json!({ "active": version, "new": new }));
+    } else if !new {
+        println!("version {version} is active already");
+    } else if store.is_atomic() {
+        println!("version {version} is active: the next `tagloom run` computes everybody by it");
+    } else {
+        println!("version {version} is active: running processes take it over within seconds");
     }
     Ok(())
 }

@@ -99,6 +99,7 @@ fn catalog(sql: &[&str]) -> Catalog {
         tags,
         closed: None,
         cases: Vec::new(),
+        removed: Vec::new(),
         fingerprint: 0,
     }
 }

@@ -145,8 +145,12 @@ impl Health {
             return Err(format!("no window could be closed for {seconds} s: is the store slow?"));
         }
         let windows = seen.status.windows.load(Ordering::Relaxed);
-        let open = seen.status.sources_open.load(Ordering::Relaxed);
-        Ok(format!("runs: {open} of {} sources are read, {windows} windows", seen.sources.len()))
+        if seen.sources.is_empty() {
+            // Topics have a condition of their own.
+            return Ok(format!("runs: {windows} windows"));
+        }
+        let open = seen.status.sources_open.load(Ordering::Relaxed).min(seen.sources.len());
+        Ok(format!("runs: {open} of {} files are read, {windows} windows", seen.sources.len()))
     }
 
     /// Why the process should be started again, if it should.
@@ -159,6 +163,9 @@ impl Health {
     fn look_up(&self) {
         // Asking sets the gauge of readiness, also where nobody else asks.
         drop(self.conditions.look());
+        if let Some(bytes) = crate::telemetry::process_bytes() {
+            names::PROCESS_BYTES.gauge(&[]).set(number(bytes));
+        }
         if let Some(seen) = self.seen().as_ref() {
             engine_seen(&seen.status);
             for source in &seen.sources {
@@ -208,6 +215,9 @@ fn due_backlog(store: &dyn Store, now_ms: i64) -> crate::store::Result<(usize, O
 }
 
 fn catalogue(readers: &Readers) -> Result<String, String> {
+    if let Some(why) = readers.blocked() {
+        return Err(why);
+    }
     let version = readers.reading().map_err(|error| error.to_string())?.active.ruleset.version;
     Ok(match readers.trouble() {
         // What runs is sound: the files that are not taken over are their author's business.

@@ -14,6 +14,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message, Timestamp};
+use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -24,6 +25,7 @@ use super::topics::ANSWER_WITHIN;
 use super::{KafkaError, position_name, relayed};
 use crate::clock::Stopwatch;
 use crate::event::{RecordPlace, Whose};
+use crate::telemetry::names;
 
 /// How long librdkafka may wait for a record: what is gathered goes on then.
 const POLL: Duration = Duration::from_millis(20);
@@ -68,6 +70,12 @@ impl ClientContext for Context {
         super::log(level, facility, message);
     }
 
+    fn stats(&self, statistics: Statistics) {
+        if let Some(shared) = self.shared() {
+            shared.lag.see(&shared, &statistics);
+        }
+    }
+
     fn error(&self, error: ClientError, reason: &str) {
         tracing::warn!(%error, "librdkafka: {reason}");
     }
@@ -85,23 +93,15 @@ impl ConsumerContext for Context {
             // This process may have been stopped since the group answered: before anything is sent, the
             // coordinator is asked.
             shared.confirmed_ms.store(i64::MIN / 2, Ordering::Release);
+            names::KAFKA_REBALANCES.counter(&[]).increment(1);
             take(&shared, consumer, &numbered(&shared, partitions));
         } else {
             shared.give_up(consumer.assignment_lost());
-            unpause(consumer);
+            resume_all(consumer);
             if let Err(error) = consumer.unassign() {
                 tracing::warn!(%error, "partitions were not given up");
             }
         }
-    }
-}
-
-/// A partition that was paused when it was given up would still be when it comes back: librdkafka
-/// remembers.
-fn unpause(consumer: &BaseConsumer<Context>) {
-    let resumed = consumer.assignment().and_then(|assigned| consumer.resume(&assigned));
-    if let Err(error) = resumed {
-        tracing::warn!(%error, "partitions stay paused");
     }
 }
 
@@ -114,8 +114,18 @@ fn numbered(shared: &Shared, partitions: &TopicPartitionList) -> Vec<(usize, u32
     partitions.elements().into_iter().filter_map(number).collect()
 }
 
+/// librdkafka keeps what was paused over the end of an assignment: a partition that was paused to wait
+/// for a commit and comes back with the next assignment would never be read.
+fn resume_all(consumer: &BaseConsumer<Context>) {
+    let resumed = consumer.assignment().and_then(|all| consumer.resume(&all));
+    if let Err(error) = resumed {
+        tracing::warn!(%error, "partitions that waited for a commit were not resumed");
+    }
+}
+
 /// Begins an assignment: a term first, then offsets.
 fn take(shared: &Shared, consumer: &BaseConsumer<Context>, partitions: &[(usize, u32)]) {
+    resume_all(consumer);
     let mut tries = 0;
     loop {
         match try_take(shared, consumer, partitions) {
@@ -180,7 +190,7 @@ fn try_take(
         // For those who watch the lag: the store remembers.
         tracing::debug!(%error, "offsets were not committed");
     }
-    if paused.is_some() {
+    if paused.is_some() || !shared.options.reads {
         consumer.pause(&list).map_err(|e| failed("pause")(e.to_string()))?;
     }
     let generation = shared.generations.fetch_add(1, Ordering::AcqRel) + 1;
@@ -346,7 +356,6 @@ impl Poller {
                 Err(error) => return self.failed(&error),
             },
         };
-        unpause(&self.consumer);
         take(&self.shared, &self.consumer, &partitions);
     }
 
@@ -487,8 +496,7 @@ impl Poller {
     }
 
     fn committed(&self, topic: usize, partition: u32) -> u64 {
-        let at = usize::try_from(partition).unwrap_or(usize::MAX);
-        self.shared.committed[topic].get(at).map_or(0, |c| c.load(Ordering::Acquire))
+        self.shared.committed_of(topic, partition)
     }
 
     fn list(&self, partitions: impl Iterator<Item = (usize, u32)>) -> TopicPartitionList {

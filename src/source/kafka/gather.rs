@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use super::SourceId;
 use crate::event::RecordPlace;
+use crate::telemetry::facts::number;
+use crate::telemetry::names;
 
 /// Records of one partition, in offset order.
 #[derive(Debug, Clone, Default)]
@@ -222,18 +224,23 @@ impl Queue {
             return Err(block);
         }
         blocks.push_back(*block);
+        names::KAFKA_QUEUE_BLOCKS.gauge(&[]).set(number(blocks.len() as u64));
         self.moved.notify_all();
         Ok(())
     }
 
-    /// The next block; waits at most so long.
-    pub(super) fn pop(&self, patience: Duration) -> Option<RecordBlock> {
+    /// The next block of an assignment; waits at most so long. One of a later assignment is for those
+    /// who come later.
+    pub(super) fn pop(&self, generation: u64, patience: Duration) -> Option<RecordBlock> {
         let blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.moved.wait_timeout_while(blocks, patience, |blocks| blocks.is_empty());
-        let block = waited.unwrap_or_else(PoisonError::into_inner).0.pop_front();
-        if block.is_some() {
-            self.moved.notify_all();
+        let mut blocks = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if blocks.front().is_none_or(|block| block.generation > generation) {
+            return None;
         }
+        let block = blocks.pop_front().filter(|block| block.generation == generation);
+        names::KAFKA_QUEUE_BLOCKS.gauge(&[]).set(number(blocks.len() as u64));
+        self.moved.notify_all();
         block
     }
 
@@ -258,7 +265,7 @@ pub struct RecordBlocks {
 impl RecordBlocks {
     /// The next block; waits at most so long.
     pub fn next(&self, patience: Duration) -> Option<RecordBlock> {
-        self.queue.pop(patience).filter(|block| block.generation == self.generation)
+        self.queue.pop(self.generation, patience)
     }
 }
 
@@ -311,6 +318,18 @@ mod tests {
         let queue = Queue::new(1);
         assert!(queue.push(Box::default(), Duration::ZERO).is_ok());
         assert!(queue.push(Box::default(), Duration::ZERO).is_err());
-        assert!(queue.pop(Duration::ZERO).is_some() && queue.pop(Duration::ZERO).is_none());
+        assert!(queue.pop(0, Duration::ZERO).is_some() && queue.pop(0, Duration::ZERO).is_none());
+    }
+
+    #[test]
+    fn a_block_is_taken_by_those_only_whose_assignment_it_is_of() {
+        let queue = Queue::new(3);
+        for generation in [1, 2] {
+            let block = Box::new(RecordBlock { generation, ..RecordBlock::default() });
+            assert!(queue.push(block, Duration::ZERO).is_ok());
+        }
+        assert!(queue.pop(2, Duration::ZERO).is_none(), "what is left of one before goes");
+        assert!(queue.pop(1, Duration::ZERO).is_none(), "who works under one before leaves it");
+        assert!(queue.pop(2, Duration::ZERO).is_some());
     }
 }

@@ -17,12 +17,15 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::{Context, Poller};
 use super::gather::{BlockLimits, Queue, RecordBlocks};
+use super::lag::Lag;
 use super::start::{Start, Starts};
 use super::topics::describe;
 use super::{KafkaConfig, KafkaError, SourceId, TopicMeta, position_name};
 use crate::clock::boot_ms;
 use crate::engine::status::Status;
 use crate::source::position::Position;
+use crate::telemetry::facts::number;
+use crate::telemetry::names;
 
 /// Between two tries of a commit, while the group's coordinator moves or no broker answers.
 const COMMIT_AGAIN_AFTER: Duration = Duration::from_millis(250);
@@ -58,6 +61,8 @@ pub struct GroupOptions {
     pub blocks_max: usize,
     /// Records of a partition that may be read beyond its last commit.
     pub commit_ahead_rows_max: u64,
+    /// Whether records are read. A member that is there for a command owns partitions and reads nothing.
+    pub reads: bool,
     /// How long the window may take that is stored before partitions are given up, ms.
     pub flush_max_ms: u64,
 }
@@ -134,6 +139,8 @@ pub(super) struct Shared {
     pub(super) wants_commit: AtomicBool,
     /// By topic, then partition: what is committed.
     pub(super) committed: Vec<Vec<AtomicU64>>,
+    /// How far behind they are.
+    pub(super) lag: Lag,
     /// When the group last confirmed that this process is a member, boot time in ms.
     pub(super) confirmed_ms: AtomicI64,
     standing: Mutex<Standing>,
@@ -143,6 +150,13 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn standing(&self) -> MutexGuard<'_, Standing> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The offset up to which a partition is committed.
+    pub(super) fn committed_of(&self, topic: usize, partition: u32) -> u64 {
+        let at = usize::try_from(partition).unwrap_or(usize::MAX);
+        let of_topic = self.committed.get(topic).and_then(|of_topic| of_topic.get(at));
+        of_topic.map_or(0, |committed| committed.load(Ordering::Acquire))
     }
 
     /// Reading cannot go on.
@@ -161,6 +175,12 @@ impl Shared {
         let mut standing = self.standing();
         let generation = assignment.as_ref().map_or(0, |a| a.generation);
         self.queue.clear();
+        self.lag.forget();
+        let partitions = assignment.as_ref().map_or(0, |a| a.partitions.len());
+        names::KAFKA_PARTITIONS.gauge(&[]).set(number(partitions as u64));
+        if let Some(assignment) = &assignment {
+            names::TERM.gauge(&[]).set(number(assignment.term));
+        }
         self.generation.store(generation, Ordering::Release);
         (standing.assignment, standing.paused) = (assignment, paused);
         standing.giving_up = false;
@@ -217,6 +237,7 @@ impl Group {
         before: &dyn Fn(&str) -> Result<Option<TopicMeta>, String>,
     ) -> Result<Self, KafkaError> {
         let config = options.config.consumer()?;
+        names::KAFKA_QUEUE_BLOCKS_MAX.gauge(&[]).set(number(options.blocks_max.max(1) as u64));
         let context = Context::new();
         let consumer: BaseConsumer<Context> = config
             .create_with_context(context.clone())
@@ -238,6 +259,7 @@ impl Group {
             relayed,
             queue: Arc::new(Queue::new(options.blocks_max)),
             committed: topics.iter().map(column).collect(),
+            lag: Lag::default(),
             topics,
             options,
             stop: AtomicBool::new(false),
@@ -304,6 +326,11 @@ impl Group {
     /// Numbers of partitions that are assigned to this process.
     pub fn partitions(&self) -> usize {
         self.shared.standing().assignment.as_ref().map_or(0, |a| a.partitions.len())
+    }
+
+    /// Records between the last commits and the ends of the logs; none: it is not known yet.
+    pub fn lag_records(&self) -> Option<u64> {
+        self.shared.lag.records()
     }
 
     /// An engine works under the present assignment: it is told when it has to finish.
@@ -437,6 +464,7 @@ impl Lease {
                 }
                 Err(error) => error,
             };
+            names::KAFKA_COMMIT_FAILURES.counter(&[]).increment(1);
             match error.rdkafka_error_code() {
                 Some(
                     RDKafkaErrorCode::UnknownMemberId

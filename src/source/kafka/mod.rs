@@ -10,6 +10,7 @@
 //! | `start.rs` | where reading begins, and when it must not |
 //! | `group.rs` | the member: its thread, assignments, commits |
 //! | `context.rs` | what librdkafka calls: rebalances |
+//! | `lag.rs` | how far behind the topics are |
 //! | `gather.rs` | records become blocks |
 //! | `table.rs` | dimension tables that topics keep |
 //! | `relayed.rs` | what `relay` writes beside a record |
@@ -21,6 +22,7 @@
 mod context;
 mod gather;
 mod group;
+mod lag;
 pub mod relayed;
 mod reset;
 mod settings;
@@ -33,13 +35,13 @@ pub(crate) use context::{arrival_ms, is_final, offset_at};
 pub use gather::{RecordBlock, RecordBlocks, RecordLines};
 pub(crate) use group::add;
 pub use group::{Assignment, Group, GroupOptions, Lease, RelayedTopics, Remembered};
-pub use reset::{Reset, commit, look_up};
+pub use reset::{Reset, commit, look_up, members};
 pub use settings::{GROUP_DEFAULT, KafkaConfig, SettingsError, is_secret};
 pub(crate) use start::{Known, first_offset};
 pub use start::{Start, StartError, Starts};
 pub use table::TopicTables;
 pub(crate) use topics::{ANSWER_WITHIN, look_up as look_up_topics};
-pub use topics::{TopicMeta, topic_key};
+pub use topics::{TOPIC_PREFIX, TopicMeta, topic_key};
 
 use rdkafka::config::RDKafkaLogLevel;
 

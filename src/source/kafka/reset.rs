@@ -44,15 +44,11 @@ pub fn look_up(config: &KafkaConfig, topic: &str, to: Start) -> Result<Reset, Ka
 /// Commits where a topic is to go on for the group. It must have no members: a member would go on where
 /// it is, and commit that.
 pub fn commit(config: &KafkaConfig, reset: &Reset) -> Result<(), KafkaError> {
-    let consumer = client(config)?;
-    let group = config.group();
-    let groups = consumer
-        .fetch_group_list(Some(&group), ANSWER_WITHIN)
-        .map_err(|e| failed("the group's members", &e.to_string()))?;
-    let members: usize = groups.groups().iter().map(|g| g.members().len()).sum();
+    let members = members(config)?;
     if members > 0 {
-        return Err(KafkaError::Busy { group, members });
+        return Err(KafkaError::Busy { group: config.group(), members });
     }
+    let consumer = client(config)?;
     let mut list = TopicPartitionList::new();
     for (partition, next) in (0..).zip(&reset.next) {
         add(&mut list, &reset.meta.topic, partition, *next)?;
@@ -60,6 +56,14 @@ pub fn commit(config: &KafkaConfig, reset: &Reset) -> Result<(), KafkaError> {
     consumer
         .commit(&list, CommitMode::Sync)
         .map_err(|e| failed("commit of offsets", &e.to_string()))
+}
+
+/// How many members the group has.
+pub fn members(config: &KafkaConfig) -> Result<usize, KafkaError> {
+    let groups = client(config)?
+        .fetch_group_list(Some(&config.group()), ANSWER_WITHIN)
+        .map_err(|e| failed("the group's members", &e.to_string()))?;
+    Ok(groups.groups().iter().map(|group| group.members().len()).sum())
 }
 
 fn client(config: &KafkaConfig) -> Result<BaseConsumer<Context>, KafkaError> {

@@ -25,9 +25,12 @@ pub struct TopicMeta {
     pub partitions: u32,
 }
 
+/// Keys of a [`TopicMeta`] in the store begin with this.
+pub const TOPIC_PREFIX: &str = "kafka/topic/";
+
 /// Key of a [`TopicMeta`] in the store.
 pub fn topic_key(topic: &str) -> String {
-    format!("kafka/topic/{topic}")
+    format!("{TOPIC_PREFIX}{topic}")
 }
 
 /// Looks topics up that are read together.

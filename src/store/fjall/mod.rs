@@ -73,6 +73,8 @@ pub struct FjallStore {
     last_term: Mutex<u64>,
     /// One snapshot at a time.
     snapshots: Mutex<()>,
+    /// One at a time compares a small value and replaces it.
+    replacing: Mutex<()>,
 }
 
 impl FjallStore {
@@ -156,6 +158,7 @@ impl FjallStore {
             rejects_max: options.rejects_max,
             last_term: Mutex::new(last_term),
             snapshots: Mutex::default(),
+            replacing: Mutex::default(),
             db,
         })
     }
@@ -346,6 +349,14 @@ impl Store for FjallStore {
         let mut batch = self.batch(1);
         batch.insert(&self.meta, key, value);
         batch.commit().map_err(|e| self.error(e))
+    }
+
+    fn replace_meta(&self, key: &str, expected: Option<&[u8]>, value: Vec<u8>) -> Result<bool> {
+        let _alone = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.meta(key)?.as_deref() != expected {
+            return Ok(false);
+        }
+        self.put_meta(key, value).map(|()| true)
     }
 
     fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Bytes)>> {

@@ -149,20 +149,23 @@ impl Gateway {
         })
     }
 
-    /// Writes a cell if there is none. False: there is one.
-    pub(super) fn put_new(
+    /// Writes a cell if `expected` is there, or, if that is none, nothing. False: something else is.
+    pub(super) fn replace(
         &self,
         table: &str,
         row: &[u8],
         column: &str,
+        expected: Option<&[u8]>,
         value: Vec<u8>,
     ) -> Result<bool> {
         let (table, row) = (table.as_bytes().to_vec(), row.to_vec());
-        let column = column.as_bytes().to_vec();
+        let (column, expected) =
+            (column.as_bytes().to_vec(), expected.unwrap_or_default().to_vec());
         let put = Mutation::new(false, column.clone(), value, true);
-        self.ask("put-new", move |client| {
+        self.ask("replace", move |client| {
             let (table, row, column) = (table.clone(), row.clone(), column.clone());
-            client.check_and_put(table, row, column, Vec::new(), put.clone(), BTreeMap::new())
+            let (expected, put) = (expected.clone(), put.clone());
+            client.check_and_put(table, row, column, expected, put, BTreeMap::new())
         })
     }
 

@@ -89,7 +89,7 @@ impl HbaseStore {
     /// identity; with another one it is an error that says what to do.
     pub fn open(options: &HbaseOptions, identity: &Identity) -> Result<Self> {
         let (gateway, tables) = Self::connect(options)?;
-        gateway.put_new(&tables.meta, HEADER_ROW, META_CELL, identity.to_header())?;
+        gateway.replace(&tables.meta, HEADER_ROW, META_CELL, None, identity.to_header())?;
         Self::with_header(options, gateway, tables, Some(identity))
     }
 
@@ -291,6 +291,17 @@ impl Store for HbaseStore {
         check_meta_key(key)?;
         window::check_bytes("the small value", value.len())?;
         self.put_small(key, value)
+    }
+
+    fn replace_meta(&self, key: &str, expected: Option<&[u8]>, value: Vec<u8>) -> Result<bool> {
+        check_meta_key(key)?;
+        window::check_bytes("the small value", value.len())?;
+        let (table, row) = (&self.tables.meta, key.as_bytes());
+        if self.gateway.replace(table, row, META_CELL, expected, value.clone())? {
+            return Ok(true);
+        }
+        // A call that was tried again may find what its first try wrote.
+        Ok(self.meta(key)?.as_deref() == Some(value.as_slice()))
     }
 
     fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Bytes)>> {

@@ -278,8 +278,7 @@ impl Worker {
         if outcome != "refused" {
             count(work.call, outcome);
         }
-        metrics::histogram!("tagloom_store_call_seconds", "call" => work.call, "outcome" => outcome)
-            .record(took.elapsed().as_secs_f64());
+        names::HBASE_SECONDS.histogram(&[work.call, outcome]).record(took.elapsed());
     }
 
     fn attempt(&mut self, work: &mut Work) -> Result<(), Failure> {
@@ -317,6 +316,5 @@ impl Worker {
 
 /// Attempts and outcomes by call.
 fn count(call: &'static str, outcome: &'static str) {
-    metrics::counter!("tagloom_store_calls_total", "call" => call, "outcome" => outcome)
-        .increment(1);
+    names::HBASE_CALLS.counter(&[call, outcome]).increment(1);
 }

@@ -19,6 +19,7 @@ macro_rules! behaviours {
             each_term_is_greater_than_all_before
             a_reject_is_read_once_and_goes_when_it_was_driven_again
             small_values_are_kept_apart_from_the_stores_own
+            a_small_value_is_replaced_by_one_who_knows_it
             a_dimension_epoch_counts_once_it_is_committed
             two_epochs_are_kept_and_numbers_are_never_used_twice
             names_that_are_refused_are_refused_by_every_store
@@ -241,6 +242,25 @@ pub(super) fn small_values_are_kept_apart_from_the_stores_own(each: Each<'_>) {
             let keys: Vec<_> = s.scan_meta("pos").unwrap().into_iter().map(|(k, _)| k).collect();
             assert_eq!(keys, ["position/cancel", "position/consume"]);
             assert_eq!(s.scan_meta("").unwrap().len(), 2);
+        },
+    );
+}
+
+pub(super) fn a_small_value_is_replaced_by_one_who_knows_it(each: Each<'_>) {
+    let replace = |s: &dyn Store, expected: Option<&str>, value: &str| {
+        s.replace_meta("number", expected.map(str::as_bytes), value.as_bytes().to_vec()).unwrap()
+    };
+    each(
+        &|s| {
+            assert!(!replace(s, Some("0"), "1"), "there is none");
+            assert!(replace(s, None, "1"));
+            assert!(!replace(s, None, "2") && !replace(s, Some("3"), "2"));
+            assert!(replace(s, Some("1"), "2"));
+        },
+        &|s| {
+            assert_eq!(s.meta("number").unwrap().as_deref(), Some(&b"2"[..]));
+            assert!(replace(s, Some("2"), "3") && !replace(s, Some("2"), "4"));
+            assert_eq!(s.meta("number").unwrap().as_deref(), Some(&b"3"[..]));
         },
     );
 }

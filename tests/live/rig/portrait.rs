@@ -10,6 +10,12 @@ use super::process::Process;
 /// The workload's streams.
 pub const STREAMS: [&str; 3] = ["register", "consume", "cancel"];
 
+/// What [`Portrait::change_catalog`] changes.
+pub const MOVED_TAG: &str = "buy_cnt_all_band";
+
+/// What [`Portrait::change_catalog`] removes.
+pub const REMOVED_TAG: &str = "buy_cnt_3d_band";
+
 /// No sound event of the workload is later: 2026-03-31T20:00 in Asia/Shanghai.
 pub const AS_OF_MS: i64 = 1_774_958_400_000;
 
@@ -27,7 +33,9 @@ impl Portrait {
     /// Generates events of so many users, and computes from the files what every tag must be.
     /// `prefix`: of the topics.
     pub fn new(prefix: &str, users: u32, events: u32) -> Self {
-        let dir = tempfile::Builder::new().prefix("tagloom-live-portrait-").tempdir().unwrap();
+        let mut dir = tempfile::Builder::new().prefix("tagloom-live-portrait-").tempdir().unwrap();
+        // The processes' logs are in there.
+        dir.disable_cleanup(std::env::var_os("LIVE_KEEP").is_some());
         let mut portrait = Self { dir, prefix: prefix.to_owned(), expected: String::new() };
         let (users, events) = (users.to_string(), events.to_string());
         portrait.ok(&["gen", "--out", "data", "--users", &users, "--events", &events]);
@@ -65,6 +73,41 @@ impl Portrait {
             }
             std::fs::write(path, text).unwrap();
         }
+    }
+
+    /// Changes the rules in the directory that processes watch: [`MOVED_TAG`] has another cut, and
+    /// [`REMOVED_TAG`] is gone. Computes from the files what every tag must be from now on.
+    pub fn change_catalog(&mut self) {
+        // Beside it first: files and lock belong together.
+        for path in walk(&self.path("tags")) {
+            let to = self.path("next").join(path.strip_prefix(self.path("tags")).unwrap());
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::copy(path, to).unwrap();
+        }
+        let rules = self.path("next/rules/00_tags.yaml");
+        let text = std::fs::read_to_string(&rules).unwrap();
+        let tag = |name: &str| format!("tag: {name}\n");
+        let mut tags: Vec<String> = text.split("---\n").map(str::to_owned).collect();
+        tags.retain(|text| !text.contains(&tag(REMOVED_TAG)));
+        let moved = tags.iter_mut().find(|text| text.contains(&tag(MOVED_TAG))).unwrap();
+        let other = moved.replace("cuts: [1, 3, 10, 30, 100]", "cuts: [1, 2, 10, 30, 100]");
+        assert!(other != *moved, "{moved}");
+        *moved = other;
+        std::fs::write(&rules, tags.join("---\n")).unwrap();
+        self.ok(&["check", "--write", "--catalog", "next"]);
+        for name in ["rules/00_tags.yaml", "ids.lock"] {
+            std::fs::copy(self.path("next").join(name), self.path("tags").join(name)).unwrap();
+        }
+        let before = std::mem::take(&mut self.expected);
+        self.expected = self.computed_from_files("data");
+        assert!(before != self.expected);
+    }
+
+    /// The short id of a tag, or of one that was removed.
+    pub fn id_of(&self, tag: &str) -> String {
+        let lock = std::fs::read_to_string(self.path("tags/ids.lock")).unwrap();
+        let line = lock.lines().find_map(|line| line.strip_prefix(&format!("{tag} = "))).unwrap();
+        line.split(' ').next().unwrap().to_owned()
     }
 
     /// Makes the topics and sends all events, as if they had all arrived at the as-of.

@@ -1,0 +1,110 @@
+//! Working on what a consumer group assigns: one engine for each assignment.
+//!
+//! In: assignments, one after the other. Out: what all their engines did.
+//! Invariant: each engine begins with what is stored; between two of them nothing is written.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::EngineError;
+use super::command::OwnCommands;
+use super::job::Job;
+use super::options::Options;
+use super::owned::OwnedStore;
+use super::report::{Observed, Report};
+use super::signals::stop_signals;
+use super::start::{RESTARTS_MAX, attempt, first_jobs, follow_swaps};
+use super::status::Status;
+use super::swap::{Active, Proposal};
+use super::topics::Topics;
+use crate::source::kafka::KafkaError;
+use crate::store::patient::Patience;
+use crate::store::{Ownership, Term};
+use crate::write::publish::PublishError;
+
+/// While no engine runs, the store is waited for until a signal comes.
+pub fn wait_for_store(patience: &Patience) {
+    let stop = stop_signals();
+    patience.while_holds(move || !stop.load(Ordering::Relaxed));
+}
+
+/// Works on one assignment after the other until a signal comes.
+pub(super) fn run_assignments(
+    options: &mut Options,
+    topics: &Topics,
+    observe: &mut dyn FnMut(&Observed<'_>),
+) -> Result<Report, EngineError> {
+    const PATIENCE: Duration = Duration::from_millis(100);
+    let stop = stop_signals();
+    let idle = Arc::new(Status::new(options.shards));
+    let (mut all, mut restarts) = (Report::default(), 0);
+    let shared = Arc::clone(&options.store);
+    loop {
+        observe(&Observed { status: &idle, sources: &[] });
+        if stop.load(Ordering::Relaxed) {
+            return Ok(all);
+        }
+        swap_while_idle(options)?;
+        if options.swaps.blocked().is_some() {
+            if let Some(failure) = topics.group.take_failure() {
+                return Err(failure.into());
+            }
+            // No condition to wait on: the watch tries again, or the process is stopped.
+            std::thread::park_timeout(PATIENCE);
+            continue;
+        }
+        let Some(assignment) = topics.group.next(PATIENCE)? else { continue };
+        wait_for_store(&options.patience);
+        let (term, partitions) = (Term::new(assignment.term)?, assignment.partitions.clone());
+        if !shared.is_atomic() {
+            options.store = Arc::new(OwnedStore::new(Arc::clone(&shared), &partitions));
+        }
+        options.store.own(Ownership { term, partitions })?;
+        follow_swaps(options);
+        first_jobs(options)?;
+        let mut jobs = std::mem::take(&mut options.jobs);
+        jobs.push_back(Job::Due);
+        let result = attempt(options, Some(&assignment), jobs, observe);
+        // An engine that stopped for it cannot follow leaves its partitions to the next one.
+        topics.group.release(result.is_err() || options.swaps.blocked().is_some());
+        match result {
+            Ok(report) => {
+                all.add(report);
+                if let Some(command) = options.command
+                    && OwnCommands::open(shared.as_ref(), &assignment.partitions)?.done() >= command
+                {
+                    return Ok(all);
+                }
+            }
+            // Partitions may be taken away while the store is down: their next owner reads again.
+            Err(
+                EngineError::Kafka(KafkaError::Lost)
+                | EngineError::NotStored { .. }
+                | EngineError::Publish(PublishError::NotAcknowledged { .. }),
+            ) if !stop.load(Ordering::Relaxed) => {
+                tracing::warn!("partitions were lost: what was not stored is read by their owner");
+            }
+            Err(EngineError::ActorGone(what)) if restarts < RESTARTS_MAX => {
+                restarts += 1;
+                tracing::error!(what, restarts, "an actor died; reloading from the store");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A catalogue that becomes active while this process owns nothing.
+fn swap_while_idle(options: &Options) -> Result<(), EngineError> {
+    let Some(mut proposal) = options.swaps.take() else { return Ok(()) };
+    let store = options.store.as_ref();
+    if !proposal.save(store, super::stored_as_of(store)?)? {
+        options.swaps.was_late();
+        return Ok(());
+    }
+    let Proposal { next, files, .. } = proposal;
+    tracing::info!(version = next.version.number, "another catalogue is active");
+    let active = Active { ruleset: Arc::new(next.ruleset), files: Arc::new(files) };
+    options.swaps.activated(active);
+    Ok(())
+}

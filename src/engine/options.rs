@@ -1,0 +1,138 @@
+//! What an engine is to run, and what has to be done before its first window.
+//!
+//! In: settings and parts from a command. Out: the same, for the engine.
+//! Invariant: nothing in here runs but the preparation, on a thread of its own.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use super::checkpoint::WindowLimits;
+use super::job::Job;
+use super::ruleset::Ruleset;
+use super::slices::SliceLimits;
+use super::status::Status;
+use super::swap::Swaps;
+use super::topics::Topics;
+use super::{Clock, EngineError};
+use crate::dimension::Lookups;
+use crate::source::file::{FileSpec, ReadLimits};
+use crate::store::Store;
+use crate::store::patient::Patience;
+use crate::write::publish::Publish;
+
+/// What to run.
+pub struct Options {
+    /// The compiled catalogue.
+    pub ruleset: Arc<Ruleset>,
+    /// Where profiles go.
+    pub store: Arc<dyn Store>,
+    /// Files to read.
+    pub sources: Vec<FileSpec>,
+    /// Topics to read.
+    pub topics: Option<Topics>,
+    /// Where as-of comes from.
+    pub clock: Clock,
+    /// When windows close.
+    pub limits: WindowLimits,
+    /// Limits of reading.
+    pub read: ReadLimits,
+    /// Threads that host users.
+    pub shards: usize,
+    /// Batches between sources and shards.
+    pub batches_under_way_max: usize,
+    /// Rejects kept in memory between windows.
+    pub rejects_waiting_max: usize,
+    /// `user.state_bytes_max`.
+    pub state_bytes_max: usize,
+    /// `memory.resident_bytes_max`.
+    pub resident_bytes_max: usize,
+    /// Users computed at once.
+    pub batch_users_max: usize,
+    /// How rows of dimension tables are looked up.
+    pub lookups: Lookups,
+    /// Users of changed dimension rows computed again, a second.
+    pub changed_users_per_s_max: NonZeroU32,
+    /// Work after the sources' end, before due users are drained.
+    pub jobs: VecDeque<Job>,
+    /// Then move the clock here and drain again.
+    pub then_as_of_ms: Option<i64>,
+    /// Compute, but write nothing.
+    pub dry: bool,
+    /// Go on when the sources have ended.
+    pub stay: bool,
+    /// Sources do not end for a long time: jobs and due users get their windows meanwhile.
+    pub live: bool,
+    /// Where other catalogues come from while this one runs.
+    pub swaps: Swaps,
+    /// Users that another catalogue makes to be computed again, a second; none: no limit.
+    pub recompute_users_per_s_max: Option<NonZeroU32>,
+    /// Work that has to be done before the first window closes.
+    pub prepare: Prepare,
+    /// How long the store is waited for.
+    pub patience: Patience,
+    /// What is told to others.
+    pub publish: Publish,
+    /// Where events of files may wait for their users' turn, when not all users fit in memory; none:
+    /// users are read and written as events come. Not for topics, nor for stores that do not write a
+    /// window as a whole.
+    pub slices: Option<SliceLimits>,
+    /// Topics are owned only to carry this command out, and not read: the engine leaves the group when it
+    /// is done for what it owns.
+    pub command: Option<u64>,
+}
+
+impl Options {
+    /// Batches between sources and shards: so few that their users do not take much more memory
+    /// than there is. A block of events may bring users of some eight times its size.
+    pub(super) fn batches_max(&self) -> usize {
+        let room = self.resident_bytes_max / (32 * self.read.block_bytes.max(1));
+        self.batches_under_way_max.min(room.max(2))
+    }
+}
+
+/// What is done while sources are read already: loading dimension tables. No window closes before
+/// it is done; when it fails, the engine does.
+#[derive(Default)]
+pub struct Prepare(Mutex<Option<Preparation>>);
+
+type Preparation = Box<dyn FnOnce() -> Result<(), EngineError> + Send>;
+
+impl Prepare {
+    /// Does this, once.
+    pub fn new(work: impl FnOnce() -> Result<(), EngineError> + Send + 'static) -> Self {
+        Self(Mutex::new(Some(Box::new(work))))
+    }
+
+    /// Starts it on a thread of its own; nothing to do the second time.
+    pub(super) fn start(
+        &self,
+        status: &Arc<Status>,
+    ) -> Result<Option<JoinHandle<()>>, EngineError> {
+        let work = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(work) = work else { return Ok(None) };
+        status.preparing.store(true, Ordering::Release);
+        let guard = Preparing(Arc::clone(status));
+        let run = move || {
+            if let Err(error) = work() {
+                guard.0.fail(error);
+            }
+        };
+        let thread = std::thread::Builder::new().name("prepare".to_owned()).spawn(run);
+        thread.map(Some).map_err(EngineError::Thread)
+    }
+}
+
+/// Ends the preparation, however its thread ends.
+struct Preparing(Arc<Status>);
+
+impl Drop for Preparing {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(EngineError::ActorGone("loader of dimension tables"));
+        }
+        self.0.preparing.store(false, Ordering::Release);
+    }
+}

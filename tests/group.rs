@@ -1,0 +1,242 @@
+//! A store that processes share, without the processes: numbers of catalogues, and what becomes of the
+//! cells of tags that go.
+#![expect(unreachable_pub, dead_code, clippy::unwrap_used, reason = "a test")]
+
+mod driven;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use driven::{Driver, Files, identity, locked};
+use tagloom::catalog::load_from;
+use tagloom::clock::Deadline;
+use tagloom::dimension::Lookups;
+use tagloom::engine::Clock;
+use tagloom::engine::ruleset::Ruleset;
+use tagloom::engine::swap::{Active, Swaps};
+use tagloom::engine::version::{
+    self, Moment, Next, Saved, active_number, load_active, next, replaced_by,
+};
+use tagloom::engine::watch::{Watch, Watched};
+use tagloom::store::memory::MemoryStore;
+use tagloom::store::{Store, UidKey};
+
+const MOMENT: Moment = Moment { as_of_ms: None, retire_after_ms: i64::MAX, running: false };
+
+fn files(rules: &str, lock: Option<&str>) -> Files {
+    let files = [
+        ("catalog.yaml", "name: c\nuid: u64\ntimezone: UTC\n"),
+        (
+            "streams/buy.yaml",
+            "stream: buy\nfrom: {file: b.jsonl}\nuid: u\ntime: at\ncolumns: {u: u64, at: \
+             timestamp(ms), euros: int}\n",
+        ),
+        (
+            "features/all.yaml",
+            "feature: spend\nstream: buy\nvalue: sum(euros)\nwindow: lifetime\n---\nfeature: most\n\
+             stream: buy\nvalue: max(euros)\nwindow: lifetime\n",
+        ),
+        ("rules/all.yaml", rules),
+    ];
+    locked(files.iter().map(|(path, text)| (path.to_string(), text.to_string())).collect(), lock)
+}
+
+fn lock_of(files: &Files) -> &str {
+    &files.iter().find(|(path, _)| path == "ids.lock").unwrap().1
+}
+
+fn tag(name: &str, rule: &str) -> String {
+    format!("tag: {name}\ndoc: d\nowner: o\ngroup: g\n{rule}\n")
+}
+
+const LEVEL: &str = "bands: {of: spend, cuts: [10], labels: [low, high]}";
+const OTHER_LEVEL: &str = "bands: {of: spend, cuts: [99], labels: [low, high]}";
+
+fn rules(tags: &[(&str, &str)]) -> String {
+    tags.iter().map(|(name, rule)| tag(name, rule)).collect::<Vec<_>>().join("---\n")
+}
+
+fn compiled(store: &dyn Store, files: &Files) -> Next {
+    next(store, load_from("t", files.clone()).unwrap(), MOMENT).unwrap()
+}
+
+fn shared(ruleset: &Ruleset) -> Arc<MemoryStore> {
+    Arc::new(MemoryStore::new(identity(ruleset), 9).shared())
+}
+
+#[test]
+fn of_processes_that_give_out_a_number_at_once_one_does() {
+    let first = files(&rules(&[("level", LEVEL)]), None);
+    let store = shared(&driven::ruleset(first.clone()));
+    let store: &dyn Store = store.as_ref();
+    assert_eq!(compiled(store, &first).save(store).unwrap(), Saved::Done);
+    let other = files(&rules(&[("level", OTHER_LEVEL)]), Some(lock_of(&first)));
+    let third = files(&rules(&[("level", LEVEL), ("more", "expr: spend")]), Some(lock_of(&first)));
+    let (one, same, another) =
+        (compiled(store, &other), compiled(store, &other), compiled(store, &third));
+    assert_eq!(one.save(store).unwrap(), Saved::Done);
+    // Another process with the same rules, and one with other ones, which are the next version.
+    assert!(!compiled(store, &other).is_new);
+    assert_eq!(another.save(store).unwrap(), Saved::Taken);
+    assert_eq!(load_active(store).unwrap().unwrap().catalog.fingerprint, one.version.fingerprint);
+    assert_eq!(same.save(store).unwrap(), Saved::Taken);
+    assert_eq!(compiled(store, &third).save(store).unwrap(), Saved::Done);
+    assert_eq!(active_number(store).unwrap(), 3);
+    let fingerprints: Vec<u64> =
+        version::versions(store).unwrap().iter().map(|v| v.fingerprint).collect();
+    let of = |files: &Files| load_from("t", files.clone()).unwrap().catalog.fingerprint;
+    assert_eq!(fingerprints, [of(&first), of(&other), of(&third)]);
+    for (files, by) in [(&first, Some(2)), (&other, Some(3)), (&third, None)] {
+        assert_eq!(replaced_by(store, of(files)).unwrap(), by);
+    }
+}
+
+#[test]
+fn a_version_is_active_though_the_process_that_wrote_it_ended_in_between() {
+    let first = files(&rules(&[("level", LEVEL)]), None);
+    let store = shared(&driven::ruleset(first.clone()));
+    let store: &dyn Store = store.as_ref();
+    assert_eq!(compiled(store, &first).save(store).unwrap(), Saved::Done);
+    let other = files(&rules(&[("level", OTHER_LEVEL)]), Some(lock_of(&first)));
+    assert_eq!(compiled(store, &other).save(store).unwrap(), Saved::Done);
+    // The last of its writes was not made.
+    store.put_meta("catalog/active", b"1".to_vec()).unwrap();
+    assert_eq!(active_number(store).unwrap(), 2);
+    assert_eq!(version::active(store).unwrap().unwrap().number, 2);
+    assert!(!compiled(store, &other).is_new);
+}
+
+/// Cells of user 1 by tag, empty ones as `-`.
+fn cells(store: &MemoryStore, lock: &str) -> BTreeMap<String, String> {
+    let name = |id: &str| {
+        let line = lock.lines().find(|line| line.contains(&format!(" = {id} "))).unwrap();
+        line.split(' ').next().unwrap().to_owned()
+    };
+    let cells = store.cells_of(&UidKey::from_u64(1)).into_iter();
+    let shown = |value: String| if value.is_empty() { "-".to_owned() } else { value };
+    cells.map(|(id, value)| (name(&id), shown(value))).collect()
+}
+
+fn expect(cells: &[(&str, &str)]) -> BTreeMap<String, String> {
+    cells.iter().map(|(tag, value)| ((*tag).to_owned(), (*value).to_owned())).collect()
+}
+
+/// Makes rules active, and computes everybody by them.
+fn go_on_with(store: &Arc<MemoryStore>, files: &Files) {
+    let shared: Arc<dyn Store> = store.clone();
+    let next = compiled(shared.as_ref(), files);
+    assert_eq!(next.save(shared.as_ref()).unwrap(), Saved::Done);
+    let mut driver = Driver::open(&Arc::new(next.ruleset), &shared, 1, usize::MAX);
+    driver.engine.recompute(86_400_000).unwrap();
+}
+
+#[test]
+fn the_cells_of_a_tag_that_goes_are_emptied_and_those_of_one_that_comes_are_filled() {
+    let all = [("level", LEVEL), ("peak", "expr: most"), ("ever", "expr: spend > 1000")];
+    let first = files(&rules(&all), None);
+    let ruleset = driven::ruleset(first.clone());
+    let store = shared(&ruleset);
+    let shared: Arc<dyn Store> = store.clone();
+    let saved = compiled(shared.as_ref(), &first);
+    assert_eq!(saved.save(shared.as_ref()).unwrap(), Saved::Done);
+    let mut driver = Driver::open(&Arc::new(saved.ruleset), &shared, 1, usize::MAX);
+    driver.feed(0, "{\"u\":1,\"at\":1000,\"euros\":20}\n", None);
+    driver.engine.close(86_400_000, true).unwrap();
+    let lock = lock_of(&first).to_owned();
+    assert_eq!(
+        cells(&store, &lock),
+        expect(&[("level", "high"), ("peak", "20"), ("ever", "false")])
+    );
+
+    // One is removed, one goes into the shadow: nothing that is left has another value.
+    let fewer = [("level", LEVEL), ("ever", "shadow: true\nexpr: spend > 1000")];
+    let fewer = files(&rules(&fewer), Some(&lock));
+    go_on_with(&store, &fewer);
+    assert_eq!(cells(&store, &lock), expect(&[("level", "high"), ("peak", "-"), ("ever", "-")]));
+
+    // It comes out of the shadow with the value that it had all the time.
+    let more = [("level", LEVEL), ("ever", "expr: spend > 1000")];
+    go_on_with(&store, &files(&rules(&more), Some(lock_of(&fewer))));
+    assert_eq!(
+        cells(&store, &lock),
+        expect(&[("level", "high"), ("peak", "-"), ("ever", "false")])
+    );
+}
+
+/// A process that runs by the rules that are active in a store.
+fn running(store: &Arc<dyn Store>, files: &Files) -> Swaps {
+    let next = compiled(store.as_ref(), files);
+    assert_eq!(next.save(store.as_ref()).unwrap(), Saved::Done);
+    let files = Arc::new(load_from("t", files.clone()).unwrap().files);
+    Swaps::default().beginning_with(Active { ruleset: Arc::new(next.ruleset), files })
+}
+
+/// The same files with a stream that nobody reads yet.
+fn with_stream(files: &Files) -> Files {
+    let stream = &files.iter().find(|(path, _)| path == "streams/buy.yaml").unwrap().1;
+    let stream = stream.replace("stream: buy", "stream: visit");
+    let more = [("streams/visit.yaml".to_owned(), stream)];
+    files.iter().cloned().chain(more).collect()
+}
+
+#[test]
+fn what_another_process_makes_active_is_followed_and_an_old_directory_takes_nothing_back() {
+    let first = files(&rules(&[("level", LEVEL)]), None);
+    let store: Arc<dyn Store> = shared(&driven::ruleset(first.clone()));
+    let (swaps, cache) = (running(&store, &first), Lookups::default());
+    let other = files(&rules(&[("level", OTHER_LEVEL)]), Some(lock_of(&first)));
+    // What is compiled is left for the engine, as a version that is there.
+    assert_eq!(compiled(store.as_ref(), &other).save(store.as_ref()).unwrap(), Saved::Done);
+    assert!(swaps.follow(&store, &cache).unwrap() && swaps.is_busy());
+    assert_eq!(version::versions(store.as_ref()).unwrap().len(), 2);
+
+    let again = |files: &Files| {
+        let loaded = load_from("t", files.clone()).unwrap();
+        swaps.propose(&store, loaded, MOMENT, &cache)
+    };
+    assert!(!again(&other).unwrap(), "it is active");
+    let refused = again(&first).unwrap_err().to_string();
+    assert!(refused.contains("version 2") && refused.contains("catalog activate"), "{refused}");
+}
+
+#[test]
+fn a_process_that_cannot_follow_is_told_to_stop_until_it_can() {
+    let first = files(&rules(&[("level", LEVEL)]), None);
+    let store: Arc<dyn Store> = shared(&driven::ruleset(first.clone()));
+    let swaps = running(&store, &first);
+    let watch = Watch::start(Watched {
+        dir: "/no/such/directory".into(),
+        watches_dir: false,
+        follows_store: true,
+        every: Duration::from_millis(5),
+        swaps: swaps.clone(),
+        store: Arc::clone(&store),
+        lookups: Lookups::default(),
+        retire_after_ms: 0,
+        clock: Clock::Fixed(0),
+        running: first.clone(),
+    });
+    let save = |files: &Files| {
+        assert_eq!(compiled(store.as_ref(), files).save(store.as_ref()).unwrap(), Saved::Done);
+    };
+    save(&with_stream(&first));
+    let deadline = Deadline::after(Duration::from_secs(20));
+    let why = loop {
+        if let Some(why) = swaps.blocked() {
+            break why;
+        }
+        assert!(!deadline.is_over(), "it goes on");
+        std::thread::park_timeout(Duration::from_millis(5));
+    };
+    assert!(why.contains("version 2") && why.contains("stream `visit` is new"), "{why}");
+    assert!(why.contains("start this process again") && !why.contains("stays"), "{why}");
+    assert!(!swaps.is_busy());
+    // Rules come that it can follow: they are left for the engine.
+    save(&files(&rules(&[("level", OTHER_LEVEL)]), Some(lock_of(&first))));
+    while !swaps.is_busy() {
+        assert!(!deadline.is_over(), "it does not follow");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    drop(watch.unwrap());
+}
