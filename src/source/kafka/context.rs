@@ -170,9 +170,12 @@ fn try_take(
         // For those who watch the lag: the store remembers.
         tracing::debug!(%error, "offsets were not committed");
     }
-    if paused.is_some() {
-        consumer.pause(&list).map_err(|e| failed("pause")(e.to_string()))?;
-    }
+    // A partition that was paused when it was lost would stay so.
+    let (what, change): (_, fn(&BaseConsumer<Context>, &TopicPartitionList) -> _) = match paused {
+        Some(_) => ("pause", BaseConsumer::pause),
+        None => ("resume", BaseConsumer::resume),
+    };
+    change(consumer, &list).map_err(|e| failed(what)(e.to_string()))?;
     let generation = shared.generations.fetch_add(1, Ordering::AcqRel) + 1;
     let partitions: Vec<u32> = owned.into_iter().collect();
     tracing::info!(?partitions, term, generation, paused, "partitions are assigned");
