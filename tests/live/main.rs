@@ -12,6 +12,7 @@ mod hbase_contract;
 mod hbase_outage;
 mod hbase_rate;
 mod hbase_terms;
+mod publish;
 mod rig;
 mod store_command;
 mod topics;

@@ -11,6 +11,7 @@
 //! | `group.rs` | the member: its thread, assignments, commits |
 //! | `context.rs` | what librdkafka calls: rebalances |
 //! | `gather.rs` | records become blocks |
+//! | `redrive.rs` | records back into their topics |
 //! | `reset.rs` | forgetting how far a topic was read |
 //!
 //! Invariant: an offset is committed only when everything before it is stored; nothing is read that
@@ -19,6 +20,7 @@
 mod context;
 mod gather;
 mod group;
+mod redrive;
 mod reset;
 mod settings;
 mod start;
@@ -27,6 +29,7 @@ mod topics;
 
 pub use gather::{RecordBlock, RecordBlocks};
 pub use group::{Assignment, Group, GroupOptions, Lease, Remembered};
+pub use redrive::{RecordAt, Redriven, Redriver};
 pub use reset::{Reset, commit, look_up};
 pub use settings::{GROUP_DEFAULT, KafkaConfig, SettingsError, is_secret};
 pub use start::{Start, StartError, Starts};

@@ -1,5 +1,6 @@
 //! A Kafka broker, as a process that can be killed, frozen and started again.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -7,6 +8,8 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
@@ -33,6 +36,30 @@ pub struct Record<'a> {
     pub value: &'a [u8],
     /// When it arrived, epoch ms.
     pub at_ms: i64,
+}
+
+/// A record that was in a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Vec<u8>,
+    pub value: Vec<u8>,
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Taken {
+    fn of(message: &BorrowedMessage<'_>) -> Self {
+        let headers = message.headers().into_iter().flat_map(Headers::iter);
+        let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap()).into_owned();
+        Self {
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().unwrap_or_default().to_vec(),
+            value: message.payload().unwrap_or_default().to_vec(),
+            headers: headers.map(|h| (h.key.to_owned(), text(h.value))).collect(),
+        }
+    }
 }
 
 impl Kafka {
@@ -149,12 +176,51 @@ impl Kafka {
         producer.flush(ANSWER).unwrap();
     }
 
+    /// Everything that is in a topic, of transactions only what was committed; each partition in its order.
+    pub fn take_all(&self, topic: &str) -> Vec<Taken> {
+        let consumer: BaseConsumer = self
+            .config()
+            .set("group.id", "take")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .create()
+            .unwrap();
+        let metadata = consumer.fetch_metadata(Some(topic), ANSWER).unwrap();
+        let mut list = TopicPartitionList::new();
+        for partition in metadata.topics().first().unwrap().partitions() {
+            list.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
+        }
+        consumer.assign(&list).unwrap();
+        let (mut open, mut taken) = (list.count(), Vec::new());
+        while open > 0 {
+            match consumer.poll(ANSWER) {
+                Some(Ok(message)) => taken.push(Taken::of(&message)),
+                Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+                other => panic!("{topic}: {other:?}"),
+            }
+        }
+        taken
+    }
+
     /// Waits until a group has committed everything that is in some topics.
     #[track_caller]
     pub fn wait_committed(&self, group: &str, topics: &[String], at_most: Duration) {
+        self.wait_committed_but(group, topics, 0, at_most);
+    }
+
+    /// The same where so many partitions of each topic end with the mark of a transaction, which is no
+    /// record.
+    #[track_caller]
+    pub fn wait_committed_but(
+        &self,
+        group: &str,
+        topics: &[String],
+        marks: i64,
+        at_most: Duration,
+    ) {
         let consumer = self.consumer(group);
         wait_until("everything is committed", at_most, || {
-            topics.iter().all(|topic| self.lag(&consumer, topic) == Some(0))
+            topics.iter().all(|topic| self.lag(&consumer, topic) == Some(marks))
         });
     }
 
