@@ -1,14 +1,19 @@
 //! `tagloom rejects redrive`: rows that were refused are tried again, after what was wrong is mended.
 //!
-//! In: rejects of the store. Out: their records at the ends of their topics, and the rejects gone.
+//! In: rejects of the store. Out: their records at the ends of their topics, rows of files through an
+//! engine (`files.rs`), and the rejects gone.
 //! Invariant: a record is put back once, whenever the command is killed: its batch is named in the store
 //! before, marked in the transaction that holds it, and its rejects are removed after.
 
+mod files;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use self::files::OfStreams;
 use super::{Failure, Outcome, open, topics};
 use crate::catalog::model::{Catalog, From};
 use crate::config::Config;
@@ -72,7 +77,11 @@ struct Done {
     records: u64,
     /// Rejects that are gone.
     rejects: u64,
-    /// Rejects of files.
+    /// Rows of files that were read again.
+    rows: u64,
+    /// Of them: refused once more.
+    refused_again: u64,
+    /// Rejects of files that stay.
     of_files: u64,
     /// Records of which something was counted already.
     counted: u64,
@@ -83,10 +92,10 @@ struct Done {
 /// Runs the command.
 pub(super) fn run(args: &RedriveArgs, config: &Config, json: bool) -> Outcome {
     let loaded = open::ready_catalog(&config.catalog.path)?;
-    let store = open::existing_store(config)?;
-    let store = store.as_ref();
+    let shared = open::existing_store(config)?;
+    let store = shared.as_ref();
     let mut done = Done::default();
-    let mut refused = refused(store, args, &mut done)?;
+    let (mut refused, rows) = refused(store, &loaded.catalog, args, &mut done)?;
     refused.retain(|at, refused| {
         let may = refused.is_wanted && is_whole(&loaded.catalog, at, refused);
         done.counted += u64::from(refused.is_wanted && !may);
@@ -94,40 +103,59 @@ pub(super) fn run(args: &RedriveArgs, config: &Config, json: bool) -> Outcome {
     });
     if args.dry_run {
         done.records = refused.len() as u64;
-        done.rejects = refused.values().map(|r| r.ids.len() as u64).sum();
+        done.rows = rows.values().map(|ids| ids.len() as u64).sum();
+        done.rejects = done.rows + refused.values().map(|r| r.ids.len() as u64).sum::<u64>();
         return show(&done, args, json);
     }
-    let names: Vec<&String> = refused.keys().map(|at| &at.topic).collect();
-    let pending = pending(store)?;
-    if names.is_empty() && pending.is_none() {
-        return show(&done, args, json);
-    }
-    let mut known = Vec::new();
-    for (topic, _) in topics::named(&loaded.catalog) {
-        known.extend(topics::known(store, &topic).map_err(Failure::failed)?);
-    }
-    let mut redriver = Redriver::open(&config.kafka, &known).map_err(topics::failure)?;
-    if let Some(batch) = pending {
-        finish(store, &redriver, batch, &mut refused, &mut done)?;
-    }
-    let refused: Vec<(RecordAt, Refused)> = refused.into_iter().collect();
-    for records in refused.chunks(BATCH_RECORDS) {
-        put(store, &mut redriver, records, &mut done)?;
+    to_topics(store, &loaded.catalog, refused, config, &mut done)?;
+    if store.is_atomic() {
+        let next = open::version(store, loaded, config, None)?;
+        next.save(store).map_err(open::store_failure)?;
+        files::run(&shared, &Arc::new(next.ruleset), rows, config, &mut done)?;
     }
     show(&done, args, json)
 }
 
-/// The records of rejects, with all rejects that each has.
+/// Puts records back.
+fn to_topics(
+    store: &dyn Store,
+    catalog: &Catalog,
+    mut refused: BTreeMap<RecordAt, Refused>,
+    config: &Config,
+    done: &mut Done,
+) -> Outcome {
+    let pending = pending(store)?;
+    if refused.is_empty() && pending.is_none() {
+        return Ok(());
+    }
+    let mut known = Vec::new();
+    for (topic, _) in topics::named(catalog) {
+        known.extend(topics::known(store, &topic).map_err(Failure::failed)?);
+    }
+    let mut redriver = Redriver::open(&config.kafka, &known).map_err(topics::failure)?;
+    if let Some(batch) = pending {
+        finish(store, &redriver, batch, &mut refused, done)?;
+    }
+    let refused: Vec<(RecordAt, Refused)> = refused.into_iter().collect();
+    for records in refused.chunks(BATCH_RECORDS) {
+        put(store, &mut redriver, records, done)?;
+    }
+    Ok(())
+}
+
+/// The records of rejects, with all rejects that each has; and rejects of files, by stream.
 fn refused(
     store: &dyn Store,
+    catalog: &Catalog,
     args: &RedriveArgs,
     done: &mut Done,
-) -> Result<BTreeMap<RecordAt, Refused>, Failure> {
+) -> Result<(BTreeMap<RecordAt, Refused>, OfStreams), Failure> {
     let mut found: BTreeMap<RecordAt, Refused> = BTreeMap::new();
+    let (mut rows_found, mut of_files) = (OfStreams::new(), 0);
     let mut after = None;
     loop {
         let rows = store.scan_rejects(after, SCAN_ROWS).map_err(open::store_failure)?;
-        let Some((last, _)) = rows.last() else { return Ok(found) };
+        let Some((last, _)) = rows.last() else { return Ok((found, rows_found)) };
         after = Some(*last);
         for (id, bytes) in rows {
             let reject = decode(id, &bytes)?;
@@ -137,7 +165,13 @@ fn refused(
             let is_wanted =
                 wanted(&args.stream, &reject.stream) && wanted(&args.reason, reject.reason.name());
             let Some((topic, partition)) = reject.topic() else {
-                done.of_files += u64::from(is_wanted);
+                let may = store.is_atomic() && of_files < files::ROWS_MAX;
+                if is_wanted && may && files::is_whole(catalog, &reject) {
+                    rows_found.entry(reject.stream).or_default().push(id);
+                    of_files += 1;
+                } else {
+                    done.of_files += u64::from(is_wanted);
+                }
                 continue;
             };
             let at = RecordAt { topic: topic.to_owned(), partition, offset: reject.offset };
@@ -258,8 +292,13 @@ fn show(done: &Done, args: &RedriveArgs, json: bool) -> Outcome {
         return Ok(());
     }
     let would = if args.dry_run { "would be put" } else { "put" };
-    let Done { records, rejects, of_files, counted, deleted } = done;
-    println!("{records} records {would} back into their topics, for {rejects} rejects");
+    let Done { records, rejects, rows, refused_again, of_files, counted, deleted } = done;
+    println!("{records} records {would} back into their topics; {rejects} rejects");
+    if *rows > 0 && args.dry_run {
+        println!("{rows} rows of files would be read again");
+    } else if *rows > 0 {
+        println!("{rows} rows of files were read again, {refused_again} of them refused once more");
+    }
     if *counted > 0 {
         println!(
             "{counted} records stay: other rows of them are counted, and would count twice (a stream \
@@ -273,7 +312,9 @@ fn show(done: &Done, args: &RedriveArgs, json: bool) -> Outcome {
     }
     if *of_files > 0 {
         println!(
-            "{of_files} rejects of files stay: put the mended rows into a file, and run over it"
+            "{of_files} rejects of files stay: the store has not all of their rows as they were (long or \
+             masked ones, CSV, Parquet, envelopes), or is shared; put the mended rows into a file, and \
+             run over it"
         );
     }
     Ok(())

@@ -41,7 +41,7 @@ pub(super) struct RejectsArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Put rows of topics back to where they came from: once, even if this is killed and run again
+    /// Try rows again after a fix: each counts once, even if this is killed and run again
     Redrive(RedriveArgs),
 }
 
