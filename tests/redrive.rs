@@ -67,7 +67,7 @@ fn ok(dir: &Path, arguments: &[&str]) -> String {
 }
 
 fn kept(dir: &Path, reason: &str) -> u64 {
-    let shown = ok(dir, &["rejects", "--json", "--reason", reason, "--limit", "0"]);
+    let shown = ok(dir, &["rejects", "list", "--json", "--reason", reason, "--limit", "0"]);
     serde_json::from_str::<Value>(&shown).unwrap()["kept"].as_u64().unwrap()
 }
 

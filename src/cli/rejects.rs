@@ -28,6 +28,13 @@ const BATCH_ROWS: usize = 4_096;
 pub(super) struct RejectsArgs {
     #[command(subcommand)]
     command: Option<Command>,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+/// Arguments of `tagloom rejects list`, which is also what `tagloom rejects` does.
+#[derive(Debug, Args)]
+struct ListArgs {
     /// Only rows that were meant for this stream
     #[arg(long)]
     stream: Option<String>,
@@ -41,6 +48,8 @@ pub(super) struct RejectsArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Counts by stream and reason, and the last rows
+    List(ListArgs),
     /// Try rows again after a fix: each counts once, even if this is killed and run again
     Redrive(RedriveArgs),
 }
@@ -67,10 +76,12 @@ struct Kept {
 
 /// Runs the command.
 pub(super) fn run(args: RejectsArgs, config: &Config, json: bool) -> Outcome {
-    let RejectsArgs { command, stream, reason, limit } = args;
-    if let Some(Command::Redrive(args)) = command {
-        return redrive::run(&args, config, json);
-    }
+    let list = match args.command {
+        Some(Command::Redrive(args)) => return redrive::run(&args, config, json),
+        Some(Command::List(list)) => list,
+        None => args.list,
+    };
+    let ListArgs { stream, reason, limit } = list;
     let request = Request::Rejects { stream, reason, rows_max: limit };
     let rejects: Rejects = desk::request(config, request, &mut |_, _| {})?;
     show(&rejects, json)
