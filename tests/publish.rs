@@ -15,9 +15,9 @@ use serde_json::Value;
 use tagloom::dimension::{LoadOptions, TableSpec};
 use tagloom::engine::ruleset::Ruleset;
 use tagloom::engine::{Clock, EngineError, Options};
-use tagloom::store::intercepted::Intercepted;
+use tagloom::store::intercepted::{Call, Intercepted};
 use tagloom::store::memory::MemoryStore;
-use tagloom::store::{ClockMode, Store, StoreError};
+use tagloom::store::{ClockMode, Store, StoreError, WindowWrite};
 use tagloom::write::publish::{GoesOn, MemorySink, Publish, PublishError, Record, Sink};
 
 const CATALOG: [(&str, &str); 5] = [
@@ -163,15 +163,8 @@ impl World {
 
     fn options(&self, life: &Arc<Life>, arrives_one_in: usize) -> Options {
         let gate_life = Arc::clone(life);
-        let gate = move |_| match gate_life.passes() {
-            true => Ok(()),
-            false => Err(StoreError::Stopped { path: "store".into() }),
-        };
-        let dying = Intercepted::new(Arc::clone(&self.store), gate);
-        let dying = if self.in_pieces { dying.in_pieces(4) } else { dying };
-        let store: Arc<dyn Store> = Arc::new(dying);
-        let source = support::json_file(&self.path(), &[0]);
-        let mut options = support::options(&self.ruleset, &store, Clock::Event, vec![source]);
+        let gate = move |_| gate_life.passes();
+        let mut options = self.options_behind(&self.store, gate);
         // One window a part: what is published does not depend on how fast this machine is.
         options.limits.close_ms = 60_000;
         options.limits.users_max = usize::MAX;
@@ -181,6 +174,23 @@ impl World {
         };
         options.publish = Publish { changes: sink(&self.changes), rejects: sink(&self.rejects) };
         options
+    }
+
+    /// A process that publishes nothing, over a store whose calls are made as long as the gate says.
+    fn options_behind(
+        &self,
+        store: &Arc<dyn Store>,
+        passes: impl Fn(Call) -> bool + Send + Sync + 'static,
+    ) -> Options {
+        let gate = move |call| match passes(call) {
+            true => Ok(()),
+            false => Err(StoreError::Stopped { path: "store".into() }),
+        };
+        let behind = Intercepted::new(Arc::clone(store), gate);
+        let behind = if self.in_pieces { behind.in_pieces(4) } else { behind };
+        let store: Arc<dyn Store> = Arc::new(behind);
+        let source = support::json_file(&self.path(), &[0]);
+        support::options(&self.ruleset, &store, Clock::Event, vec![source])
     }
 
     fn run(&self, life: &Arc<Life>, arrives_one_in: usize) -> Result<(), EngineError> {
@@ -326,6 +336,53 @@ fn processes_that_die_again_and_again_tell_everything_in_the_end() {
         }
         world.assert_told();
     }
+}
+
+/// All of a store but its counter of terms.
+fn twin(world: &World) -> Arc<dyn Store> {
+    let identity = support::identity(&world.ruleset, ClockMode::Event);
+    let twin = MemoryStore::new(identity, 1_000);
+    let profiles = world.store.scan_profiles(None, usize::MAX).unwrap();
+    let meta = world.store.scan_meta("").unwrap();
+    let meta = meta.into_iter().map(|(key, value)| (key, value.to_vec())).collect();
+    twin.write_window(WindowWrite { profiles, meta, ..WindowWrite::default() }).unwrap();
+    Arc::new(twin)
+}
+
+/// What an owner before still had under way lands after the next one has begun.
+#[test]
+fn a_profile_that_lands_late_has_its_change_published_all_the_same() {
+    let world = World::new(true);
+    world.write(0);
+    world.run(&Life::of(i64::MAX), 1).unwrap();
+    world.write(1);
+    // What the owner before writes, seen in a store where it lives.
+    let lived = twin(&world);
+    lived.take_term().unwrap();
+    let mut options = world.options_behind(&lived, |_| true);
+    options.publish.changes = Some(Arc::new(MemorySink::default()));
+    tagloom::engine::run(options, &mut |_| {}).unwrap();
+    let late = lived.scan_profiles(None, usize::MAX).unwrap();
+    // It comes no further than the list of its users.
+    let pieces = AtomicI64::new(1);
+    let passes = move |call| call != Call::Piece || pieces.fetch_sub(1, Ordering::SeqCst) > 0;
+    let mut options = world.options_behind(&world.store, passes);
+    options.publish.changes = Some(Arc::new(MemorySink::default()));
+    tagloom::engine::run(options, &mut |_| {}).unwrap_err();
+    // The next one has looked for what is to be published again when the profiles come.
+    let (reads, store) = (AtomicI64::new(0), Arc::clone(&world.store));
+    let passes = move |call| {
+        if call == Call::Profiles && reads.fetch_add(1, Ordering::SeqCst) == 1 {
+            let window = WindowWrite { profiles: late.clone(), ..WindowWrite::default() };
+            store.write_window(window).unwrap();
+        }
+        true
+    };
+    let mut options = world.options_behind(&world.store, passes);
+    options.publish.changes = Some(Arc::<MemorySink>::clone(&world.changes) as Arc<dyn Sink>);
+    tagloom::engine::run(options, &mut |_| {}).unwrap();
+    world.assert_told();
+    assert!(world.published().contains_key(&(1, 2)), "user 1 has changed in the second part");
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod open;
 mod outline;
 mod progress;
 mod publish;
+mod redrive;
 mod rejects;
 mod relay;
 mod run;

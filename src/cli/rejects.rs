@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
+use super::redrive::{self, RedriveArgs};
 use super::{Failure, Outcome, desk, open};
 use crate::config::Config;
 use crate::event::reject::Reject;
@@ -19,8 +20,19 @@ const BATCH_ROWS: usize = 4_096;
 #[command(after_help = "Examples:
   tagloom rejects                            counts by stream and reason, and the last rows
   tagloom rejects --stream consume --reason type --limit 100
-  tagloom rejects --json --limit 1000 | jq -r '.rejects[].row'")]
+  tagloom rejects --json --limit 1000 | jq -r '.rejects[].row'
+  tagloom rejects redrive --dry-run          what could be tried again")]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct RejectsArgs {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+/// Arguments of `tagloom rejects list`, which is also what `tagloom rejects` does.
+#[derive(Debug, Args)]
+struct ListArgs {
     /// Only rows that were meant for this stream
     #[arg(long)]
     stream: Option<String>,
@@ -30,6 +42,14 @@ pub(super) struct RejectsArgs {
     /// Show the last so many rows
     #[arg(long, default_value_t = 20)]
     limit: usize,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Counts by stream and reason, and the last rows
+    List(ListArgs),
+    /// Try rows again after a fix: each counts once, even if this is killed and run again
+    Redrive(RedriveArgs),
 }
 
 /// Counts, and the last rows.
@@ -54,7 +74,12 @@ struct Kept {
 
 /// Runs the command.
 pub(super) fn run(args: RejectsArgs, config: &Config, json: bool) -> Outcome {
-    let RejectsArgs { stream, reason, limit } = args;
+    let list = match args.command {
+        Some(Command::Redrive(args)) => return redrive::run(&args, config, json),
+        Some(Command::List(list)) => list,
+        None => args.list,
+    };
+    let ListArgs { stream, reason, limit } = list;
     let request = Request::Rejects { stream, reason, rows_max: limit };
     let rejects: Rejects = desk::request(config, request, &mut |_, _| {})?;
     show(&rejects, json)

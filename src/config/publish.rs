@@ -55,3 +55,33 @@ impl PublishConfig {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(changes: &str, rejects: &str, records: u32, expect: Option<&str>) {
+        let topic = |name: &str| PublishTopic { topic: name.to_owned() };
+        let config = PublishConfig {
+            changes: topic(changes),
+            rejects: topic(rejects),
+            queue_records_max: records,
+            ..PublishConfig::default()
+        };
+        match (config.check(), expect) {
+            (Ok(()), None) => {}
+            (Err(error), Some(part)) => assert!(error.contains(part), "{error}"),
+            (result, _) => panic!("{result:?}, expected {expect:?}"),
+        }
+    }
+
+    #[test]
+    fn topics_differ_and_queues_have_limits() {
+        check("", "", 1, None);
+        check("a", "", 1, None);
+        check("a", "b", 2_000_000, None);
+        check("a", "a", 1, Some("are both `a`"));
+        check("a", "b", 0, Some("publish.queue_records_max = 0: expected 1 to 2000000"));
+    }
+}

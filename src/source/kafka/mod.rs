@@ -14,6 +14,7 @@
 //! | `gather.rs` | records become blocks |
 //! | `table.rs` | dimension tables that topics keep |
 //! | `relayed.rs` | what `relay` writes beside a record |
+//! | `redrive.rs` | records back into their topics |
 //! | `reset.rs` | forgetting how far a topic was read |
 //!
 //! Invariant: an offset is committed only when everything before it is stored; nothing is read that
@@ -23,6 +24,7 @@ mod context;
 mod gather;
 mod group;
 mod lag;
+mod redrive;
 pub mod relayed;
 mod reset;
 mod settings;
@@ -35,6 +37,7 @@ pub(crate) use context::{arrival_ms, is_final, offset_at};
 pub use gather::{RecordBlock, RecordBlocks, RecordLines};
 pub(crate) use group::add;
 pub use group::{Assignment, Group, GroupOptions, Lease, RelayedTopics, Remembered};
+pub use redrive::{RecordAt, Redriven, Redriver};
 pub use reset::{Reset, commit, look_up, members};
 pub use settings::{GROUP_DEFAULT, KafkaConfig, SettingsError, is_secret};
 pub(crate) use start::{Known, first_offset};

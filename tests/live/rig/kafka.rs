@@ -224,11 +224,27 @@ impl Kafka {
     /// Waits until a group has committed everything that is in some topics.
     #[track_caller]
     pub fn wait_committed(&self, group: &str, topics: &[String], at_most: Duration) {
+        self.wait_committed_but(group, topics, 0, at_most);
+    }
+
+    /// The same where so many partitions of each topic end with the mark of a transaction, which is no
+    /// record.
+    #[track_caller]
+    pub fn wait_committed_but(
+        &self,
+        group: &str,
+        topics: &[String],
+        marks: i64,
+        at_most: Duration,
+    ) {
         let consumer = self.consumer(group);
         let deadline = Deadline::after(at_most);
         loop {
             let lags: Vec<_> = topics.iter().map(|topic| self.lags(&consumer, topic)).collect();
-            if lags.iter().all(|lags| lags.as_ref().is_some_and(|l| l.iter().all(|n| *n == 0))) {
+            let is_done = |lags: &Option<Vec<i64>>| {
+                lags.as_ref().is_some_and(|l| l.iter().sum::<i64>() == marks)
+            };
+            if lags.iter().all(is_done) {
                 return;
             }
             assert!(

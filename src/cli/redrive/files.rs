@@ -1,0 +1,152 @@
+//! Refused rows of files, tried again.
+//!
+//! In: rejects that came from JSON lines. Out: their rows through an engine, each for the stream that
+//! refused it, and the rejects gone.
+//! Invariant: a row counts once, whenever this is killed: the rows stand in a file beside the store whose
+//! name is in the store before it is read, and the position in it is written with what it changed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Done, decode};
+use crate::catalog::model::{Catalog, Format};
+use crate::cli::{Failure, Outcome, open, publish, run};
+use crate::config::Config;
+use crate::engine::ruleset::Ruleset;
+use crate::engine::{Clock, stored_as_of};
+use crate::event::reject::Reject;
+use crate::source::file::FileSpec;
+use crate::store::{ClockMode, Store, WindowWrite};
+
+/// Key of the rows that are tried again.
+const ROWS_KEY: &str = "redrive/rows";
+
+/// Rejects of rows, by stream.
+pub(super) type OfStreams = BTreeMap<String, Vec<u64>>;
+
+/// Rows of one go.
+pub(super) const ROWS_MAX: usize = 100_000;
+
+/// Rows that are being tried again.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Rows {
+    number: u64,
+    rejects: OfStreams,
+}
+
+/// Whether a row can be tried again: the store has all of it, as it was.
+pub(super) fn is_whole(catalog: &Catalog, reject: &Reject) -> bool {
+    let Some(stream) = catalog.streams.iter().find(|s| s.name == reject.stream) else {
+        return false;
+    };
+    let is_line = matches!(stream.from.format(), Format::Json) && reject.line > 0;
+    let masks = stream.columns.iter().any(|column| column.mask);
+    is_line && !masks && reject.row.len() as u64 == reject.row_bytes
+}
+
+/// Tries rows again: first those of a command that was killed.
+pub(super) fn run(
+    store: &Arc<dyn Store>,
+    ruleset: &Arc<Ruleset>,
+    rejects: OfStreams,
+    config: &Config,
+    done: &mut Done,
+) -> Outcome {
+    let bytes = store.meta(ROWS_KEY).map_err(open::store_failure)?;
+    let last: Rows = bytes.and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
+    let number = last.number;
+    let mut rejects = rejects;
+    if !last.rejects.is_empty() {
+        for ids in rejects.values_mut() {
+            ids.retain(|id| !last.rejects.values().flatten().any(|other| other == id));
+        }
+        go(store, ruleset, &last, config, done)?;
+    }
+    rejects.retain(|_, ids| !ids.is_empty());
+    if rejects.is_empty() {
+        return Ok(());
+    }
+    let rows = Rows { number: number + 1, rejects };
+    write_files(store.as_ref(), &rows, config)?;
+    let bytes = serde_json::to_vec(&rows).map_err(Failure::failed)?;
+    store.put_meta(ROWS_KEY, bytes).map_err(open::store_failure)?;
+    go(store, ruleset, &rows, config, done)
+}
+
+fn path(config: &Config, number: u64, stream: &str) -> PathBuf {
+    config.store.path.join("redrive").join(format!("{number}-{stream}.jsonl"))
+}
+
+fn failed(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Failure + '_ {
+    move |e| Failure::Failed(format!("{}: {e}; make room or mend its permissions", path.display()))
+}
+
+fn write_files(store: &dyn Store, rows: &Rows, config: &Config) -> Outcome {
+    for (stream, ids) in &rows.rejects {
+        let path = path(config, rows.number, stream);
+        let dir = path.parent().unwrap_or(&config.store.path);
+        std::fs::create_dir_all(dir).map_err(failed(dir))?;
+        let mut text = Vec::new();
+        for id in ids {
+            let found = store.scan_rejects(id.checked_sub(1), 1).map_err(open::store_failure)?;
+            if let Some((_, bytes)) = found.first().filter(|(found, _)| found == id) {
+                text.extend_from_slice(decode(*id, bytes)?.row.as_bytes());
+                text.push(b'\n');
+            }
+        }
+        std::fs::write(&path, &text).map_err(failed(&path))?;
+        let file = std::fs::File::open(&path).map_err(failed(&path))?;
+        file.sync_all().map_err(failed(&path))?;
+    }
+    Ok(())
+}
+
+/// Reads the files to their ends, then removes their rejects.
+fn go(
+    store: &Arc<dyn Store>,
+    ruleset: &Arc<Ruleset>,
+    rows: &Rows,
+    config: &Config,
+    done: &mut Done,
+) -> Outcome {
+    let clock = match store.identity().clock {
+        ClockMode::Wall => Clock::Wall,
+        ClockMode::Event => Clock::Event,
+        ClockMode::Fixed => {
+            let stored = stored_as_of(store.as_ref()).map_err(run::engine_failure)?;
+            stored.map_or(Clock::Event, Clock::Fixed)
+        }
+    };
+    let mut options = run::options(config, ruleset, Arc::clone(store), clock);
+    options.publish = publish::open(config)?;
+    for stream in rows.rejects.keys() {
+        let at = ruleset.catalog.streams.iter().position(|s| s.name == *stream);
+        let at = at.ok_or_else(|| {
+            Failure::Input(format!(
+                "rows of stream `{stream}` are being tried again, and the catalogue has it no more: \
+                 run this with the catalogue that had it"
+            ))
+        })?;
+        let path = path(config, rows.number, stream);
+        let name = path.display().to_string();
+        options.sources.push(FileSpec { path, format: Format::Json, streams: vec![at], name });
+    }
+    let report = crate::engine::run(options, &mut |_| {}).map_err(run::engine_failure)?;
+    let ids: Vec<u64> = rows.rejects.values().flatten().copied().collect();
+    done.rows += ids.len() as u64;
+    done.rejects += ids.len() as u64;
+    done.refused_again += report.rejected_rows;
+    let none = Rows { number: rows.number, ..Rows::default() };
+    let bytes = serde_json::to_vec(&none).map_err(Failure::failed)?;
+    let meta = vec![(ROWS_KEY.to_owned(), bytes)];
+    let window = WindowWrite { rejects_done: ids, meta, ..WindowWrite::default() };
+    store.write_window(window).map_err(open::store_failure)?;
+    for stream in rows.rejects.keys() {
+        let path = path(config, rows.number, stream);
+        std::fs::remove_file(&path).map_err(failed(&path))?;
+    }
+    Ok(())
+}
