@@ -17,6 +17,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use super::batch::{Batch, Copies, Copy, Key};
 use super::member::Member;
 use super::{RelayError, RelayOptions, group_of};
+use crate::clock::Stopwatch;
 use crate::source::kafka::{SettingsError, TopicMeta, relayed};
 
 /// How long a call may take before it is looked whether to stop.
@@ -24,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long is waited for room in the producer's queue.
 const ROOM: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether everything is delivered.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What became of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +128,7 @@ impl Writer {
             .and_then(|()| self.send_all(batch, copies, topics, stop))
             .and_then(|()| self.send_offsets(member, offsets, stop))
             .and_then(|()| {
+                self.drain();
                 self.repeat("commit of a transaction", stop, |p| p.commit_transaction(PATIENCE))
             });
         match done {
@@ -137,6 +142,15 @@ impl Writer {
                     _ => Ok(Sent::Aborted),
                 }
             }
+        }
+    }
+
+    /// Waits for what is on its way to the brokers: the flush of a commit looks after 100 ms only. What
+    /// is not there in time is left to that.
+    fn drain(&self) {
+        let since = Stopwatch::start();
+        while self.producer.in_flight_count() > 0 && since.elapsed() < PATIENCE {
+            self.producer.poll(LOOK_EVERY);
         }
     }
 

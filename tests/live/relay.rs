@@ -74,6 +74,29 @@ fn refuses(portrait: &Portrait, settings: &[String], command: &[&str], remedy: &
     assert!(text.contains(remedy), "{text}");
 }
 
+/// Processes of one name that are killed while transactions are under way, and one that is frozen.
+fn kill_and_freeze(relay: &dyn Fn(&str, u64) -> Process, run: &dyn Fn() -> Process) {
+    for kill in 1..=8_u64 {
+        let process = relay("a", kill);
+        let run = (kill % 3 == 0).then(run);
+        wait_relaying(&process);
+        std::thread::park_timeout(Duration::from_millis(60 + (kill * 97) % 330));
+        process.kill();
+        if let Some(run) = run {
+            run.kill();
+        }
+    }
+    // Beyond its session: the other one gets its partitions. Then it goes on as if nothing had been.
+    let frozen = relay("a", 9);
+    wait_relaying(&frozen);
+    std::thread::park_timeout(Duration::from_millis(150));
+    frozen.signal("STOP");
+    std::thread::park_timeout(Duration::from_secs(4));
+    frozen.signal("CONT");
+    std::thread::park_timeout(Duration::from_secs(2));
+    frozen.kill();
+}
+
 #[test]
 #[ignore = "starts Kafka: tests/live/run.sh"]
 fn two_relays_that_are_killed_lose_nothing_and_write_nothing_twice() {
@@ -99,25 +122,7 @@ fn two_relays_that_are_killed_lose_nothing_and_write_nothing_twice() {
     portrait.send_keyed_by(&kafka, "consume", "event_id");
     portrait.send_keyed_by(&kafka, "cancel", "order_id");
     let other = relay("b", 0);
-    for kill in 1..=8_u64 {
-        let process = relay("a", kill);
-        let run = (kill % 3 == 0).then(|| portrait.start("killed", &settings));
-        wait_relaying(&process);
-        std::thread::park_timeout(Duration::from_millis(60 + (kill * 97) % 330));
-        process.kill();
-        if let Some(run) = run {
-            run.kill();
-        }
-    }
-    // Beyond its session: the other one gets its partitions. Then it goes on as if nothing had been.
-    let frozen = relay("a", 9);
-    wait_relaying(&frozen);
-    std::thread::park_timeout(Duration::from_millis(150));
-    frozen.signal("STOP");
-    std::thread::park_timeout(Duration::from_secs(4));
-    frozen.signal("CONT");
-    std::thread::park_timeout(Duration::from_secs(2));
-    frozen.kill();
+    kill_and_freeze(&relay, &|| portrait.start("killed", &settings));
     // Nobody takes its name: the brokers end its transaction.
     other.kill();
     let left = kafka.lag("rel-relay", &origins);
