@@ -23,7 +23,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # One after the other: each has servers of its own, about 1.5 GB.
 run() {
-  timeout "${LIVE_SECONDS_MAX:-1500}" \
+  timeout "${LIVE_SECONDS_MAX:-2400}" \
     cargo test --release --test live -- --ignored --test-threads=1 "$@" 2>&1 | tee "$log"
 }
 count() { sed -n 's/^test result: [^ ]* \([0-9]*\) passed.*/\1/p' "$log" | awk '{n += $1} END {print n + 0}'; }
