@@ -110,7 +110,7 @@ struct StateRecord<'a> {
 /// Stream, period, and each partial's cell.
 type TileRecord = (u8, Period, Vec<(u16, CellRecord)>);
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 enum CellRecord {
     Number(i128),
     Set(Vec<u64>),
@@ -563,14 +563,15 @@ impl<'a> TagsOnly<'a> {
             let Some(to) = from.to else { continue };
             let mut kept = Vec::new();
             for (at, cell) in cells {
-                let found = from.partials.get(usize::from(at)).copied().flatten();
-                let Some((partial, from_day)) = found else { continue };
-                if from_day.is_some_and(|from| period.day().is_none_or(|day| day < from)) {
-                    continue;
+                let is_kept = |(_, from_day): &&(usize, Option<Day>)| {
+                    from_day.is_none_or(|from| period.day().is_some_and(|day| day >= from))
+                };
+                let found = from.partials.get(usize::from(at)).map_or(&[][..], Vec::as_slice);
+                for (partial, _) in found.iter().filter(is_kept) {
+                    let text = is_text(&layout.streams[to], *partial);
+                    let cell = decode_cell(cell.clone(), text, code)?;
+                    kept.push((u16::try_from(*partial).unwrap_or(u16::MAX), cell));
                 }
-                let text = is_text(&layout.streams[to], partial);
-                let cell = decode_cell(cell, text, code)?;
-                kept.push((u16::try_from(partial).unwrap_or(u16::MAX), cell));
             }
             kept.sort_by_key(|c| c.0);
             settled.tiles.push(Tile { stream: layout.streams[to].stream, period, cells: kept });

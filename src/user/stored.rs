@@ -31,9 +31,9 @@ pub(super) struct StoredStream {
     values: Vec<(ValueSchema, Option<usize>)>,
     /// What sets each present flag.
     filters: Vec<(FlagFrom, usize)>,
-    /// Present partial of each stored one; of those that got a history since then, only what is
-    /// about this day or later is still theirs.
-    pub(super) partials: Vec<Option<(usize, Option<Day>)>>,
+    /// Present partials of each stored one: itself, and those that were one with it until they got a
+    /// history; of these only what is about this day or later is still theirs.
+    pub(super) partials: Vec<Vec<(usize, Option<Day>)>>,
     same: bool,
 }
 
@@ -107,13 +107,17 @@ impl StoredLayout {
             let filters = now.map_or(&[][..], |n| &n.filters).iter();
             let filters = filters.filter_map(|f| Some((FlagFrom::find(f, s, whose)?, f.flag)));
             let partials = s.partials.iter().map(|print| {
-                let all = &now?.partials;
-                if let Some(at) = all.iter().position(|p| p.fingerprint == *print) {
-                    return Some((at, None));
-                }
-                let at = all.iter().position(|p| p.cut.is_some_and(|c| c.1 == *print))?;
-                let cut = all[at].cut.filter(|_| whose == Whose::Live);
-                Some((at, cut.map(|(cut, _)| cut.from_day)))
+                let all = now.map_or(&[][..], |n| &n.partials).iter().enumerate();
+                let found = all.filter_map(|(at, partial)| {
+                    if partial.fingerprint == *print {
+                        return Some((at, None));
+                    }
+                    let (cut, _) = partial.cut.filter(|(_, base)| base == print)?;
+                    // What is stored of it already is its own, beside a base that others still need.
+                    let is_new = !s.partials.contains(&partial.fingerprint);
+                    is_new.then(|| (at, (whose == Whose::Live).then_some(cut.from_day)))
+                });
+                found.collect()
             });
             let same = to == Some(index) && present.streams.get(index) == Some(s);
             StoredStream {
