@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use self::publish::{PublishConfig, PublishTopic};
 pub use self::relay::RelayConfig;
 pub use self::serve::{LogConfig, LogFormat, ServeConfig};
+use crate::dimension::Lookups;
 use crate::source::kafka::KafkaConfig;
 use crate::store::ClockMode;
 pub use store::{StoreConfig, StoreKind};
@@ -243,13 +244,13 @@ impl Default for SourceConfig {
 
 impl Default for DimensionsConfig {
     fn default() -> Self {
-        let changed_users_per_s_max =
-            std::num::NonZeroU32::new(100_000).unwrap_or(std::num::NonZeroU32::MIN);
+        let lookups = Lookups::default();
         Self {
-            cache_bytes_max: 64 << 20,
-            direct_rows_per_s_max: changed_users_per_s_max,
+            cache_bytes_max: lookups.cache_bytes_max,
+            direct_rows_per_s_max: lookups.direct_rows_per_s_max,
             broadcast_bytes_max: 256 << 20,
-            changed_users_per_s_max,
+            changed_users_per_s_max: std::num::NonZeroU32::new(100_000)
+                .unwrap_or(std::num::NonZeroU32::MIN),
         }
     }
 }

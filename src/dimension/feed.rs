@@ -109,8 +109,10 @@ impl Feed {
         if state.at.topic_id == topic_id {
             return;
         }
-        let State { rows, number, .. } = &mut *state;
-        for kept in rows.values_mut().filter(|kept| kept.value.is_some()) {
+        let State { rows, number, bytes, .. } = &mut *state;
+        for kept in rows.values_mut() {
+            let Some(gone) = kept.value.take() else { continue };
+            *bytes -= gone.len() as u64;
             *number += 1;
             *kept = Kept { number: *number, partition: 0, offset: 0, value: None };
         }
@@ -123,6 +125,10 @@ impl Feed {
         let FeedRecord { partition, offset, key, value } = record;
         let mut state = self.state();
         let State { rows, number, bytes, at, .. } = &mut *state;
+        if at.next.get(&partition).is_some_and(|next| offset < *next) {
+            // The topic is read from its beginning again: what is known is newer.
+            return true;
+        }
         *number += 1;
         let kept = Kept { number: *number, partition, offset, value: value.map(Into::into) };
         let size = |value: Option<&[u8]>| (key.len() + value.map_or(0, <[u8]>::len)) as u64;
@@ -238,6 +244,9 @@ mod tests {
         assert_eq!((next.rows.len(), &next.rows[0].1), (1, &None));
         assert_eq!(keys(feed.changed_behind(&first.at)), Some(vec!["a".to_owned()]));
         assert_eq!(feed.bytes(), 2 * ENTRY_OVERHEAD_BYTES as u64 + 3);
+        // Read from its beginning once more, nothing goes back.
+        put(&feed, 0, "a", Some("1"));
+        assert!(feed.changes(Some(3)).is_none());
     }
 
     #[test]
@@ -254,6 +263,7 @@ mod tests {
         rows.sort();
         assert_eq!(rows.len(), 2, "{rows:?}");
         assert_eq!(rows[0], (b"a"[..].into(), None));
+        assert_eq!(feed.bytes(), 2 * ENTRY_OVERHEAD_BYTES as u64 + 3, "two keys and one value");
         assert_eq!(feed.changed_behind(&before.at), None);
     }
 

@@ -221,8 +221,7 @@ impl Dimensions {
         Pinned { inner: Arc::clone(&self.inner), state, window }
     }
 
-    /// Tables that topics keep: how far each was read for windows that are pinned now, and the keys
-    /// whose rows have changed since positions (`None`: all may have).
+    /// Tables that topics keep, as windows see them that are pinned now.
     pub fn of_topics(&self) -> Vec<TopicTable> {
         let pinned = self.pin();
         let tables = self.inner.tables.iter().zip(pinned.state.iter());
