@@ -21,6 +21,7 @@ use super::EngineError;
 use super::job::{Chunk, Limit};
 use super::owned::partitions_of;
 use crate::store::{Bytes, Store, UidKey};
+use crate::write::publish::outbox::Cause;
 
 /// Key of the commands.
 const COMMANDS_KEY: &str = "command/all";
@@ -369,7 +370,8 @@ impl CommandJob {
         if self.ended {
             tracing::info!(command = self.number, users = self.users, "a command was carried out");
         }
-        Ok(Some(Chunk { users: also.len(), also, meta, ..Chunk::default() }))
+        let cause = Cause::Rule;
+        Ok(Some(Chunk { users: also.len(), also, meta, cause, ..Chunk::default() }))
     }
 
     /// Reads the next users of everybody.

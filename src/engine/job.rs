@@ -214,6 +214,8 @@ impl Job {
                 if keys.is_empty() && done.is_empty() {
                     return Ok(None);
                 }
+                // Who names users wants them by the rules; new rows of a table leave a mark.
+                let cause = if done.is_empty() { Cause::Rule } else { Cause::Dimension };
                 let take = chunk_users(limit.as_ref());
                 let named: Vec<UidKey> = keys.drain(..keys.len().min(take)).collect();
                 // Named by somebody, but perhaps nobody's: a profile is made by events only.
@@ -223,7 +225,6 @@ impl Job {
                 // Of a store that is shared others may have them: they do this, too.
                 let also: Vec<_> = known.filter(|(_, profile)| store.owns(profile)).collect();
                 let meta = if keys.is_empty() { std::mem::take(done) } else { Vec::new() };
-                let cause = Cause::Dimension;
                 Ok(Some(Chunk { users: also.len(), also, meta, cause, ..Chunk::default() }))
             }
             Self::History { side, after, limit, progress } => {

@@ -218,7 +218,7 @@ impl Store for OwnedStore {
     /// on, so that it is told.
     fn owns(&self, profile: &[u8]) -> bool {
         let applied = decode_tags(profile).and_then(|tags| tags.applied());
-        applied.map_or(true, |a| a.partition.is_some_and(|p| self.partitions.contains(&p)))
+        applied.map_or(true, |(a, _)| a.partition.is_some_and(|p| self.partitions.contains(&p)))
     }
 
     fn profiles(&self, keys: &[UidKey]) -> Result<Vec<Option<Bytes>>> {
@@ -226,13 +226,16 @@ impl Store for OwnedStore {
     }
 
     fn write_window(&self, mut window: WindowWrite) -> Result<()> {
+        let has_sums = window.meta.iter().any(|(key, _)| about(key) == About::Sum);
         let mut meta = Vec::with_capacity(window.meta.len());
         for (key, value) in std::mem::take(&mut window.meta) {
             self.spread(key, value, &mut meta);
         }
         window.meta = meta;
         self.store.write_window(window)?;
-        self.gathered.store(true, Ordering::Relaxed);
+        if has_sums {
+            self.gathered.store(true, Ordering::Relaxed);
+        }
         Ok(())
     }
 
@@ -416,6 +419,8 @@ mod tests {
             let owner = owner(&store, partitions);
             let before: Totals =
                 read(TOTALS_KEY, owner.meta(TOTALS_KEY).unwrap().as_deref()).unwrap();
+            // What is published of a window is listed before it: nothing is gathered by that.
+            owner.write_window(window("outbox/1", b"x".to_vec())).unwrap();
             // Two windows: the second must not undo what the first has gathered.
             for rows in [before.rows + more - 1, before.rows + more] {
                 let counted = Totals { rows, greatest_arrival_ms: Some(5), ..Totals::default() };

@@ -135,6 +135,7 @@ impl Given<'_> {
         let mut options = run::options(config, ruleset, Arc::clone(&store), clock);
         options.topics = topics::join(&ruleset.catalog, config, &store, false)?;
         options.command = Some(self.number);
+        options.publish = super::super::publish::open(config)?;
         options.patience = patience;
         options.swaps = Swaps::default().beginning_with(self.active.clone());
         let report = crate::engine::run(options, &mut |seen| {
