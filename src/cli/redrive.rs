@@ -188,19 +188,21 @@ fn decode(id: u64, bytes: &[u8]) -> Result<Reject, Failure> {
         .map_err(|e| Failure::Failed(format!("reject {id} is damaged ({e}); restore the store")))
 }
 
-/// Whether nothing of a record counts twice when all of it is read again: each stream that reads its
-/// topic has refused it, or recognises what it has seen.
+/// Whether a record is read again when it is put back, and nothing of it counts twice then: each stream
+/// that reads its topic has refused it, or recognises what it has seen.
 fn is_whole(catalog: &Catalog, at: &RecordAt, refused: &Refused) -> bool {
-    let mut readers = catalog.streams.iter().filter_map(|stream| match &stream.from {
+    let readers = catalog.streams.iter().filter_map(|stream| match &stream.from {
         From::Kafka { topic, format } if *topic == at.topic => Some((stream, format)),
         _ => None,
     });
-    readers.all(|(stream, format)| {
-        let one_row = !refused.has_rows && !format.is_envelope();
-        stream.dedupe.is_some()
-            || stream.changelog.is_some()
-            || (one_row && refused.streams.contains(&stream.name))
-    })
+    let mut readers = readers.peekable();
+    readers.peek().is_some()
+        && readers.all(|(stream, format)| {
+            let one_row = !refused.has_rows && !format.is_envelope();
+            stream.dedupe.is_some()
+                || stream.changelog.is_some()
+                || (one_row && refused.streams.contains(&stream.name))
+        })
 }
 
 fn pending(store: &dyn Store) -> Result<Option<Batch>, Failure> {
@@ -356,6 +358,7 @@ mod tests {
         let plain = catalog("");
         assert!(is_whole(&plain, &at("t"), &refused(&["a", "b"], false)));
         assert!(!is_whole(&plain, &at("t"), &refused(&["a"], false)), "b has counted it");
+        assert!(!is_whole(&plain, &at("other"), &refused(&["a"], false)), "nobody reads it");
         assert!(!is_whole(&plain, &at("t"), &refused(&["a", "b"], true)), "other rows of it");
         let deduping = catalog("dedupe: {by: id}\n");
         assert!(is_whole(&deduping, &at("t"), &refused(&["a"], false)), "b knows what it has seen");

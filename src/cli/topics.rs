@@ -55,6 +55,17 @@ pub(super) fn read(catalog: &Catalog, config: &Config) -> Result<ReadTopics, Fai
             config.relay.topic
         )));
     }
+    for (key, topic) in [
+        ("publish.changes.topic", &config.publish.changes.topic),
+        ("publish.rejects.topic", &config.publish.rejects.topic),
+    ] {
+        if !topic.is_empty() && (is_read(topic) || *topic == config.relay.topic) {
+            return Err(Failure::Input(format!(
+                "{key} is `{topic}`, which is read too: what is published there would come back without \
+                 end; name another topic"
+            )));
+        }
+    }
     let (relayed, direct) = named.into_iter().partition(|(topic, _)| listed.contains(topic));
     Ok(ReadTopics { direct, relayed })
 }

@@ -5,7 +5,7 @@
 //! Invariant: a row counts once, whenever this is killed: the rows stand in a file beside the store whose
 //! name is in the store before it is read, and the position in it is written with what it changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -60,8 +60,9 @@ pub(super) fn run(
     let number = last.number;
     let mut rejects = rejects;
     if !last.rejects.is_empty() {
+        let under_way: HashSet<u64> = last.rejects.values().flatten().copied().collect();
         for ids in rejects.values_mut() {
-            ids.retain(|id| !last.rejects.values().flatten().any(|other| other == id));
+            ids.retain(|id| !under_way.contains(id));
         }
         go(store, ruleset, &last, config, done)?;
     }

@@ -122,7 +122,7 @@ pub(super) fn take(store: &FjallStore, dir: &Path, progress: Progress<'_>) -> Re
     if dir.try_exists().map_err(io)? {
         return Err(StoreError::Exists { path: dir.to_owned() });
     }
-    let making = beside(dir, "new");
+    let making = making(dir);
     if making.try_exists().map_err(io)? {
         // What one that was killed has left.
         std::fs::remove_dir_all(&making).map_err(io)?;
@@ -160,12 +160,11 @@ pub(super) fn take(store: &FjallStore, dir: &Path, progress: Progress<'_>) -> Re
     Ok(manifest)
 }
 
-/// `DIR.new` for `DIR`.
-fn beside(dir: &Path, suffix: &str) -> PathBuf {
-    let mut name = dir.as_os_str().to_owned();
-    name.push(".");
-    name.push(suffix);
-    name.into()
+/// `DIR.new` for `DIR`, written with a slash at its end or not.
+fn making(dir: &Path) -> PathBuf {
+    let mut name = dir.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    dir.with_file_name(name)
 }
 
 fn sync_dir(dir: &Path) -> Result<()> {
