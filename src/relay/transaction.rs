@@ -6,6 +6,7 @@
 //! Invariant: when a call returns, no transaction is open, unless the process is to end.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
@@ -50,7 +51,18 @@ enum Trouble {
     Fatal(RelayError),
 }
 
-struct Context;
+/// Gets librdkafka's calls.
+#[derive(Default)]
+struct Context {
+    /// Why the brokers refuse a record, which they would refuse again.
+    refused: Mutex<Option<String>>,
+}
+
+impl Context {
+    fn take_refused(&self) -> Option<String> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -65,8 +77,23 @@ impl ClientContext for Context {
 impl ProducerContext for Context {
     type DeliveryOpaque = ();
 
-    /// A record that was not delivered fails its transaction: the commit says so.
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+    /// A record that was not delivered fails its transaction: the commit says so, but not whether
+    /// another try can help.
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let Err((error, _)) = result else { return };
+        let is_final = matches!(
+            error.rdkafka_error_code(),
+            Some(
+                RDKafkaErrorCode::MessageSizeTooLarge
+                    | RDKafkaErrorCode::InvalidRecord
+                    | RDKafkaErrorCode::TopicAuthorizationFailed
+            )
+        );
+        if is_final {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            refused.get_or_insert_with(|| error.to_string());
+        }
+    }
 }
 
 /// See the module.
@@ -101,7 +128,7 @@ impl Writer {
             .set("transactional.id", format!("{group}-{name}"))
             .set("transaction.timeout.ms", relay.transaction_timeout_ms.to_string());
         let producer = config
-            .create_with_context(Context)
+            .create_with_context(Context::default())
             .map_err(|e| SettingsError::Refused(e.to_string()))?;
         let writer = Self { producer, target: target.clone(), id: relay.id.clone() };
         match writer.repeat("init of transactions", stop, |p| p.init_transactions(PATIENCE)) {
@@ -139,7 +166,12 @@ impl Writer {
                 match self.repeat("end of a transaction", stop, |p| p.abort_transaction(PATIENCE)) {
                     Err(Trouble::Fatal(error)) => Err(error),
                     Err(Trouble::Stopped) => Ok(Sent::Stopped),
-                    _ => Ok(Sent::Aborted),
+                    _ => match self.producer.context().take_refused() {
+                        Some(reason) => {
+                            Err(RelayError::Failed { what: "writing into relay.topic", reason })
+                        }
+                        None => Ok(Sent::Aborted),
+                    },
                 }
             }
         }

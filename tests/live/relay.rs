@@ -434,3 +434,21 @@ fn rows_that_move_between_users_leave_one_and_come_to_the_other_once() {
     assert_eq!(got.lines().count(), expected.lines().count());
     assert!(got.lines().count() > 140, "{got:.500}");
 }
+
+#[test]
+#[ignore = "starts Kafka: tests/live/run.sh"]
+fn a_record_that_the_broker_refuses_for_good_ends_relay_with_the_reason() {
+    let kafka = Kafka::start();
+    let portrait = Portrait::new("small", 100, 1_000);
+    let mut settings = Portrait::settings(&kafka, "small");
+    small_transactions(&mut settings, "small.relay", &["small-consume"]);
+    for stream in ["small-register", "small-consume", "small-cancel"] {
+        kafka.create(stream, 2);
+    }
+    kafka.create_with("small.relay", 2, &[("max.message.bytes", "100")]);
+    portrait.send_part(&kafka, "consume", 0, usize::MAX);
+    let output = portrait.command(&["relay", "--until-end"], &settings).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("writing into relay.topic"), "{text}");
+}

@@ -143,7 +143,13 @@ impl Kafka {
 
     /// Makes a topic.
     pub fn create(&self, topic: &str, partitions: i32) {
-        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        self.create_with(topic, partitions, &[]);
+    }
+
+    /// The same, with settings of its own.
+    pub fn create_with(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        new.config.extend(settings);
         let made = self.wait(self.admin().create_topics([&new], &AdminOptions::new())).unwrap();
         made.into_iter().for_each(|topic| drop(topic.unwrap()));
     }
