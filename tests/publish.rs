@@ -386,7 +386,7 @@ fn a_profile_that_lands_late_has_its_change_published_all_the_same() {
 }
 
 #[test]
-fn a_change_says_whether_a_dimension_row_or_a_rule_made_it() {
+fn a_change_says_that_a_dimension_row_made_it() {
     let world = World::new(false);
     world.write(0);
     let all = || Life::of(i64::MAX);

@@ -18,7 +18,7 @@ struct Shop {
     dir: tempfile::TempDir,
 }
 
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("catalog.yaml", "name: shop\nuid: u64\ntimezone: Asia/Shanghai\n"),
     (
         "streams/all.yaml",
@@ -49,7 +49,20 @@ value: last(city)
 window: lifetime
 ",
     ),
-    ("rules/all.yaml", "tag: \"{of}_is\"\nmatrix: {of: [spend, orders, city]}\nexpr: \"{of}\"\n"),
+    (
+        "dimensions/all.yaml",
+        "dimension: place
+key: city
+columns: {name: string}
+",
+    ),
+    (
+        "rules/all.yaml",
+        "tag: \"{of}_is\"
+matrix: {of: [spend, orders, city, place_name]}
+expr: \"{of}\"
+",
+    ),
 ];
 
 impl Shop {
@@ -138,9 +151,11 @@ fn a_restored_store_is_the_one_that_was_and_goes_on_where_it_was() {
     shop.write_orders(0..40_000);
     shop.run("first");
     std::fs::write(shop.path("cities.csv"), "city,name\nc1,One\n").unwrap();
+    shop.ok("first", &["dims", "load", "place", "cities.csv"]);
     let out = shop.ok("first", &["store", "snapshot", "--out", "copy"]);
     assert!(out.contains("5000 profiles"), "{out}");
     let before = shop.contents("first");
+    assert!(before[0].contains(",One"), "the table is read");
     shop.ok("second", &["store", "restore", "--from", "copy"]);
     assert_eq!(shop.contents("second"), before);
 

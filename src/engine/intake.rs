@@ -155,6 +155,8 @@ pub struct Intake {
     held: bool,
     /// Of stores that do not write a window as a whole.
     fences: Option<Fences>,
+    /// Rejects go to a topic with all of their bytes.
+    publishes_rejects: bool,
 }
 
 /// Days beyond all others after which few events look like a mistake.
@@ -173,6 +175,13 @@ impl Intake {
     #[must_use]
     pub fn with_fences(mut self, starts: Fences) -> Self {
         self.fences = Some(starts);
+        self
+    }
+
+    /// Rejects keep all of their bytes until their window: they are published.
+    #[must_use]
+    pub fn with_whole_rejects(mut self, publishes: bool) -> Self {
+        self.publishes_rejects = publishes;
         self
     }
 
@@ -217,7 +226,7 @@ impl Intake {
         &mut self,
         sources: &[String],
         position: Option<Position>,
-        decoded: Decoded,
+        mut decoded: Decoded,
     ) -> Vec<(u8, Vec<ShardRows>)> {
         self.moved = true;
         self.totals.rows += decoded.rows;
@@ -225,6 +234,10 @@ impl Intake {
         for reject in &decoded.rejects {
             let stream = self.totals.streams.entry(reject.stream.clone()).or_default();
             *stream.rejects.entry(reject.reason).or_default() += 1;
+        }
+        if !self.publishes_rejects {
+            // The store keeps their beginnings only.
+            decoded.rejects.iter_mut().for_each(|reject| reject.whole = None);
         }
         self.rejects_weight += decoded.rejects.iter().map(Reject::weight).sum::<usize>();
         self.rejects.extend(decoded.rejects);

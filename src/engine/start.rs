@@ -195,7 +195,8 @@ pub(super) fn attempt(
     options.swaps.set_recipes(flows.iter().flat_map(Flow::recipes).cloned().collect());
     status.sources_open.store(flows.len(), Ordering::Release);
     let names = catalog.streams.iter().map(|s| s.name.clone()).collect();
-    let mut intake = Intake::new(names, totals);
+    let publishes_rejects = options.publish.rejects.is_some();
+    let mut intake = Intake::new(names, totals).with_whole_rejects(publishes_rejects);
     if !store.is_atomic() {
         intake = intake.with_fences(shared.replay.starts.clone());
     }

@@ -9,7 +9,7 @@ use crate::event::block::{ShardRows, Uids};
 use crate::store::{Uid, UidKey};
 use crate::user::snapshot::{Applied, decode_tags};
 use crate::write::profile::ProfileError;
-use crate::write::publish::outbox::Cause;
+use crate::write::publish::outbox::{Cause, Outbox};
 
 impl Shard {
     /// Fills `slots`, one a row; activates users that are not resident.
@@ -63,9 +63,9 @@ impl Shard {
         let tags = decode_tags(bytes)?;
         let schema = schemas.get(tags.head.schema, ruleset, store.as_ref())?;
         let state = tags.state(&schema.layout, &ruleset.layout, texts)?;
-        let Applied { partition, fence } = tags.applied()?;
-        let key = self.users.key(slot);
-        let published = Self::numbered(&self.shared, &key, &tags, &schema, partition)?;
+        let (Applied { partition, fence }, outbox) = tags.applied()?;
+        let published = Outbox::decode(outbox)?
+            .map(|outbox| self.numbered(slot, &tags, outbox, &schema, partition));
         let owes = published.as_ref().is_some_and(|p| !p.owed.is_empty());
         self.fenced.admit(slot, fence);
         let (mut has_leftover, mut lacks_cells) = (false, false);

@@ -6,16 +6,16 @@
 
 use std::sync::Arc;
 
+use super::Shard;
 use super::cells::Values;
 use super::compute::Work;
 use super::results::Kept;
 use super::users::Slot;
-use super::{Shard, Shared};
 use crate::engine::ruleset::{Ruleset, TagPlace};
-use crate::store::UidKey;
-use crate::user::snapshot::{SnapshotError, TagsOnly};
+use crate::user::snapshot::TagsOnly;
 use crate::write::profile::StoredSchema;
 use crate::write::publish::outbox::{Before, Numbered, Outbox, changes};
+use crate::write::publish::pending::Published;
 
 /// Which closed and open tags others may see.
 #[derive(Debug, Default)]
@@ -105,21 +105,20 @@ impl Shard {
     /// What is published of a stored user. A change that is not known to be published is owed: its user
     /// is to be written again.
     pub(super) fn numbered(
-        shared: &Shared,
-        key: &UidKey,
+        &self,
+        slot: Slot,
         tags: &TagsOnly<'_>,
+        outbox: Outbox,
         schema: &Arc<StoredSchema>,
         partition: Option<u32>,
-    ) -> Result<Option<Box<Numbered>>, SnapshotError> {
-        let Some(outbox) = Outbox::of(tags)? else { return Ok(None) };
+    ) -> Box<Numbered> {
         let version = outbox.version;
-        let owes =
-            |p: &crate::write::publish::pending::Published| p.owes(partition, key, outbox.window);
-        let owed = match shared.publishing.as_deref().is_some_and(owes) {
-            true => changes(tags, outbox, schema, &shared.ruleset),
+        let owes = |p: &Published| p.owes(partition, &self.users.key(slot), outbox.window);
+        let owed = match self.shared.publishing.as_deref().is_some_and(owes) {
+            true => changes(tags, outbox, schema, &self.shared.ruleset),
             false => Vec::new(),
         };
-        Ok(Some(Box::new(Numbered { version, owed })))
+        Box::new(Numbered { version, owed })
     }
 
     /// Users that were read and owe something are written by the next window, whatever else happens.

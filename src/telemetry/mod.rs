@@ -117,6 +117,9 @@ impl Exporter {
 
     /// The text format, version 0.0.4.
     pub fn render(&self) -> String {
+        if let Some(bytes) = process_bytes() {
+            names::PROCESS_BYTES.gauge(&[]).set(facts::number(bytes));
+        }
         self.0.render()
     }
 

@@ -489,20 +489,13 @@ impl<'a> TagsOnly<'a> {
         Ok(record.partly.is_empty() && record.ids_forgotten_until.is_none() && values <= values_max)
     }
 
-    /// Reads where the user's events come from.
-    pub fn applied(&self) -> Result<Applied, SnapshotError> {
+    /// Reads where the user's events come from. Behind it: the bytes of what is published of the user's
+    /// changes; none where nothing ever was.
+    pub fn applied(&self) -> Result<(Applied, &'a [u8]), SnapshotError> {
         if self.applied.is_empty() {
-            return Ok(Applied::default());
+            return Ok((Applied::default(), &[]));
         }
-        Ok(postcard::from_bytes(self.applied)?)
-    }
-
-    /// The bytes of what is published of the user's changes; none where nothing ever was.
-    pub fn outbox(&self) -> Result<&'a [u8], SnapshotError> {
-        if self.applied.is_empty() {
-            return Ok(&[]);
-        }
-        Ok(postcard::take_from_bytes::<Applied>(self.applied)?.1)
+        Ok(postcard::take_from_bytes(self.applied)?)
     }
 
     /// Reads the state: rows of the schema `stored`, brought to the present `layout`.
@@ -567,11 +560,18 @@ impl<'a> TagsOnly<'a> {
                     from_day.is_none_or(|from| period.day().is_some_and(|day| day >= from))
                 };
                 let found = from.partials.get(usize::from(at)).map_or(&[][..], Vec::as_slice);
-                for (partial, _) in found.iter().filter(is_kept) {
-                    let text = is_text(&layout.streams[to], *partial);
-                    let cell = decode_cell(cell.clone(), text, code)?;
-                    kept.push((u16::try_from(*partial).unwrap_or(u16::MAX), cell));
+                let mut bring = |partial: usize, cell| {
+                    let text = is_text(&layout.streams[to], partial);
+                    let cell = decode_cell(cell, text, code)?;
+                    kept.push((u16::try_from(partial).unwrap_or(u16::MAX), cell));
+                    Ok::<_, SnapshotError>(())
+                };
+                let mut found = found.iter().filter(is_kept);
+                let Some((last, _)) = found.next_back() else { continue };
+                for (partial, _) in found {
+                    bring(*partial, cell.clone())?;
                 }
+                bring(*last, cell)?;
             }
             kept.sort_by_key(|c| c.0);
             settled.tiles.push(Tile { stream: layout.streams[to].stream, period, cells: kept });

@@ -13,10 +13,7 @@ use crate::hbase_rate::bare_rows_per_s;
 use crate::rig::free_ports;
 use crate::rig::hbase::Hbase;
 use crate::rig::kafka::Kafka;
-use crate::rig::portrait::Portrait;
-
-/// [`crate::rig::portrait::AS_OF_MS`].
-const AS_OF: &str = "1774958400000";
+use crate::rig::portrait::{AS_OF_MS, Portrait};
 
 const ROUNDS: usize = 3;
 const CAUGHT_UP: Duration = Duration::from_secs(240);
@@ -30,7 +27,7 @@ fn portrait(name: &str) -> (Portrait, u32) {
     (Portrait::new(name, size("LIVE_RATE_USERS", 20_000), events), events)
 }
 
-/// Settings as they are by default, but for short windows: the end is seen soon.
+/// Settings of the live tests, but with commits as rare as they are by default.
 fn settings(kafka: &Kafka, group: &str) -> Vec<String> {
     let mut settings = Portrait::settings(kafka, group);
     settings.push("source.commit_ahead_rows_max=250000".to_owned());
@@ -55,7 +52,7 @@ fn rates_of_topics_into_memory() {
             "memory",
             &[
                 "--as-of",
-                AS_OF,
+                &AS_OF_MS.to_string(),
                 "--dims",
                 "user_dim=data/user_dim.csv",
                 "--dims",
@@ -96,7 +93,8 @@ fn rates_of_topics_into_hbase() {
         portrait.ok_with(&["store", "init"], &settings);
         portrait.load_dimensions(&settings);
         let watch = Stopwatch::start();
-        let process = portrait.start_with("hbase", &["--as-of", AS_OF, "--serve"], &settings);
+        let process =
+            portrait.start_with("hbase", &["--as-of", &AS_OF_MS.to_string(), "--serve"], &settings);
         kafka.wait_committed(&prefix, &portrait.topics(), CAUGHT_UP);
         let took_s = watch.elapsed().as_secs_f64();
         let told = metrics(port);

@@ -163,9 +163,6 @@ impl Health {
     fn look_up(&self) {
         // Asking sets the gauge of readiness, also where nobody else asks.
         drop(self.conditions.look());
-        if let Some(bytes) = crate::telemetry::process_bytes() {
-            names::PROCESS_BYTES.gauge(&[]).set(number(bytes));
-        }
         if let Some(seen) = self.seen().as_ref() {
             engine_seen(&seen.status);
             for source in &seen.sources {

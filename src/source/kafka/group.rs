@@ -30,6 +30,9 @@ use crate::telemetry::names;
 /// Between two tries of a commit, while the group's coordinator moves or no broker answers.
 const COMMIT_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
+/// How often librdkafka says how far it is.
+const STATISTICS_EVERY_MS: u64 = 5_000;
+
 /// Tries between two lines of the log.
 const TELL_EVERY: u32 = 40;
 
@@ -236,7 +239,11 @@ impl Group {
         options: GroupOptions,
         before: &dyn Fn(&str) -> Result<Option<TopicMeta>, String>,
     ) -> Result<Self, KafkaError> {
-        let config = options.config.consumer()?;
+        let mut config = options.config.consumer()?;
+        if config.get("statistics.interval.ms").is_none() {
+            // By these the lag is known.
+            config.set("statistics.interval.ms", STATISTICS_EVERY_MS.to_string());
+        }
         names::KAFKA_QUEUE_BLOCKS_MAX.gauge(&[]).set(number(options.blocks_max.max(1) as u64));
         let context = Context::new();
         let consumer: BaseConsumer<Context> = config

@@ -87,9 +87,6 @@ pub enum SettingsError {
     Refused(String),
 }
 
-/// How often librdkafka says how far it is.
-const STATISTICS_EVERY_MS: u64 = 5_000;
-
 /// Whether the value of `kafka.KEY` is a secret.
 pub fn is_secret(key: &str) -> bool {
     SECRET.iter().any(|part| key.contains(part))
@@ -160,10 +157,6 @@ impl KafkaConfig {
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "false")
             .set("allow.auto.create.topics", "false");
-        if client.get("statistics.interval.ms").is_none() {
-            // By these the lag is known.
-            client.set("statistics.interval.ms", STATISTICS_EVERY_MS.to_string());
-        }
         Ok(client)
     }
 }

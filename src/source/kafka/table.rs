@@ -52,6 +52,24 @@ impl TopicTables {
         Self { config, bytes_max }
     }
 
+    /// The feed of a topic, which may have begun just now.
+    fn feed(&self, topic: &str) -> Result<Arc<Feed>, String> {
+        let mut feeds = FEEDS.lock().unwrap_or_else(PoisonError::into_inner);
+        let feeds = feeds.get_or_insert_default();
+        if let Some(feed) = feeds.get(topic).and_then(Weak::upgrade) {
+            return Ok(feed);
+        }
+        let feed = Arc::new(Feed::new(topic, self.bytes_max));
+        let client = self.client().map_err(|e| e.to_string())?;
+        let (follower, name) = (Arc::downgrade(&feed), topic.to_owned());
+        std::thread::Builder::new()
+            .name("table".to_owned())
+            .spawn(move || follow(&follower, &name, &client))
+            .map_err(|e| KafkaError::Thread(e).to_string())?;
+        feeds.insert(topic.to_owned(), Arc::downgrade(&feed));
+        Ok(feed)
+    }
+
     fn client(&self) -> Result<ClientConfig, KafkaError> {
         let mut client = self.config.consumer()?;
         client.set("auto.offset.reset", "earliest").set("enable.partition.eof", "true");
@@ -64,22 +82,7 @@ static FEEDS: Mutex<Option<HashMap<String, Weak<Feed>>>> = Mutex::new(None);
 
 impl OpenFeed for TopicTables {
     fn open(&self, topic: &str) -> Result<Arc<Feed>, String> {
-        let mut feeds = FEEDS.lock().unwrap_or_else(PoisonError::into_inner);
-        let feeds = feeds.get_or_insert_default();
-        let feed = match feeds.get(topic).and_then(Weak::upgrade) {
-            Some(feed) => feed,
-            None => {
-                let feed = Arc::new(Feed::new(topic, self.bytes_max));
-                let client = self.client().map_err(|e| e.to_string())?;
-                let (follower, name) = (Arc::downgrade(&feed), topic.to_owned());
-                std::thread::Builder::new()
-                    .name("table".to_owned())
-                    .spawn(move || follow(&follower, &name, &client))
-                    .map_err(|e| KafkaError::Thread(e).to_string())?;
-                feeds.insert(topic.to_owned(), Arc::downgrade(&feed));
-                feed
-            }
-        };
+        let feed = self.feed(topic)?;
         feed.wait(WHOLE_WITHIN);
         Ok(feed)
     }

@@ -109,7 +109,8 @@ impl Reader<'_> {
         goes_on: GoesOn<'_>,
     ) -> Result<u64, EngineError> {
         let tags = decode_tags(profile).map_err(ProfileError::from)?;
-        let outbox = outbox::Outbox::of(&tags).map_err(ProfileError::from)?;
+        let (_, outbox) = tags.applied().map_err(ProfileError::from)?;
+        let outbox = outbox::Outbox::decode(outbox).map_err(ProfileError::from)?;
         let Some(outbox) = outbox.filter(|outbox| outbox.window == window) else {
             return Ok(0);
         };

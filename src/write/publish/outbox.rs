@@ -105,9 +105,9 @@ impl Numbered {
 }
 
 impl Outbox {
-    /// What stands in a profile, if anything does.
-    pub fn of(tags: &TagsOnly<'_>) -> Result<Option<Self>, SnapshotError> {
-        match tags.outbox()? {
+    /// What stands in a profile ([`TagsOnly::applied`]), if anything does.
+    pub fn decode(bytes: &[u8]) -> Result<Option<Self>, SnapshotError> {
+        match bytes {
             [] => Ok(None),
             bytes => Ok(Some(postcard::from_bytes(bytes)?)),
         }

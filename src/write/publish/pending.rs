@@ -12,13 +12,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::outbox::Outbox;
 use super::{GoesOn, Publish, Reader};
 use crate::engine::EngineError;
 use crate::shard::fence::At;
-use crate::store::{Bytes, Result as StoreResult, Store, StoreError, UidKey};
-use crate::user::snapshot::decode_tags;
-use crate::write::profile::ProfileError;
+use crate::store::{Result as StoreResult, Store, StoreError, UidKey};
 
 /// Keys of lists begin with this.
 const PREFIX: &str = "outbox/";
@@ -53,30 +50,21 @@ impl Published {
     }
 }
 
-/// The lists of a window. `is_shared`: one for each partition.
-pub fn lists(
+/// The lists of a window: of the keys of users whose tags it changes, in a shared store by partition.
+pub fn lists<'a>(
     window: u64,
-    profiles: &[(UidKey, Bytes)],
-    is_shared: bool,
-) -> Result<Vec<(String, Vec<u8>)>, ProfileError> {
+    changed: impl Iterator<Item = (Option<u32>, &'a [u8])>,
+) -> Vec<(String, Vec<u8>)> {
     let mut names: BTreeMap<Option<u32>, Vec<&[u8]>> = BTreeMap::new();
-    for (key, profile) in profiles {
-        let tags = decode_tags(profile)?;
-        if Outbox::of(&tags)?.is_none_or(|outbox| outbox.window != window) {
-            continue;
-        }
-        let partition = match is_shared {
-            true => Some(tags.applied()?.partition.unwrap_or(At::FILES)),
-            false => None,
-        };
-        names.entry(partition).or_default().push(key.as_bytes());
+    for (partition, key) in changed {
+        names.entry(partition).or_default().push(key);
     }
     let mut lists = Vec::new();
     for (partition, keys) in names {
         let owner = partition.map_or_else(|| ALL.to_owned(), |p| p.to_string());
         lists.extend(chunks(&owner, window, &keys));
     }
-    Ok(lists)
+    lists
 }
 
 /// Lists that say that everything before a window is published.

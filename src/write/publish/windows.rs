@@ -16,6 +16,7 @@ use crate::engine::EngineError;
 use crate::engine::ruleset::Ruleset;
 use crate::engine::status::Status;
 use crate::event::reject::Reject;
+use crate::shard::fence::At;
 use crate::store::{Bytes, Store, UidKey, WindowWrite};
 use crate::telemetry::facts;
 use crate::user::snapshot::decode_tags;
@@ -71,18 +72,21 @@ impl Windows {
     /// as a whole, before it.
     pub fn list(&self, window: u64, write: &mut WindowWrite) -> Result<Changed, EngineError> {
         let mut changed = Changed { window, profiles: Vec::new() };
+        let (is_atomic, mut whose) = (self.store.is_atomic(), Vec::new());
         if self.publish.changes.is_none() {
             return Ok(changed);
         }
         for (key, profile) in &write.profiles {
             let tags = decode_tags(profile).map_err(ProfileError::from)?;
-            let outbox = Outbox::of(&tags).map_err(ProfileError::from)?;
+            let (applied, outbox) = tags.applied().map_err(ProfileError::from)?;
+            let outbox = Outbox::decode(outbox).map_err(ProfileError::from)?;
             if outbox.is_some_and(|outbox| outbox.window == window) {
                 changed.profiles.push((key.clone(), profile.clone()));
+                whose.push((!is_atomic).then(|| applied.partition.unwrap_or(At::FILES)));
             }
         }
-        let is_atomic = self.store.is_atomic();
-        let lists = pending::lists(window, &changed.profiles, !is_atomic)?;
+        let keys = changed.profiles.iter().map(|(key, _)| key.as_bytes());
+        let lists = pending::lists(window, whose.into_iter().zip(keys));
         if is_atomic {
             write.meta.extend(lists);
         } else if !lists.is_empty() {

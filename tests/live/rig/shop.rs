@@ -4,6 +4,7 @@ use std::process::Command;
 
 use super::kafka::Kafka;
 use super::process::Process;
+use super::write_files;
 
 /// See the module.
 pub struct Shop {
@@ -17,11 +18,7 @@ impl Shop {
         let kafka = Kafka::start();
         topics.iter().for_each(|(topic, partitions)| kafka.create(topic, *partitions));
         let dir = tempfile::Builder::new().prefix("tagloom-live-shop-").tempdir().unwrap();
-        for (path, text) in catalog {
-            let path = dir.path().join("tags").join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
+        write_files(&dir.path().join("tags"), catalog);
         let shop = Self { kafka, dir };
         shop.ok(&["check", "--write"]);
         shop
