@@ -59,14 +59,17 @@ fn read_fields<'a>(
     let key = fields.need_text("key", out);
     let prefix = fields.text("prefix", out);
     let columns = fields.need("columns", out);
-    let strategy = fields.text("strategy", out).and_then(|t| strategy(t, out));
+    let written = fields.text("strategy", out);
+    let strategy = written.and_then(|t| strategy(t, out));
     let ttl = fields.text("ttl", out);
     let ttl_ms = ttl.and_then(|t| check(scalar::duration_ms(&t.text), t.place, out));
     if let (Some(ttl), Some(0)) = (ttl, ttl_ms) {
         let remedy = "write how long a row may be used, like `1h`, or use `strategy: direct`";
         out.error(ttl.place, "a ttl of nothing", remedy);
     }
-    fits(strategy, &Given { name, file, topic, ttl }, out);
+    if written.is_none() || strategy.is_some() {
+        fits(strategy, &Given { name, file, topic, ttl }, out);
+    }
     let max_stale_ms = duration(&mut fields, "max_stale", out);
     fields.finish(out);
     let name = name?;
