@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All checks: format, lints, documentation, tests. Builds go where cargo puts them.
+# All checks: format, lints, documentation, tests, and tests on real servers. Builds go where cargo puts them.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -14,3 +14,5 @@ cargo bench --quiet --bench actor --bench decode --bench http --bench store --be
 step "example catalogue"
 cargo run --release --quiet -- check --catalog tags
 cargo run --release --quiet -- check --catalog benches/portrait/catalog
+step "live tests: Kafka, HBase, MariaDB"
+tests/live/run.sh
