@@ -162,6 +162,18 @@ fn expressions_ask_for_series_that_there_are() {
     let wrong: Vec<String> = expressions.iter().flat_map(|e| faults(e)).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(expressions.len() > 50);
+    // Each part of the process that can hold windows up is shown.
+    let shown: BTreeSet<&str> = expressions
+        .iter()
+        .flat_map(|e| words(e))
+        .filter_map(|(_, word, _)| metric(word).map(|metric| metric.name))
+        .collect();
+    for metric in names::ALL {
+        let holds_up = ["tagloom_publish", "tagloom_kafka_", "tagloom_hbase_", "tagloom_window"];
+        let unseen = holds_up.iter().any(|name| metric.name.starts_with(name))
+            && !shown.contains(metric.name);
+        assert!(!unseen, "{} is in no panel and no alert", metric.name);
+    }
 }
 
 #[test]
@@ -208,7 +220,9 @@ fn panels_have_units_and_rows_and_do_not_overlap() {
     let dashboard = dashboard();
     let rows = dashboard["panels"].as_array().unwrap().iter().filter(|p| p["type"] == "row");
     let rows: Vec<&str> = rows.map(|row| row["title"].as_str().unwrap()).collect();
-    assert_eq!(rows, ["Overview", "Intake", "Windows", "Store", "Dimensions", "Memory", "HTTP"]);
+    let expect =
+        ["Overview", "Intake", "Windows", "Store", "Publishing", "Dimensions", "Memory", "HTTP"];
+    assert_eq!(rows, expect);
     let (mut ids, mut taken) = (BTreeSet::new(), BTreeSet::new());
     for panel in panels(&dashboard) {
         let title = &panel["title"];

@@ -164,6 +164,53 @@ fn the_cells_of_a_tag_that_goes_are_emptied_and_those_of_one_that_comes_are_fill
     );
 }
 
+#[test]
+fn what_was_written_without_cells_has_all_of_them_when_it_is_written_next() {
+    let all = [("level", LEVEL), ("peak", "expr: most"), ("ever", "expr: spend > 1000")];
+    let first = files(&rules(&all), None);
+    let lock = lock_of(&first).to_owned();
+    let store = shared(&driven::ruleset(first.clone()));
+    let shared: Arc<dyn Store> = store.clone();
+    let saved = compiled(shared.as_ref(), &first);
+    assert_eq!(saved.save(shared.as_ref()).unwrap(), Saved::Done);
+    let ruleset = Arc::new(saved.ruleset);
+    let begin = || Driver::open(&ruleset, &shared, 1, usize::MAX);
+    let buy = |driver: &mut Driver, euros: u32| {
+        driver.feed(0, &format!("{{\"u\":1,\"at\":1000,\"euros\":{euros}}}\n"), None);
+        driver.engine.close(86_400_000, true).unwrap();
+    };
+    let written = |level, peak, ever| expect(&[("level", level), ("peak", peak), ("ever", ever)]);
+
+    store.leave_out_cells(true);
+    buy(&mut begin(), 20);
+    assert_eq!(cells(&store, &lock), expect(&[]));
+    // Another process, which has cells again: the event changes one tag only.
+    store.leave_out_cells(false);
+    let mut driver = begin();
+    buy(&mut driver, 30);
+    assert_eq!(cells(&store, &lock), written("high", "30", "false"));
+
+    // Now they are there, and get stale: what is left of them is written over.
+    store.leave_out_cells(true);
+    buy(&mut begin(), 2_000);
+    assert_eq!(cells(&store, &lock), written("high", "30", "false"));
+    store.leave_out_cells(false);
+    // Nothing changes: a recompute is enough.
+    begin().engine.recompute(86_400_000).unwrap();
+    assert_eq!(cells(&store, &lock), written("high", "2000", "true"));
+
+    // A tag that is removed while cells are left out has none afterwards.
+    store.leave_out_cells(true);
+    let fewer = files(&rules(&[("level", LEVEL), ("peak", "expr: most")]), Some(&lock));
+    go_on_with(&store, &fewer);
+    assert_eq!(cells(&store, &lock), written("high", "2000", "true"));
+    store.leave_out_cells(false);
+    let ruleset = Arc::new(compiled(shared.as_ref(), &fewer).ruleset);
+    let mut driver = Driver::open(&ruleset, &shared, 1, usize::MAX);
+    driver.engine.recompute(86_400_000).unwrap();
+    assert_eq!(cells(&store, &lock), written("high", "2000", "-"));
+}
+
 /// A process that runs by the rules that are active in a store.
 fn running(store: &Arc<dyn Store>, files: &Files) -> Swaps {
     let next = compiled(store.as_ref(), files);

@@ -135,11 +135,20 @@ fn config() -> ServeConfig {
 }
 
 fn serve(ruleset: &Arc<Ruleset>, store: &Arc<dyn Store>, config: &ServeConfig) -> Service {
+    serve_with(ruleset, store, config, Conditions::default())
+}
+
+fn serve_with(
+    ruleset: &Arc<Ruleset>,
+    store: &Arc<dyn Store>,
+    config: &ServeConfig,
+    conditions: Conditions,
+) -> Service {
     let active = Active { ruleset: Arc::clone(ruleset), files: Arc::new(Files::default()) };
     let swaps = Swaps::default().beginning_with(active.clone());
     let readers =
         Readers::beside(active, swaps.clone(), Arc::clone(store), Lookups::default()).unwrap();
-    let server = Server::start(config, Arc::new(readers), Conditions::default()).unwrap();
+    let server = Server::start(config, Arc::new(readers), conditions).unwrap();
     Service { server, swaps }
 }
 
@@ -540,6 +549,39 @@ fn a_store_that_fails_is_told_and_readiness_says_so() {
     assert_eq!(service.get("/healthz").status, 200, "nothing that a restart would mend");
     is_down.store(false, Ordering::Release);
     assert_eq!(service.get("/readyz").status, 200, "by itself");
+}
+
+#[test]
+fn a_store_that_hangs_is_told_in_time_and_so_is_what_needs_no_store() {
+    let ruleset = catalogue("u64", RULES);
+    let inner = store(&ruleset, ClockMode::Fixed, NUMBERS);
+    let (go_on, hangs) = std::sync::mpsc::sync_channel::<()>(1);
+    let (hangs, is_hanging) = (std::sync::Mutex::new(hangs), Arc::new(AtomicBool::new(false)));
+    let asked = Arc::clone(&is_hanging);
+    let gate = move |call| {
+        if call == Call::Other && asked.load(Ordering::Acquire) {
+            // Until the test lets it go on.
+            hangs.lock().unwrap().recv().unwrap_err();
+        }
+        Ok(())
+    };
+    let store: Arc<dyn Store> = Arc::new(Intercepted::new(inner, gate));
+    let config = ServeConfig { timeout_ms: 400, ..config() };
+    let conditions = Conditions::default();
+    conditions.register("topics", || Ok("8 of 8 partitions".to_owned()));
+    let service = serve_with(&ruleset, &store, &config, conditions);
+    is_hanging.store(true, Ordering::Release);
+    let ready = service.get("/readyz");
+    assert_eq!(ready.status, 503);
+    let expect = json!([
+        {"name": "topics", "ready": true, "detail": "8 of 8 partitions"},
+        {"name": "store", "ready": false, "detail": "it does not answer in time"},
+    ]);
+    assert_eq!(ready.json()["conditions"], expect);
+    assert_eq!(service.get("/metrics").status, 200);
+    is_hanging.store(false, Ordering::Release);
+    drop(go_on);
+    wait_until("it is ready again", || service.get("/readyz").status == 200);
 }
 
 #[test]

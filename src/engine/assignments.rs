@@ -81,6 +81,7 @@ pub(super) fn run_assignments(
             Err(
                 EngineError::Kafka(KafkaError::Lost)
                 | EngineError::NotStored { .. }
+                | EngineError::NotCommitted { .. }
                 | EngineError::Publish(PublishError::NotAcknowledged { .. }),
             ) if !stop.load(Ordering::Relaxed) => {
                 tracing::warn!("partitions were lost: what was not stored is read by their owner");

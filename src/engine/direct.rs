@@ -20,7 +20,7 @@ use crate::shard::{Shard, Shared, WindowClose, WindowStats, split_by_shard};
 use crate::source::position::Position;
 use crate::store::Store;
 use crate::user::texts::Texts;
-use crate::write::profile::{Schemas, schema_key};
+use crate::write::profile::Schemas;
 use crate::write::window::{AS_OF_KEY, Assembly, FOLDS_KEY, TOTALS_KEY};
 
 /// Due users drained in one window.
@@ -57,8 +57,7 @@ impl Direct {
         now_ms: crate::dimension::Now,
         texts: Arc<Texts>,
     ) -> Result<Self, EngineError> {
-        let schema = serde_json::to_vec(&ruleset.schema).unwrap_or_default();
-        store.put_meta(&schema_key(ruleset.schema_id), schema)?;
+        ruleset.save_schema(store.as_ref())?;
         let totals: Totals = super::start::read_meta(store.as_ref(), TOTALS_KEY)?;
         let folds = super::start::read_meta(store.as_ref(), FOLDS_KEY)?;
         let as_of_ms = super::start::read_meta(store.as_ref(), AS_OF_KEY)?;

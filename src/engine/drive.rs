@@ -65,6 +65,7 @@ impl Parts<'_> {
         observe: &mut dyn FnMut(&Observed<'_>),
     ) -> Result<(Ended, Router), EngineError> {
         let (status, swaps) = (Arc::clone(&self.status), self.options.swaps.clone());
+        let lease = self.lease.clone();
         let max_ahead_ms = self.options.ruleset.catalog.max_ahead_ms;
         let of_round = self.round.as_ref().map(|round| round.latest_ms);
         let latest = Latest { clock: self.options.clock, max_ahead_ms, of_round };
@@ -77,7 +78,7 @@ impl Parts<'_> {
             for flow in flows {
                 threads.extend(start_source(flow, router.clone(), latest)?);
             }
-            let ended = wait(ended, &status, &swaps, progress, observe).await;
+            let ended = wait(ended, &status, (&swaps, lease.as_ref()), progress, observe).await;
             status.stop();
             for thread in threads {
                 // A source that panicked has been reported through `status`.
@@ -192,7 +193,7 @@ impl Parts<'_> {
 async fn wait(
     mut ended: oneshot::Receiver<Ended>,
     status: &Arc<Status>,
-    swaps: &Swaps,
+    (swaps, lease): (&Swaps, Option<&Lease>),
     progress: &[SourceProgress],
     observe: &mut dyn FnMut(&Observed<'_>),
 ) -> Ended {
@@ -219,7 +220,11 @@ async fn wait(
                 if status.stopping() && !status.failed() {
                     let since = stopping.get_or_insert_with(Stopwatch::start);
                     if since.elapsed() >= STOP_MAX {
-                        status.fail(EngineError::NotStored { seconds: STOP_MAX.as_secs() });
+                        let (seconds, commits) = (STOP_MAX.as_secs(), Lease::is_committing);
+                        status.fail(match lease.is_some_and(commits) {
+                            true => EngineError::NotCommitted { seconds },
+                            false => EngineError::NotStored { seconds },
+                        });
                     }
                 }
             }

@@ -107,6 +107,16 @@ pub enum EngineError {
         /// How long it was tried.
         seconds: u64,
     },
+    /// Kafka did not take the offsets of the last window in time.
+    #[error(
+        "the last window is stored, but its offsets could not be committed within {seconds} s, since \
+         Kafka does not answer (see the log above); nothing is lost: the next start reads again what \
+         they cover, and profiles know what they have counted"
+    )]
+    NotCommitted {
+        /// How long it was tried.
+        seconds: u64,
+    },
     /// What had to be done before the first window failed; who asked for it knows why.
     #[error("what the engine needs could not be prepared")]
     NotPrepared,

@@ -1,7 +1,7 @@
 //! A catalogue, compiled for the engine.
 //!
 //! In: a checked catalogue. Out: layout, plan, schema, and which input column is what.
-//! Invariant: no I/O; one ruleset serves all shards.
+//! Invariant: no I/O but for a schema that is saved when asked; one ruleset serves all shards.
 
 use std::sync::Arc;
 
@@ -11,10 +11,11 @@ use crate::catalog::model::{Catalog, ColumnType, Span};
 use crate::rule::closed::ClosedRule;
 use crate::rule::plan::code_bits;
 use crate::rule::{InputField, Plan, PlanError};
-use crate::store::TagShortId;
+use crate::store::{Store, StoreError, TagShortId};
 use crate::user::layout::{LayoutError, StateLayout};
 use crate::user::lineage::Lineage;
 use crate::user::snapshot::Schema;
+use crate::write::profile::schema_key;
 
 /// Everything the engine needs to know of a catalogue.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Ruleset {
     pub schema: Schema,
     /// Its id.
     pub schema_id: u64,
+    /// The same where a store's tag cells are left out, and its id: see [`Ruleset::schema_in`].
+    pub without_cells: (u64, Schema),
     /// Types of the feature columns.
     pub feature_types: Vec<DataType>,
     /// For each dimension the index of its first input column.
@@ -128,6 +131,8 @@ impl Ruleset {
         let shadow = catalog.tags.iter().filter(|t| t.terms.shadow).map(|t| t.id.clone());
         let schema = Schema::new(&layout, ids(plan.closed_tags()), bits, ids(plan.open_tags()))
             .with_hidden(shadow.collect());
+        let all = schema.closed.iter().chain(&schema.open).cloned().collect();
+        let without_cells = schema.clone().with_hidden(all);
         let published = published(&catalog, &plan);
         let removed = catalog.removed.iter().map(|(_, id)| id.as_str());
         let unpublished = removed.chain(schema.hidden.iter().map(String::as_str));
@@ -136,6 +141,7 @@ impl Ruleset {
             published,
             schema_id: schema.id(),
             schema,
+            without_cells: (without_cells.id(), without_cells),
             plan,
             closed,
             layout,
@@ -144,6 +150,23 @@ impl Ruleset {
             version: 0,
             catalog: Arc::new(catalog),
         })
+    }
+
+    /// The schema by which profiles of a store are written, and its id. Where tag cells are left out on
+    /// purpose it says that nobody sees any tag, so that whoever writes cells again knows of each user
+    /// that all of them are missing.
+    pub fn schema_in(&self, store: &dyn Store) -> (u64, &Schema) {
+        match (store.leaves_out_cells(), &self.without_cells) {
+            (true, (id, schema)) => (*id, schema),
+            (false, _) => (self.schema_id, &self.schema),
+        }
+    }
+
+    /// Writes how profiles of a store are to be read that are written by these rules: before the first
+    /// of them.
+    pub fn save_schema(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let (id, schema) = self.schema_in(store);
+        store.put_meta(&schema_key(id), serde_json::to_vec(schema).unwrap_or_default())
     }
 }
 

@@ -26,7 +26,7 @@ use crate::shard::fence::Replay;
 use crate::source::kafka::Assignment;
 use crate::store::Store;
 use crate::user::texts::Texts;
-use crate::write::profile::{Schemas, schema_key};
+use crate::write::profile::Schemas;
 use crate::write::window::{AS_OF_KEY, FOLDS_KEY, TOTALS_KEY};
 
 /// How often a dead shard is started again before the engine gives up.
@@ -68,9 +68,7 @@ pub fn run(
         return Err(EngineError::AsOfBack { wanted: show(wanted), stored: show(stored) });
     }
     if !options.dry {
-        let ruleset = &options.ruleset;
-        let schema = serde_json::to_vec(&ruleset.schema).unwrap_or_default();
-        options.store.put_meta(&schema_key(ruleset.schema_id), schema)?;
+        options.ruleset.save_schema(options.store.as_ref())?;
     }
     if let Some(topics) = options.topics.clone() {
         return super::assignments::run_assignments(&mut options, &topics, observe);

@@ -30,7 +30,6 @@ use crate::source::position::{POSITION_PREFIX, Position};
 use crate::store::{Store, StoreError};
 use crate::user::layout::{StateLayout, ValueKind, hash64};
 use crate::user::lineage::{Cut, FIRST_VERSION, Known, Lineage, Retired, origin};
-use crate::write::profile::schema_key;
 use crate::write::window::AS_OF_KEY;
 
 /// Key of the active version's number, or of one before it: a process may have ended in between.
@@ -206,8 +205,7 @@ impl Next {
 
     /// Writes how profiles are to be read that are written by it.
     pub fn save_schema(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let ruleset = &self.ruleset;
-        store.put_meta(&schema_key(ruleset.schema_id), json(&ruleset.schema))
+        self.ruleset.save_schema(store)
     }
 
     /// It becomes active now: sources have moved since it was compiled.

@@ -40,6 +40,8 @@ pub(super) struct Work<'a> {
     pub(super) is_shared: bool,
     /// The store has cells for tags.
     pub(super) wants_cells: bool,
+    /// How profiles are to be read that are written.
+    pub(super) schema_id: u64,
 }
 
 /// What was computed for a batch of users.

@@ -538,6 +538,7 @@ impl Shard {
             results: Results::default(),
             is_shared: !self.shared.store.is_atomic(),
             wants_cells: self.shared.store.wants_cells(),
+            schema_id: self.shared.ruleset.schema_in(self.shared.store.as_ref()).0,
         };
         self.computer.run(&mut work, &slots);
         let Results { profiles, cells, due } = work.results;

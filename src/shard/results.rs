@@ -185,7 +185,7 @@ impl Work<'_> {
         let fence = &mut kept.applied.fence;
         self.fenced.write(slot, user.partition, &self.window.fences, fence);
         let profile = Profile {
-            head: head(user, self.window, self.shared),
+            head: head(user, self.window, self.schema_id),
             codes: self.users.codes(slot),
             open: user.open.as_deref().unwrap_or_default(),
             state: &user.state,
@@ -211,9 +211,9 @@ impl Kept {
     }
 }
 
-fn head(user: &User, window: &WindowClose, shared: &Shared) -> Head {
+fn head(user: &User, window: &WindowClose, schema: u64) -> Head {
     Head {
-        schema: shared.ruleset.schema_id,
+        schema,
         as_of_ms: window.as_of_ms,
         due_ms: user.due_ms,
         version: user.version,

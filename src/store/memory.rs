@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::argument::{check_meta_key, check_table};
@@ -19,6 +20,7 @@ pub struct MemoryStore {
     identity: Identity,
     rejects_max: usize,
     is_shared: bool,
+    leaves_out_cells: AtomicBool,
     inner: RwLock<Inner>,
 }
 
@@ -45,7 +47,8 @@ struct Table {
 impl MemoryStore {
     /// An empty store that keeps at most `rejects_max` rejects.
     pub fn new(identity: Identity, rejects_max: usize) -> Self {
-        Self { identity, rejects_max, is_shared: false, inner: RwLock::default() }
+        let leaves_out_cells = AtomicBool::new(false);
+        Self { identity, rejects_max, is_shared: false, leaves_out_cells, inner: RwLock::default() }
     }
 
     /// The same as a store that processes share: with tag cells, and without the promise that a window
@@ -53,6 +56,12 @@ impl MemoryStore {
     #[must_use]
     pub fn shared(self) -> Self {
         Self { is_shared: true, ..self }
+    }
+
+    /// From now on tag cells of a shared store are left out, as `store.hbase.tag_cells = false` does; or
+    /// not any more.
+    pub fn leave_out_cells(&self, left_out: bool) {
+        self.leaves_out_cells.store(left_out, Ordering::Relaxed);
     }
 
     /// A user's tag cells, of a shared store.
@@ -152,7 +161,7 @@ impl Store for MemoryStore {
     }
 
     fn wants_cells(&self) -> bool {
-        self.is_shared
+        self.is_shared && !self.leaves_out_cells.load(Ordering::Relaxed)
     }
 
     fn take_term(&self) -> Result<Term> {

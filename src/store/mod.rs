@@ -121,7 +121,7 @@ pub struct WindowWrite {
     /// Tag cells: empty, or one entry for each of `profiles`. A store that does not want cells
     /// ([`Store::wants_cells`]) ignores them. One that does marks a row that was written without
     /// them as left out on purpose; the next write of that row must bring all of its cells, so the
-    /// profile itself has to say that they are missing.
+    /// profile itself has to say that they are missing: by its schema.
     pub cells: Vec<ProfileCells>,
     /// Profiles to delete (erasure). Applied after `profiles`.
     pub removed: Vec<UidKey>,
@@ -178,6 +178,12 @@ pub trait Store: Send + Sync {
     /// Whether [`WindowWrite::cells`] are written.
     fn wants_cells(&self) -> bool {
         false
+    }
+
+    /// Whether tag cells that others may read are left out on purpose: those that are there get stale.
+    fn leaves_out_cells(&self) -> bool {
+        // A store of one process is read by nobody else.
+        !self.is_atomic() && !self.wants_cells()
     }
 
     /// Whether the store would try a call now, without making one: an error says since when it

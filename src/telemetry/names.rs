@@ -35,6 +35,8 @@ metrics! {
         "Records between the last one that was read and the end of the log.";
     KAFKA_REBALANCES: Counter "tagloom_kafka_rebalances_total" []
         "Assignments of partitions that the group has given to this process.";
+    KAFKA_COMMITS: Counter "tagloom_kafka_commits_total" []
+        "Commits of offsets that the brokers have acknowledged.";
     KAFKA_COMMIT_FAILURES: Counter "tagloom_kafka_commit_failures_total" []
         "Commits of offsets that failed; they are tried again while the partitions are this process's.";
     KAFKA_QUEUE_BLOCKS: Gauge "tagloom_kafka_queue_blocks" []

@@ -102,8 +102,8 @@ impl StoredSchema {
         self.open.get(open).copied().flatten()
     }
 
-    /// Whether tags that are published now were computed already and had no cells: a user's cells are
-    /// all to be written then.
+    /// Whether tags that are published now were computed already and had no cells, because they were in
+    /// the shadow or all cells were left out: a user's cells are all to be written then.
     pub fn lacks_cells(&self) -> bool {
         self.cells.appears
     }

@@ -9,9 +9,10 @@ use tagloom::store::hbase::HbaseStore;
 
 use crate::rig::hbase::Hbase;
 use crate::rig::kafka::Kafka;
-use crate::rig::portrait::{MOVED_TAG, Portrait, REMOVED_TAG, STREAMS};
+use crate::rig::portrait::{AS_OF_MS, MOVED_TAG, Portrait, REMOVED_TAG, STREAMS};
 use crate::rig::process::Process;
-use crate::rig::wait_until;
+use crate::rig::served::Served;
+use crate::rig::{free_ports, wait_until};
 
 const USERS: u32 = 2_000;
 const EVENTS: u32 = 20_000;
@@ -46,6 +47,17 @@ impl Group {
         settings.push(format!("store.hbase.gateways={}", options.gateways));
         settings.push(format!("store.hbase.prefix={}", options.prefix));
         settings
+    }
+
+    /// One that answers over HTTP, with settings of its own.
+    pub fn serving(&self, name: &str, settings: &[&str]) -> Served {
+        let [port] = free_ports();
+        let mut all = self.settings();
+        all.push(format!("serve.listen=127.0.0.1:{port}"));
+        all.extend(settings.iter().map(|&setting| setting.to_owned()));
+        let as_of = AS_OF_MS.to_string();
+        let process = self.portrait.start_with(name, &["--serve", "--as-of", &as_of], &all);
+        Served::new(process, port)
     }
 
     pub fn process(&self, name: &str) -> Process {

@@ -19,6 +19,7 @@ mod publish;
 mod rates;
 mod relay;
 mod rig;
+mod served;
 mod store_command;
 mod topics;
 

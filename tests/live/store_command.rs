@@ -136,6 +136,7 @@ fn commands_work_over_hbase() {
     assert_eq!(read_csv(&shop.path("again.csv")), expect);
 
     cells_are_checked_and_repaired(&hbase, &shop);
+    cells_that_were_left_out_come_with_the_next_write(&hbase);
     wrong_tables_are_told(&hbase);
 }
 
@@ -193,6 +194,38 @@ fn cells_are_checked_and_repaired(hbase: &Hbase, shop: &Shop) {
         })
         .unwrap();
     assert_eq!(counts(&shop.check(false)), [4, 1, 1, 1, 0]);
+}
+
+fn cells_that_were_left_out_come_with_the_next_write(hbase: &Hbase) {
+    let shop = Shop::new(hbase, "bare_");
+    shop.ok(&["store", "init"]);
+    let without = ["--set", "store.hbase.tag_cells=false"];
+    shop.ok(&[&["run", "--source", "buy=buy.jsonl"][..], &without].concat());
+    let counts = || {
+        let found = shop.check(false);
+        ["users", "left_out", "wrong_users"].map(|name| found[name].as_u64().unwrap())
+    };
+    assert_eq!(counts(), [4, 4, 0]);
+    // Of one user no tag changes, of the other one both do.
+    let more: String = [(12, 1), (7, 30)]
+        .map(|(uid, amount)| format!("{{\"customer\":{uid},\"at\":9000,\"amount\":{amount}}}\n"))
+        .concat();
+    std::fs::write(shop.path("more.jsonl"), more).unwrap();
+    shop.ok(&["run", "--source", "buy=more.jsonl"]);
+    assert_eq!(counts(), [4, 2, 0]);
+    let ids = shop.ids();
+    let rows = HbaseStore::open_existing(&hbase.options("bare_")).unwrap();
+    for row in rows.scan_checked(None, 99).unwrap() {
+        let labels = ["level", "often"].map(|tag| {
+            let id = &ids.iter().find(|(name, _)| name == tag).unwrap().1;
+            row.cells.get(id).map(|cell| String::from_utf8_lossy(&cell.value).into_owned())
+        });
+        let labels = labels.each_ref().map(Option::as_deref);
+        match row.key.as_u64().unwrap() {
+            7 | 12 => assert_eq!(labels, [Some("mid"), Some("true")], "{:?}", row.key),
+            _ => assert_eq!((labels, row.cells_left_out), ([None, None], true)),
+        }
+    }
 }
 
 fn wrong_tables_are_told(hbase: &Hbase) {

@@ -21,7 +21,7 @@ use crate::serve::readers::Readers;
 use crate::store::Store;
 use crate::telemetry::facts::{engine_seen, number};
 use crate::telemetry::names;
-use crate::telemetry::ready::{Conditions, Finding};
+use crate::telemetry::ready::{Conditions, Finding, Look};
 use crate::write::window::AS_OF_KEY;
 
 /// An engine's thread that has not been seen for so long hangs.
@@ -29,6 +29,9 @@ const HANGS_AFTER: Duration = Duration::from_secs(30);
 
 /// A checkpoint that has not looked around for so long waits for the store.
 const STALLS_AFTER: Duration = Duration::from_secs(15);
+
+/// The condition that the store answers.
+const STORE: &str = "store";
 
 /// How often the due backlog is counted at most.
 const BACKLOG_EVERY: Duration = Duration::from_secs(10);
@@ -75,7 +78,7 @@ struct Seen {
 impl Health {
     pub(super) fn new(readers: Arc<Readers>, conditions: Conditions) -> Self {
         let store = Arc::clone(readers.store());
-        conditions.register("store", move || match store.meta(AS_OF_KEY) {
+        conditions.register(STORE, move || match store.meta(AS_OF_KEY) {
             Ok(_) => Ok("answers".to_owned()),
             Err(error) => Err(error.to_string()),
         });
@@ -159,10 +162,8 @@ impl Health {
         (since > HANGS_AFTER).then(|| format!("the engine hangs for {} s", since.as_secs()))
     }
 
-    /// Sets the metrics that are looked up rather than told. May ask the store.
-    fn look_up(&self) {
-        // Asking sets the gauge of readiness, also where nobody else asks.
-        drop(self.conditions.look());
+    /// Sets the metrics that are looked up rather than told, as far as this process knows them.
+    fn look_at_engine(&self) {
         if let Some(seen) = self.seen().as_ref() {
             engine_seen(&seen.status);
             for source in &seen.sources {
@@ -172,6 +173,10 @@ impl Health {
                 }
             }
         }
+    }
+
+    /// The same of those that the store knows.
+    fn look_at_store(&self) {
         {
             let mut counted = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
             if counted.as_ref().is_some_and(|since| since.elapsed() < BACKLOG_EVERY) {
@@ -255,6 +260,22 @@ pub(super) async fn healthz(service: web::Data<Service>) -> HttpResponse {
     }
 }
 
+/// Asks all conditions, on a thread that may wait. One that does not answer in time does not hold, and
+/// those behind it are not asked. Fails when no thread is free.
+async fn look(service: &Service) -> Result<Vec<Finding>, String> {
+    let (health, look) = (Arc::clone(&service.health), Look::default());
+    let asked = look.clone();
+    let looking = service.pool.run(move || health.conditions.look_into(&asked));
+    match tokio::time::timeout(service.config.timeout() / 2, looking).await {
+        Ok(Err(problem)) => Err(problem.detail),
+        Ok(Ok(())) => Ok(look.found()),
+        Err(_) => {
+            let found = look.end();
+            if found.is_empty() { Err("all reading threads wait".to_owned()) } else { Ok(found) }
+        }
+    }
+}
+
 /// Whether the process can do its work, and why not.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations", security(()),
@@ -264,14 +285,8 @@ pub(super) async fn healthz(service: web::Data<Service>) -> HttpResponse {
     ),
 )]
 pub(super) async fn readyz(service: web::Data<Service>) -> HttpResponse {
-    let health = Arc::clone(&service.health);
-    let look = service.pool.run(move || health.conditions.look());
     let not = |name: &str, detail: String| Finding { name: name.to_owned(), ready: false, detail };
-    let mut conditions = match tokio::time::timeout(service.config.timeout() / 2, look).await {
-        Ok(Ok(found)) => found,
-        Ok(Err(problem)) => vec![not("reads", problem.detail)],
-        Err(_) => vec![not("store", "it does not answer in time".to_owned())],
-    };
+    let mut conditions = look(&service).await.unwrap_or_else(|why| vec![not("reads", why)]);
     if service.health.stopping.load(Ordering::Acquire) {
         conditions.push(not("service", "it is stopping".to_owned()));
     }
@@ -297,15 +312,20 @@ pub(super) async fn metrics(service: web::Data<Service>) -> Answered<HttpRespons
     let (waiting, waiting_max) = service.pool.fullness();
     names::READS_WAITING.gauge(&[]).set(number(waiting as u64));
     names::READS_WAITING_MAX.gauge(&[]).set(number(waiting_max as u64));
-    let (health, exporter) = (Arc::clone(&service.health), service.exporter.clone());
-    let look = service.pool.run(move || health.look_up());
+    service.health.look_at_engine();
+    // Asking sets the gauge of readiness, also where nobody else asks.
+    let found = look(&service).await.unwrap_or_default();
     // Numbers are wanted most when the store is slow or the queue is full: those at hand do.
-    if let Err(error) = tokio::time::timeout(service.config.timeout() / 2, look).await {
-        tracing::debug!(%error, "metrics without a look at the store");
+    if found.iter().any(|found| found.name == STORE && found.ready) {
+        let health = Arc::clone(&service.health);
+        let look = service.pool.run(move || health.look_at_store());
+        if let Err(error) = tokio::time::timeout(service.config.timeout() / 2, look).await {
+            tracing::debug!(%error, "metrics without a look at the store");
+        }
     }
     Ok(HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
-        .body(exporter.render()))
+        .body(service.exporter.render()))
 }
 
 /// This description.

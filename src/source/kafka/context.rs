@@ -12,7 +12,7 @@ use std::time::Duration;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message, Timestamp};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
@@ -73,15 +73,30 @@ impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         if let Some(shared) = self.shared() {
             shared.lag.see(&shared, &statistics);
+            shared.reach.see(&statistics, shared.options.starts);
         }
     }
 
     fn error(&self, error: ClientError, reason: &str) {
         tracing::warn!(%error, "librdkafka: {reason}");
+        // That all are down says less than what was said of the last of them.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown)
+            && let Some(shared) = self.shared()
+        {
+            shared.reach.said(reason);
+        }
     }
 }
 
 impl ConsumerContext for Context {
+    /// Of a commit that nobody waited for.
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        match result {
+            Ok(()) => names::KAFKA_COMMITS.counter(&[]).increment(1),
+            Err(error) => tracing::debug!(%error, "offsets were not committed"),
+        }
+    }
+
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -129,12 +144,13 @@ fn take(shared: &Shared, consumer: &BaseConsumer<Context>, partitions: &[(usize,
     let mut tries = 0;
     loop {
         match try_take(shared, consumer, partitions) {
-            Ok(()) => return,
+            Ok(()) => return shared.reach.not_taken(None),
             Err(error @ KafkaError::Cluster { .. })
                 if tries < ASSIGN_TRIES && !shared.stop.load(Ordering::Acquire) =>
             {
                 tries += 1;
                 tracing::warn!(%error, tries, "partitions cannot be taken over yet");
+                shared.reach.not_taken(Some(error.to_string()));
                 std::thread::park_timeout(ASSIGN_AGAIN_AFTER);
             }
             Err(error) => return shared.fail(error),

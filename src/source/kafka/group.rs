@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::context::{Context, Poller};
 use super::gather::{BlockLimits, Queue, RecordBlocks};
 use super::lag::Lag;
+use super::reach::Reach;
 use super::start::{Start, Starts};
 use super::topics::describe;
 use super::{KafkaConfig, KafkaError, SourceId, TopicMeta, position_name};
@@ -32,6 +34,9 @@ const COMMIT_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// How often librdkafka says how far it is.
 const STATISTICS_EVERY_MS: u64 = 5_000;
+
+/// How long leaving the group may take when this process ends: with the last window within 30 s.
+const CLOSE_MAX: Duration = Duration::from_secs(3);
 
 /// Tries between two lines of the log.
 const TELL_EVERY: u32 = 40;
@@ -140,10 +145,14 @@ pub(super) struct Shared {
     pub(super) generations: AtomicU64,
     /// A partition is not read on before more of it is committed.
     pub(super) wants_commit: AtomicBool,
+    /// A window is stored, and its offsets are not committed yet.
+    pub(super) is_committing: AtomicBool,
     /// By topic, then partition: what is committed.
     pub(super) committed: Vec<Vec<AtomicU64>>,
     /// How far behind they are.
     pub(super) lag: Lag,
+    /// Whether the cluster answers.
+    pub(super) reach: Reach,
     /// When the group last confirmed that this process is a member, boot time in ms.
     pub(super) confirmed_ms: AtomicI64,
     standing: Mutex<Standing>,
@@ -221,7 +230,8 @@ impl Shared {
 /// A member of a group, or the only reader.
 pub struct Group {
     shared: Arc<Shared>,
-    consumer: Arc<BaseConsumer<Context>>,
+    /// There until it is dropped.
+    consumer: Option<Arc<BaseConsumer<Context>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -267,6 +277,7 @@ impl Group {
             queue: Arc::new(Queue::new(options.blocks_max)),
             committed: topics.iter().map(column).collect(),
             lag: Lag::default(),
+            reach: Reach::default(),
             topics,
             options,
             stop: AtomicBool::new(false),
@@ -274,6 +285,7 @@ impl Group {
             generation: AtomicU64::new(0),
             generations: AtomicU64::new(0),
             wants_commit: AtomicBool::new(false),
+            is_committing: AtomicBool::new(false),
             confirmed_ms: AtomicI64::new(boot_ms()),
             standing: Mutex::new(Standing::default()),
             changed: Condvar::new(),
@@ -285,7 +297,7 @@ impl Group {
             Poller::new(mine, poller).run();
         });
         let thread = Some(thread.map_err(KafkaError::Thread)?);
-        Ok(Self { shared, consumer, thread })
+        Ok(Self { shared, consumer: Some(consumer), thread })
     }
 
     /// The topics that are read, in the order in which they were named.
@@ -323,6 +335,9 @@ impl Group {
 
     /// Why nothing is read at present, if so.
     pub fn idle(&self) -> Option<String> {
+        if let Some(trouble) = self.shared.reach.trouble() {
+            return Some(trouble);
+        }
         let standing = self.shared.standing();
         match (&standing.assignment, &standing.paused) {
             (None, _) => Some("no partitions are assigned to this process".to_owned()),
@@ -372,7 +387,7 @@ impl Group {
     pub fn lease(&self, assignment: &Assignment) -> Lease {
         Lease {
             shared: Arc::clone(&self.shared),
-            consumer: Arc::clone(&self.consumer),
+            consumer: Arc::clone(self.consumer.as_ref().expect("it is there until it is dropped")),
             generation: assignment.generation,
         }
     }
@@ -387,9 +402,21 @@ impl Drop for Group {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.queue.clear();
-        if let Some(thread) = self.thread.take() {
+        let (thread, consumer) = (self.thread.take(), self.consumer.take());
+        let (ended, has_ended) = std::sync::mpsc::sync_channel::<()>(1);
+        let close = move || {
             // A panic of it was reported by the panic hook.
-            drop(thread.join());
+            drop(thread.map(JoinHandle::join));
+            drop(consumer);
+            drop(ended);
+        };
+        // librdkafka waits for a commit that is under way until a coordinator answers for it.
+        let closing = std::thread::Builder::new().name("kafka close".to_owned()).spawn(close);
+        let waited = closing.map(|_| has_ended.recv_timeout(CLOSE_MAX));
+        if matches!(waited, Ok(Err(RecvTimeoutError::Timeout))) {
+            tracing::warn!(
+                "Kafka does not answer: this member is not signed off, its session ends"
+            );
         }
     }
 }
@@ -439,7 +466,15 @@ impl Lease {
             }
             return Ok(());
         }
-        self.commit(&moved)
+        self.shared.is_committing.store(true, Ordering::Release);
+        let result = self.commit(&moved);
+        self.shared.is_committing.store(false, Ordering::Release);
+        result
+    }
+
+    /// Whether a window is stored, and its offsets are not committed yet.
+    pub fn is_committing(&self) -> bool {
+        self.shared.is_committing.load(Ordering::Acquire)
     }
 
     /// Everything that is committed of this assignment.
@@ -466,6 +501,7 @@ impl Lease {
             let sent_ms = boot_ms();
             let error = match self.consumer.commit(offsets, CommitMode::Sync) {
                 Ok(()) => {
+                    names::KAFKA_COMMITS.counter(&[]).increment(1);
                     self.shared.confirmed_ms.fetch_max(sent_ms, Ordering::AcqRel);
                     return Ok(());
                 }

@@ -24,6 +24,7 @@ mod context;
 mod gather;
 mod group;
 mod lag;
+mod reach;
 mod redrive;
 pub mod relayed;
 mod reset;

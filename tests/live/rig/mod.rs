@@ -7,6 +7,7 @@ pub mod mariadb;
 pub mod maven;
 pub mod portrait;
 pub mod process;
+pub mod served;
 pub mod shop;
 
 use std::net::TcpListener;

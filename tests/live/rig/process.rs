@@ -70,13 +70,20 @@ impl Process {
 
     /// SIGTERM; it must end by itself, and well.
     pub fn stop(mut self, at_most: Duration) {
+        let code = self.terminate(at_most);
+        assert!(code == Some(0), "{}: {code:?}\n{}", self.name, self.log_end());
+    }
+
+    /// SIGTERM; it must end by itself. With which code: none if a signal has ended it.
+    #[track_caller]
+    pub fn terminate(&mut self, at_most: Duration) -> Option<i32> {
         self.signal("TERM");
         let mut ended = None;
         super::wait_until("the process ends", at_most, || {
             ended = self.child.try_wait().unwrap();
             ended.is_some()
         });
-        assert!(ended.is_some_and(|s| s.success()), "{}: {ended:?}\n{}", self.name, self.log_end());
+        ended.and_then(|status| status.code())
     }
 
     /// Sends a signal by name, as `STOP` and `CONT`.
