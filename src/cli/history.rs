@@ -102,7 +102,9 @@ pub(super) fn run(
         // One that was killed between its last window and its end.
         finish(config, &plan, merge)?;
     } else if let Some((merge, _)) = &plan.merge {
-        check_dir(merge)?;
+        if !merge.dir.exists() {
+            fold_again(&plan, merge, catalog, (sources, &streams, cut_ms), config)?;
+        }
         eprintln!("an interrupted history goes on where it was; run this again for another one");
         let users = merged(config, Request::HistoryResume)?;
         remove(&merge.dir)?;
@@ -231,16 +233,37 @@ fn remove(dir: &Path) -> Outcome {
     }
 }
 
-/// A history that is not merged yet is gone on with where it was folded.
-fn check_dir(merge: &Merge) -> Outcome {
-    if merge.dir.exists() {
-        return Ok(());
+/// What was folded of a history that is not merged yet is gone, or on another machine: the same files give
+/// the same again. Its place has all of it, or is not there.
+fn fold_again(
+    plan: &Plan,
+    merge: &Merge,
+    catalog: &Catalog,
+    (sources, streams, cut_ms): (Vec<FileSpec>, &[usize], i64),
+    config: &Config,
+) -> Outcome {
+    let (version, origins, cut) = history::before_merge(&plan.version, merge.job);
+    let of = |origin: &u64| version.partials.get(origin).map(|record| record.stream.as_str());
+    let wanted: BTreeSet<&str> = origins.iter().filter_map(of).collect();
+    let given: BTreeSet<&str> = streams.iter().map(|s| catalog.streams[*s].name.as_str()).collect();
+    if cut != Some(cut_ms) || wanted != given {
+        let (wanted, dir) = (wanted.into_iter().collect::<Vec<_>>().join(", "), &merge.dir);
+        return Err(Failure::Input(format!(
+            "a history is not merged yet, and what was folded of it is not here: {} is no directory. Run \
+             this where the interrupted one ran, or give the same files of {wanted} and --cut {} again",
+            dir.display(),
+            cut.map_or_else(|| "INSTANT".to_owned(), |cut| catalog.zone.show(cut)),
+        )));
     }
-    Err(Failure::Input(format!(
-        "a history is not merged yet, and what was folded of it is not here: {} is no directory. Run \
-         this where the interrupted one ran, or bring that directory here",
-        merge.dir.display()
-    )))
+    eprintln!("what was folded of the interrupted history is not here: its files are folded again");
+    let mut name = merge.dir.clone().into_os_string();
+    name.push("-again");
+    let dir = PathBuf::from(name);
+    let failed = |e| Failure::Failed(format!("{}: {e}", dir.display()));
+    std::fs::create_dir_all(&dir).map_err(failed)?;
+    let ruleset = history::ruleset(catalog.clone(), &version, &origins, cut_ms, plan.horizon_days);
+    fold(ruleset.map_err(Failure::input)?, sources, &dir, config)?;
+    std::fs::rename(&dir, &merge.dir).map_err(failed)
 }
 
 /// Of a history that is merged: computes who is not computed yet, and removes it.

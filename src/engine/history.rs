@@ -246,6 +246,19 @@ pub fn ruleset(
     Ruleset::with(catalog, &lineage)
 }
 
+/// By what a history that is being merged was folded: its partials, as the version knew them before it
+/// began, and its cut.
+pub fn before_merge(version: &Version, job: u16) -> (Version, BTreeSet<u64>, Option<i64>) {
+    let (mut version, mut origins, mut cut_ms) = (version.clone(), BTreeSet::new(), None);
+    for (origin, record) in &mut version.partials {
+        if let Some(cut) = record.known.cut.filter(|cut| cut.job == job) {
+            (record.known.cut, cut_ms) = (None, Some(cut.before_ms));
+            origins.insert(*origin);
+        }
+    }
+    (version, origins, cut_ms)
+}
+
 /// Where the cut lies for each partial that gets a history. `as_of_ms`: the later one of the store's
 /// and the history's.
 pub fn cuts(

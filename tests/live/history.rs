@@ -10,7 +10,7 @@ use tagloom::store::hbase::HbaseStore;
 
 use crate::group::Group;
 use crate::rig::kafka::Record;
-use crate::rig::portrait::{AS_OF_MS, Portrait, STREAMS, uid};
+use crate::rig::portrait::{AS_OF_MS, Portrait, REMOVED_TAG, STREAMS, uid};
 use crate::rig::process::Process;
 use crate::rig::wait_until;
 
@@ -163,4 +163,39 @@ fn a_first_load_of_history_that_is_killed_at_any_instant_and_live_events_equal_o
     // Twice changes nothing.
     assert_eq!(done(&group)["users"], 0);
     group.assert_equal();
+}
+
+#[test]
+#[ignore = "starts Kafka and HBase: tests/live/run.sh"]
+fn users_of_files_follow_rules_and_commands_of_two_processes_before_their_first_record() {
+    let mut group = Group::start("offline");
+    let as_of = AS_OF_MS.to_string();
+    let sources = STREAMS.map(|stream| format!("{stream}=data/{stream}.jsonl"));
+    let mut arguments = vec!["run", "--as-of", &as_of];
+    arguments.extend(sources.iter().flat_map(|source| ["--source", source]));
+    group.portrait.ok_with(&arguments, &group.settings());
+    assert_eq!(group.catalog()["recomputed"], true);
+    group.assert_equal();
+    let users = group.users();
+    let (first, second) = (group.process("first"), group.process("second"));
+    wait_until("both own users", SOON, || {
+        let half = |process: &&Process| {
+            process.has_said("[0, 1, 2, 3]") || process.has_said("[4, 5, 6, 7]")
+        };
+        [&first, &second].iter().all(half)
+    });
+    group.portrait.change_catalog();
+    group.wait_recomputed(2);
+    let said = group.backfill();
+    assert_eq!((&said["done"], &said["users"]), (&8.into(), &users.into()), "{said}");
+    // Files are not read beside owners.
+    let said = refused(&group, &arguments);
+    assert!(said.contains("run --source has all users to itself"), "{said}");
+    // Their first records come to who has them already; what they say is known.
+    group.send(0, 30);
+    group.wait_committed();
+    Portrait::stop(first);
+    Portrait::stop(second);
+    group.assert_equal();
+    assert_eq!(group.filled_cells(REMOVED_TAG), 0);
 }
