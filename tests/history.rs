@@ -409,6 +409,28 @@ fn a_history_that_is_killed_again_and_again_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_history_that_is_stopped_says_so_and_goes_on() {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let shop = Shop::new(false, &parts(&mut rng, false));
+    shop.run("one", "all.jsonl");
+    let mut args = shop.history_args();
+    args.extend(["--users-per-s", "50"].map(str::to_owned));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let child = shop.command("stopped", &args).spawn().unwrap();
+    // Some have it, which the first load of an empty store can tell by nobody else.
+    std::thread::park_timeout(Duration::from_millis(2_500));
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let stopped = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&stopped.stderr).into_owned();
+    assert_eq!(stopped.status.code(), Some(1), "{said}");
+    assert!(said.contains("run this again, it goes on"), "{said}");
+    assert!(shop.history("stopped")["users"].as_u64().unwrap() > 300);
+    shop.run("stopped", "live.jsonl");
+    shop.expect("stopped", "one");
+}
+
+#[test]
 fn a_history_whose_folded_files_are_lost_is_folded_again() {
     let mut rng = StdRng::seed_from_u64(seed());
     let shop = Shop::new(true, &parts(&mut rng, true));

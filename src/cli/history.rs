@@ -439,7 +439,8 @@ fn alone(
     })?;
     // Everybody has been computed after the merge: those who have the history are fewer.
     let Plan { merge, is_computed, .. } = plan(store.as_ref(), 0)?;
-    if !is_computed {
+    // Into an empty store nobody has to be computed again.
+    if !is_computed || merge.as_ref().is_some_and(|(_, progress)| !progress.ended) {
         return Err(stopped());
     }
     Ok(merge.map_or(0, |(_, progress)| progress.users))
