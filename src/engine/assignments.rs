@@ -71,8 +71,10 @@ pub(super) fn run_assignments(
         wait_for_store(&options.patience);
         let jobs = take_over(options, &shared, &assignment)?;
         let result = attempt(options, Some(&assignment), jobs, observe);
-        // An engine that stopped for it cannot follow leaves its partitions to the next one.
-        topics.group.release(result.is_err() || options.swaps.blocked().is_some());
+        // An engine that stopped for it cannot follow leaves its partitions to the next one; and windows
+        // of a command's next engine are to have numbers of their own.
+        let is_errand = options.errand == Some(Errand::Everybody);
+        topics.group.release(result.is_err() || options.swaps.blocked().is_some() || is_errand);
         match result {
             Ok(report) => {
                 let is_interrupted = report.is_interrupted;

@@ -129,12 +129,13 @@ impl Trial<'_> {
         owner.lend(&mut options);
         for stream in rows.rejects.keys() {
             let at = ruleset.catalog.streams.iter().position(|s| s.name == *stream);
-            let at = at.ok_or_else(|| {
-            Failure::Input(format!(
-                "rows of stream `{stream}` are being tried again, and the catalogue has it no more: \
-                 run this with the catalogue that had it"
-            ))
-        })?;
+            let gone = || {
+                Failure::Input(format!(
+                    "rows of stream `{stream}` are being tried again, and the catalogue has it no \
+                     more: run this with the catalogue that had it"
+                ))
+            };
+            let at = at.ok_or_else(gone)?;
             let path = path(config, rows.number, stream);
             let name = path.display().to_string();
             options.sources.push(FileSpec { path, format: Format::Json, streams: vec![at], name });
