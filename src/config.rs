@@ -18,6 +18,7 @@ pub use self::publish::{PublishConfig, PublishTopic};
 pub use self::relay::RelayConfig;
 pub use self::serve::{LogConfig, LogFormat, ServeConfig};
 use crate::dimension::Lookups;
+use crate::event::partitioner::Partitioner;
 use crate::source::kafka::KafkaConfig;
 use crate::store::ClockMode;
 pub use store::{StoreConfig, StoreKind};
@@ -156,6 +157,9 @@ pub struct SourceConfig {
     pub commit_ahead_rows_max: u64,
     /// Milliseconds that the last window may take before partitions are given up.
     pub flush_max_ms: u64,
+    /// How producers choose a record's partition by the uid's text: `murmur2` (Java's clients), `crc32`
+    /// (librdkafka's default) or `none` (in another way). Users who came from files belong to that one.
+    pub partitioner: Partitioner,
 }
 
 /// `dimensions.*`
@@ -238,6 +242,7 @@ impl Default for SourceConfig {
             start: "earliest".to_owned(),
             commit_ahead_rows_max: 250_000,
             flush_max_ms: 20_000,
+            partitioner: Partitioner::Murmur2,
         }
     }
 }

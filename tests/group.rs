@@ -13,12 +13,15 @@ use tagloom::catalog::load_from;
 use tagloom::clock::Deadline;
 use tagloom::dimension::Lookups;
 use tagloom::engine::Clock;
+use tagloom::engine::history::{Merge, cuts, lacking, resume, ruleset};
 use tagloom::engine::ruleset::Ruleset;
 use tagloom::engine::swap::{Active, Swaps};
 use tagloom::engine::version::{
-    self, Moment, Next, Saved, active_number, load_active, next, replaced_by,
+    self, Moment, Next, Saved, active, active_number, is_recomputed, load_active, next, next_with,
+    replaced_by,
 };
 use tagloom::engine::watch::{Watch, Watched};
+use tagloom::store::fjall::{FjallOptions, FjallStore};
 use tagloom::store::memory::MemoryStore;
 use tagloom::store::{Store, UidKey};
 
@@ -286,4 +289,71 @@ fn a_process_that_cannot_follow_is_told_to_stop_until_it_can() {
         std::thread::park_timeout(Duration::from_millis(5));
     }
     drop(watch.unwrap());
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Spends of users, by JSON lines.
+fn spends(spends: &[(u64, i64, i64)]) -> String {
+    let line = |(u, day, euros): &(u64, i64, i64)| {
+        format!("{{\"u\":{u},\"at\":{},\"euros\":{euros}}}\n", day * DAY_MS + 1)
+    };
+    spends.iter().map(line).collect()
+}
+
+/// Folds a history up to a cut beside a store, as the command does, and gives its partials their cut.
+fn begin_history(store: &Arc<dyn Store>, files: &Files, dir: &std::path::Path, lines: &str) {
+    let (version, days) = (active(store.as_ref()).unwrap().unwrap(), 7);
+    let loaded = load_from("t", files.clone()).unwrap();
+    let lacks = lacking(&loaded.catalog, &version, &[0]);
+    let origins = lacks.keys().copied().collect();
+    let rules = ruleset(loaded.catalog.clone(), &version, &origins, 100 * DAY_MS, days).unwrap();
+    let rules = Arc::new(rules);
+    let side = FjallStore::open(dir, &identity(&rules), &FjallOptions::default()).unwrap();
+    let side: Arc<dyn Store> = Arc::new(side);
+    let mut driver = Driver::open(&rules, &side, 1, usize::MAX);
+    driver.feed(0, lines, None);
+    driver.engine.close(100 * DAY_MS, true).unwrap();
+    let cuts = cuts(&loaded.catalog, &lacks, 1, 100 * DAY_MS, 101 * DAY_MS, days);
+    let merge = Merge { job: 1, dir: dir.to_owned(), users_per_s: None, as_of_ms: None };
+    let next = next_with(store.as_ref(), loaded, MOMENT, Some((merge, cuts))).unwrap();
+    assert_eq!(next.save(store.as_ref()).unwrap(), Saved::Done);
+}
+
+#[test]
+fn a_history_reaches_each_user_once_though_its_window_was_written_in_part() {
+    let files = files(&rules(&[("spent", "expr: spend"), ("peak", "expr: most")]), None);
+    let store = shared(&driven::ruleset(files.clone()));
+    let memory: Arc<dyn Store> = store.clone();
+    let saved = compiled(memory.as_ref(), &files);
+    assert_eq!(saved.save(memory.as_ref()).unwrap(), Saved::Done);
+    let mut driver = Driver::open(&Arc::new(saved.ruleset), &memory, 1, usize::MAX);
+    // What is before the cut counts from history only.
+    driver.feed(0, &spends(&[(1, 99, 1_000), (1, 101, 5), (2, 101, 7)]), None);
+    driver.engine.close(101 * DAY_MS, true).unwrap();
+    store.put_meta("catalog/recomputed@00001", b"1".to_vec()).unwrap();
+    let side = tempfile::tempdir().unwrap();
+    begin_history(&memory, &files, side.path(), &spends(&[(1, 50, 10), (3, 60, 4), (1, 99, 20)]));
+    assert!(!is_recomputed(memory.as_ref(), 1).unwrap());
+    let mark = store.meta("catalog/recomputed@00001").unwrap();
+    assert_eq!(mark.as_deref(), Some(&b"0"[..]), "of no partition everybody is computed");
+    for _ in 0..2 {
+        let ruleset = Arc::new(compiled(memory.as_ref(), &files).ruleset);
+        let mut driver = Driver::open(&ruleset, &memory, 1, usize::MAX);
+        let mut job = resume(memory.as_ref(), &ruleset).unwrap().unwrap();
+        let chunk = job.next(memory.as_ref(), None, 100).unwrap().unwrap();
+        driver.engine.close_for(101 * DAY_MS, true, chunk).unwrap();
+        drop(job);
+        let said = store.meta("job/history").unwrap().unwrap();
+        assert!(said.ends_with(b"\"ended\":true}"), "{}", String::from_utf8_lossy(&said));
+        // The process ended before it had written that: the next one goes on before this window.
+        let none = br#"{"job":1,"after":null,"users":0,"ended":false}"#;
+        store.put_meta("job/history", none.to_vec()).unwrap();
+        driver.engine.recompute(101 * DAY_MS).unwrap();
+    }
+    let ruleset = compiled(memory.as_ref(), &files).ruleset;
+    let users = driven::stored(memory.as_ref(), &ruleset);
+    let spent: BTreeMap<&str, &str> =
+        users.iter().map(|(uid, user)| (uid.as_str(), user.labels["spent"].as_str())).collect();
+    assert_eq!(spent, BTreeMap::from([("1", "35"), ("2", "7"), ("3", "4")]));
 }

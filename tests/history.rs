@@ -409,6 +409,62 @@ fn a_history_that_is_killed_again_and_again_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_history_that_is_stopped_says_so_and_goes_on() {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let shop = Shop::new(false, &parts(&mut rng, false));
+    shop.run("one", "all.jsonl");
+    let mut args = shop.history_args();
+    args.extend(["--users-per-s", "50"].map(str::to_owned));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let child = shop.command("stopped", &args).spawn().unwrap();
+    // Some have it, which the first load of an empty store can tell by nobody else.
+    std::thread::park_timeout(Duration::from_millis(2_500));
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let stopped = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&stopped.stderr).into_owned();
+    assert_eq!(stopped.status.code(), Some(1), "{said}");
+    assert!(said.contains("run this again, it goes on"), "{said}");
+    assert!(shop.history("stopped")["users"].as_u64().unwrap() > 300);
+    shop.run("stopped", "live.jsonl");
+    shop.expect("stopped", "one");
+}
+
+#[test]
+fn a_history_whose_folded_files_are_lost_is_folded_again() {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let shop = Shop::new(true, &parts(&mut rng, true));
+    shop.run("one", "all.jsonl");
+    let mut args = shop.history_args();
+    args.extend(["--users-per-s", "100"].map(str::to_owned));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    shop.run("lost", "live.jsonl");
+    let merged = || {
+        let shown = shop.done("lost", &["catalog", "show", "--json"]);
+        serde_json::from_str::<Value>(&shown).unwrap()["merged_users"].as_u64()
+    };
+    let mut patience = Duration::from_millis(400);
+    while merged().is_none_or(|users| users == 0) {
+        assert!(kill_after(shop.command("lost", &args).spawn().unwrap(), patience), "too late");
+        patience += Duration::from_millis(200);
+    }
+    let is_folded = |name: &str| name.contains("-history-");
+    let dirs = std::fs::read_dir(shop.dir.path()).unwrap().map(|e| e.unwrap().path());
+    let dirs: Vec<PathBuf> = dirs.filter(|p| is_folded(&p.to_string_lossy())).collect();
+    assert_eq!(dirs.len(), 1);
+    std::fs::remove_dir_all(&dirs[0]).unwrap();
+    let other: Vec<&str> =
+        args.iter().map(|a| if *a == "2026-03-01" { "2026-03-02" } else { a }).collect();
+    let refused = shop.command("lost", &other).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("the same files of buy") && said.contains("--cut 2026-03-01"), "{said}");
+    assert!(shop.history("lost")["users"].as_u64().unwrap() > 300);
+    shop.expect("lost", "one");
+    assert!(!dirs[0].exists());
+}
+
+#[test]
 fn live_events_go_on_while_history_is_merged() {
     let mut rng = StdRng::seed_from_u64(seed());
     let parts = parts(&mut rng, false);

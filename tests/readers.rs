@@ -223,7 +223,7 @@ fn options_of(
         stay: false,
         live: false,
         swaps: Default::default(),
-        command: None,
+        errand: None,
         recompute_users_per_s_max: None,
         prepare: Default::default(),
         patience: Default::default(),

@@ -58,8 +58,16 @@ pub(super) struct BackfillArgs {
 
 /// Runs the command.
 pub(super) fn run(args: &BackfillArgs, config: &Config, json: bool) -> Outcome {
-    if config.store.kind == StoreKind::Hbase && !args.dry_run {
+    let is_shared = config.store.kind == StoreKind::Hbase;
+    if is_shared && !args.dry_run && args.cut.is_none() {
         return command::run(args, config, json);
+    }
+    if is_shared && args.no_wait {
+        return Err(Failure::Input(
+            "--no-wait leaves a command for the owners of the users: a history is merged by this \
+             command itself"
+                .to_owned(),
+        ));
     }
     if args.no_wait {
         return Err(Failure::Input(

@@ -72,6 +72,10 @@ const HELP: &[(&str, &str)] = &[
         "source.flush_max_ms",
         "Milliseconds that the last window may take before partitions are given up",
     ),
+    (
+        "source.partitioner",
+        "How producers choose a partition by the uid's text: murmur2 (Java), crc32 (librdkafka) or none",
+    ),
     ("publish.changes.topic", "Topic to which changes of tags are published; empty: none"),
     ("publish.rejects.topic", "Topic to which rows that were refused are published; empty: none"),
     ("publish.queue_records_max", "Records on their way to each of them; windows wait beyond it"),

@@ -2,7 +2,10 @@
 //!
 //! In: files of history and a cut. Out: profiles in which features count what came before the cut
 //! from history and the rest from live events. Files are folded into a store beside the live one
-//! first; then whoever has the live store open merges it, user by user, between its other windows.
+//! first; then whoever has the live store open merges it, user by user, between its other windows. Over a
+//! store that processes share that is this command, when none of them runs: it joins the group, and
+//! merges only while it owns all partitions, hence all users, those included whom no topic has named yet.
+//! A process that starts meanwhile finds the history and ends, with word of what is under way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -13,14 +16,17 @@ use std::sync::atomic::Ordering;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Failure, Outcome, desk, open, progress, rejects, run};
+use super::owner::{Owner, wait_for_nobody};
+use super::{Failure, Outcome, desk, open, progress, rejects, run, topics};
 use crate::catalog::model::{Catalog, Format};
 use crate::clock::{Zone, show_instant};
-use crate::config::Config;
+use crate::config::{Config, StoreKind};
 use crate::engine::history::{self, Merge, Progress};
+use crate::engine::ruleset::Ruleset;
 use crate::engine::version::{Saved, Version, active, is_recomputed, next_with};
 use crate::engine::{Clock, EngineError, Report};
 use crate::serve::local::{MergeRequest, Request};
+use crate::source::file::FileSpec;
 use crate::source::input::STDIN;
 use crate::source::parquet::is_parquet;
 use crate::store::fjall::FjallStore;
@@ -29,6 +35,9 @@ use crate::user::layout::hash64;
 
 /// How often somebody who waits for another process looks.
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// How others name it.
+const NAME: &str = "backfill --history";
 
 /// Rejects that are listed.
 const REJECTS_SHOWN: usize = 10;
@@ -77,11 +86,14 @@ pub(super) fn run(
              that is newer than rows which the store has, with a version above theirs"
         )));
     }
+    if config.store.kind == StoreKind::Hbase && !topics::named(catalog).is_empty() {
+        wait_for_nobody(config, NAME)?;
+    }
     let plan: Plan = desk::request(config, Request::HistoryPlan, &mut |_, _| {})?;
     if plan.version.fingerprint != catalog.fingerprint {
         let message = format!(
-            "the rules in {} are not those that the running process uses: let it take them over, \
-             or name its directory with --catalog",
+            "the rules in {} are not those that are active in the store: let the running process \
+             take them over, or name the directory of the active ones with --catalog",
             config.catalog.path.display()
         );
         return Err(Failure::Input(message));
@@ -90,6 +102,9 @@ pub(super) fn run(
         // One that was killed between its last window and its end.
         finish(config, &plan, merge)?;
     } else if let Some((merge, _)) = &plan.merge {
+        if !merge.dir.exists() {
+            fold_again(&plan, merge, catalog, (sources, &streams, cut_ms), config)?;
+        }
         eprintln!("an interrupted history goes on where it was; run this again for another one");
         let users = merged(config, Request::HistoryResume)?;
         remove(&merge.dir)?;
@@ -105,11 +120,25 @@ pub(super) fn run(
     let dir = side_dir(config, &format!("{cut_ms} {paths:?} {origins:?}"))?;
     let names: Vec<String> = streams.iter().map(|s| catalog.streams[*s].name.clone()).collect();
     let catalog = catalog.clone();
-    let (uid, timezone) = (catalog.uid, catalog.zone.name().to_owned());
     let ruleset = history::ruleset(catalog, &plan.version, &origins, cut_ms, plan.horizon_days);
-    let ruleset = Arc::new(ruleset.map_err(Failure::input)?);
+    let report = fold(ruleset.map_err(Failure::input)?, sources, &dir, config)?;
+    let request = MergeRequest { dir: dir.clone(), cut_ms, streams: names, users_per_s };
+    let users = merged(config, Request::HistoryMerge(request))?;
+    remove(&dir)?;
+    show(users, Some(&report), json)
+}
+
+/// Folds files into a store of their own, or goes on with that.
+fn fold(
+    ruleset: Ruleset,
+    sources: Vec<FileSpec>,
+    dir: &Path,
+    config: &Config,
+) -> Result<Report, Failure> {
+    let (uid, timezone) = (ruleset.catalog.uid, ruleset.catalog.zone.name().to_owned());
+    let ruleset = Arc::new(ruleset);
     let identity = Identity { uid, timezone, clock: ClockMode::Event };
-    let store = FjallStore::open(&dir, &identity, &open::fjall_options(config));
+    let store = FjallStore::open(dir, &identity, &open::fjall_options(config));
     let store: Arc<dyn Store> = Arc::new(store.map_err(open::store_failure)?);
     let mut options = run::options(config, &ruleset, Arc::clone(&store), Clock::Event);
     options.sources = sources;
@@ -118,12 +147,17 @@ pub(super) fn run(
     let report = crate::engine::run(options, &mut |seen| bars.show(seen));
     bars.clear();
     let report = report.map_err(run::engine_failure)?;
+    if report.is_interrupted {
+        return Err(stopped());
+    }
     tell_rejects(store.as_ref(), &report)?;
-    drop(store);
-    let request = MergeRequest { dir: dir.clone(), cut_ms, streams: names, users_per_s };
-    let users = merged(config, Request::HistoryMerge(request))?;
-    remove(&dir)?;
-    show(users, Some(&report), json)
+    Ok(report)
+}
+
+fn stopped() -> Failure {
+    Failure::Failed(
+        "stopped before everybody had the history: run this again, it goes on".to_owned(),
+    )
 }
 
 /// Archives are often written in another way than live events: their names say so.
@@ -181,6 +215,11 @@ fn check_cut(
 /// Beside the live store: the same command finds it again.
 fn side_dir(config: &Config, what: &str) -> Result<PathBuf, Failure> {
     let mut name = desk::absolute(&config.store.path)?.into_os_string();
+    let hbase = &config.store.hbase;
+    let what = match config.store.kind {
+        StoreKind::Hbase => format!("{what} {} {}", hbase.prefix, hbase.gateways),
+        _ => what.to_owned(),
+    };
     name.push(format!("-history-{:016x}", hash64(what.as_bytes())));
     Ok(name.into())
 }
@@ -192,6 +231,39 @@ fn remove(dir: &Path) -> Outcome {
         )),
         _ => Ok(()),
     }
+}
+
+/// What was folded of a history that is not merged yet is gone, or on another machine: the same files give
+/// the same again. Its place has all of it, or is not there.
+fn fold_again(
+    plan: &Plan,
+    merge: &Merge,
+    catalog: &Catalog,
+    (sources, streams, cut_ms): (Vec<FileSpec>, &[usize], i64),
+    config: &Config,
+) -> Outcome {
+    let (version, origins, cut) = history::before_merge(&plan.version, merge.job);
+    let of = |origin: &u64| version.partials.get(origin).map(|record| record.stream.as_str());
+    let wanted: BTreeSet<&str> = origins.iter().filter_map(of).collect();
+    let given: BTreeSet<&str> = streams.iter().map(|s| catalog.streams[*s].name.as_str()).collect();
+    if cut != Some(cut_ms) || wanted != given {
+        let (wanted, dir) = (wanted.into_iter().collect::<Vec<_>>().join(", "), &merge.dir);
+        return Err(Failure::Input(format!(
+            "a history is not merged yet, and what was folded of it is not here: {} is no directory. Run \
+             this where the interrupted one ran, or give the same files of {wanted} and --cut {} again",
+            dir.display(),
+            cut.map_or_else(|| "INSTANT".to_owned(), |cut| catalog.zone.show(cut)),
+        )));
+    }
+    eprintln!("what was folded of the interrupted history is not here: its files are folded again");
+    let mut name = merge.dir.clone().into_os_string();
+    name.push("-again");
+    let dir = PathBuf::from(name);
+    let failed = |e| Failure::Failed(format!("{}: {e}", dir.display()));
+    std::fs::create_dir_all(&dir).map_err(failed)?;
+    let ruleset = history::ruleset(catalog.clone(), &version, &origins, cut_ms, plan.horizon_days);
+    fold(ruleset.map_err(Failure::input)?, sources, &dir, config)?;
+    std::fs::rename(&dir, &merge.dir).map_err(failed)
 }
 
 /// Of a history that is merged: computes who is not computed yet, and removes it.
@@ -252,13 +324,16 @@ pub(super) fn merge(
     request: Option<&MergeRequest>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<u64, Failure> {
+    let is_running = desk.swaps().active().is_some();
+    // Of a store that processes share: before anything is written, everybody is owned.
+    let owner = if is_running { None } else { Some(become_owner(desk)?) };
     if let Some(request) = request {
         begin(desk, request)?;
     }
-    let store = desk.store().as_ref();
-    if desk.swaps().active().is_none() {
-        return alone(desk, progress);
+    if let Some(owner) = owner {
+        return alone(desk, &owner, progress);
     }
+    let store = desk.store().as_ref();
     loop {
         let version = active(store).map_err(open::version_failure)?;
         let merge = version.map(|v| history::progress(store, &v)).transpose();
@@ -333,9 +408,19 @@ fn lacking(catalog: &Catalog, version: &Version, streams: &[String]) -> BTreeMap
     history::lacking(catalog, version, &streams)
 }
 
+fn become_owner(desk: &desk::Desk) -> Result<Owner, Failure> {
+    let config = desk.config();
+    let catalog = open::ready_catalog(&config.catalog.path)?.catalog;
+    Owner::of(desk.store(), &catalog, config, NAME)
+}
+
 /// Merges with an engine of this command's own.
-fn alone(desk: &desk::Desk, progress: &mut dyn FnMut(u64, u64)) -> Result<u64, Failure> {
-    let (store, config) = (Arc::clone(desk.store()), desk.config());
+fn alone(
+    desk: &desk::Desk,
+    owner: &Owner,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<u64, Failure> {
+    let (store, config) = (Arc::clone(owner.store()), desk.config());
     let loaded = open::ready_catalog(&config.catalog.path)?;
     let next = open::version(store.as_ref(), loaded, config, None)?;
     let clock = match store.identity().clock {
@@ -344,6 +429,7 @@ fn alone(desk: &desk::Desk, progress: &mut dyn FnMut(u64, u64)) -> Result<u64, F
     };
     let mut options = run::options(config, &Arc::new(next.ruleset), Arc::clone(&store), clock);
     options.publish = super::publish::open(config)?;
+    owner.lend(&mut options);
     let report = crate::engine::run(options, &mut |seen| {
         progress(seen.status.examined_users.load(Ordering::Relaxed), 0);
     });
@@ -352,6 +438,10 @@ fn alone(desk: &desk::Desk, progress: &mut dyn FnMut(u64, u64)) -> Result<u64, F
         other => run::engine_failure(other),
     })?;
     // Everybody has been computed after the merge: those who have the history are fewer.
-    let merge = plan(store.as_ref(), 0)?.merge;
+    let Plan { merge, is_computed, .. } = plan(store.as_ref(), 0)?;
+    // Into an empty store nobody has to be computed again.
+    if !is_computed || merge.as_ref().is_some_and(|(_, progress)| !progress.ended) {
+        return Err(stopped());
+    }
     Ok(merge.map_or(0, |(_, progress)| progress.users))
 }

@@ -17,6 +17,7 @@ mod history;
 mod lineage;
 mod open;
 mod outline;
+mod owner;
 mod progress;
 mod publish;
 mod redrive;

@@ -1,7 +1,7 @@
 //! `tagloom rejects redrive`: rows that were refused are tried again, after what was wrong is mended.
 //!
 //! In: rejects of the store. Out: their records at the ends of their topics, rows of files through an
-//! engine (`files.rs`), and the rejects gone.
+//! engine (`files.rs`) of who owns everybody, and the rejects gone.
 //! Invariant: a record is put back once, whenever the command is killed: its batch is named in the store
 //! before, marked in the transaction that holds it, and its rejects are removed after.
 
@@ -82,6 +82,8 @@ struct Done {
     refused_again: u64,
     /// Rejects of files that stay.
     of_files: u64,
+    /// Of them: since processes run that own their users.
+    owned: u64,
     /// Records of which something was counted already.
     counted: u64,
     /// Records that their topics have deleted, and of which the store has not all.
@@ -107,9 +109,8 @@ pub(super) fn run(args: &RedriveArgs, config: &Config, json: bool) -> Outcome {
         return show(&done, args, json);
     }
     to_topics(store, &loaded.catalog, refused, config, &mut done)?;
-    if store.is_atomic() {
-        let active = open::activate(store, loaded, config, None)?;
-        files::run(&shared, &active.ruleset, rows, config, &mut done)?;
+    if !rows.is_empty() || files::is_pending(store)? {
+        files::run(&shared, loaded, rows, config, &mut done)?;
     }
     show(&done, args, json)
 }
@@ -163,7 +164,7 @@ fn refused(
             let is_wanted =
                 wanted(&args.stream, &reject.stream) && wanted(&args.reason, reject.reason.name());
             let Some((topic, partition)) = reject.topic() else {
-                let may = store.is_atomic() && of_files < files::ROWS_MAX;
+                let may = of_files < files::ROWS_MAX;
                 if is_wanted && may && files::is_whole(catalog, &reject) {
                     rows_found.entry(reject.stream).or_default().push(id);
                     of_files += 1;
@@ -292,7 +293,7 @@ fn show(done: &Done, args: &RedriveArgs, json: bool) -> Outcome {
         return Ok(());
     }
     let would = if args.dry_run { "would be put" } else { "put" };
-    let Done { records, rejects, rows, refused_again, of_files, counted, deleted } = done;
+    let Done { records, rejects, rows, refused_again, of_files, owned, counted, deleted } = done;
     println!("{records} records {would} back into their topics; {rejects} rejects");
     if *rows > 0 && args.dry_run {
         println!("{rows} rows of files would be read again");
@@ -310,11 +311,17 @@ fn show(done: &Done, args: &RedriveArgs, json: bool) -> Outcome {
             "{deleted} records stay: their topics have deleted them, and the store has a part only"
         );
     }
-    if *of_files > 0 {
+    if *owned > 0 {
         println!(
-            "{of_files} rejects of files stay: the store has not all of their rows as they were (long or \
-             masked ones, CSV, Parquet, envelopes), or is shared; put the mended rows into a file, and \
-             run over it"
+            "{owned} rejects of files stay: rows of files are read again by who has all users to itself; \
+             run this when no process of the group runs"
+        );
+    }
+    if of_files > owned {
+        println!(
+            "{} rejects of files stay: the store has not all of their rows as they were (long or masked \
+             ones, CSV, Parquet, envelopes); put the mended rows into a file, and run over it",
+            of_files - owned
         );
     }
     Ok(())

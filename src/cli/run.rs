@@ -10,6 +10,7 @@ use clap::Args;
 use indicatif::{MultiProgress, ProgressBar};
 
 use super::desk::{Desk, read_failure};
+use super::owner::Owner;
 use super::{Failure, Outcome, open, progress, summary, topics};
 use crate::catalog::model::{Catalog, Format, From};
 use crate::clock::{Stopwatch, Zone};
@@ -83,7 +84,8 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     }
     let loaded = open::ready_catalog(&config.catalog.path)?;
     let zone = &loaded.catalog.zone;
-    let reads_topics = args.sources.is_empty() && !topics::named(&loaded.catalog).is_empty();
+    let has_topics = !topics::named(&loaded.catalog).is_empty();
+    let reads_topics = args.sources.is_empty() && has_topics;
     let (clock, mode) = clock(args.as_of.as_deref(), &config, zone, reads_topics)?;
     let then_as_of_ms = args.then_as_of.as_ref().map(|t| open::instant(t, zone)).transpose()?;
     let sources = sources(&loaded.catalog, &config, &args.sources)?;
@@ -92,6 +94,7 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     open::check_topic_tables(&config, &loaded.catalog)?;
     let opened = open::store(&config, &loaded.catalog, mode)?;
     let Stores { asked, store, patience } = Stores::new(opened, args.serve);
+    check_history(store.as_ref(), has_topics)?;
     let texts = loaded.texts.clone();
     let active = open::begin(store.as_ref(), loaded, &config, clock)?;
     let ruleset = Arc::clone(&active.ruleset);
@@ -99,15 +102,13 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     let (prepare, unprepared) = dimensions(&store, &ruleset, &config, args.dims);
     let mut options = options(&config, &ruleset, Arc::clone(&store), clock);
     options.sources = sources;
-    if reads_topics {
-        options.topics = topics::join(&ruleset.catalog, &config, &store, true)?;
-    }
+    options.patience = patience;
+    join(&mut options, &ruleset.catalog, &config, reads_topics)?;
     options.publish = super::publish::open(&config)?;
     options.prepare = prepare;
     options.then_as_of_ms = then_as_of_ms;
     options.jobs = VecDeque::from([Job::Due]);
     (options.stay, options.live) = (stay, live);
-    options.patience = patience;
     options.swaps = swaps.clone();
     let follows = reads_topics && !store.is_atomic();
     let watching = (live && config.catalog.watch || follows)
@@ -133,8 +134,8 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
         let why = unprepared.lock().unwrap_or_else(PoisonError::into_inner).take();
         why.filter(|_| matches!(error, EngineError::NotPrepared)).unwrap_or(engine_failure(error))
     })?;
-    let seconds = watch.elapsed().as_secs_f64();
     let ruleset = swaps.active().map_or(ruleset, |active| active.ruleset);
+    let seconds = watch.elapsed().as_secs_f64();
     let shadow = summary::shadow(&report, &ruleset, store.as_ref())?;
     summary::show(&report, &ruleset, &shadow, seconds, json);
     if let Some(path) = &args.export {
@@ -181,6 +182,41 @@ impl Stores {
         }
         Self { asked, store, patience }
     }
+}
+
+/// Joins the group that reads topics. Files instead of topics hold events of any user: into a store that
+/// processes share they are read by who owns everybody.
+fn join(options: &mut Options, catalog: &Catalog, config: &Config, reads_topics: bool) -> Outcome {
+    if reads_topics {
+        options.topics = topics::join(catalog, config, &options.store, true)?;
+        return Ok(());
+    }
+    if options.store.is_atomic() || topics::named(catalog).is_empty() {
+        return Ok(());
+    }
+    if options.sources.iter().any(|source| source.path.as_os_str() == STDIN) {
+        return Err(Failure::Input(
+            "--source STREAM=-: into a store that processes share files are read while none of them runs, \
+             and again if one is started meanwhile; standard input cannot be: give a file"
+                .to_owned(),
+        ));
+    }
+    let owner = Owner::of(&options.store, catalog, config, "run --source")?;
+    let (store, patience) = (Arc::clone(&options.store), options.patience.clone());
+    owner.lend(options);
+    // It is waited for already.
+    (options.store, options.patience) = (store, patience);
+    Ok(())
+}
+
+/// Before the group is joined, which would take users from whoever merges a history.
+fn check_history(store: &dyn Store, has_topics: bool) -> Outcome {
+    if !has_topics || store.is_atomic() {
+        return Ok(());
+    }
+    let pending = crate::engine::history::pending(store).map_err(engine_failure)?;
+    let pending = pending.map(|merge| EngineError::HistoryPending { dir: merge.dir });
+    pending.map_or(Ok(()), |error| Err(engine_failure(error)))
 }
 
 /// Where as-of comes from, and what the store is to be.
@@ -327,7 +363,7 @@ pub(super) fn options(
         patience: Patience::default(),
         publish: Publish::default(),
         slices: slices(config),
-        command: None,
+        errand: None,
     }
 }
 
@@ -344,7 +380,9 @@ pub(super) fn engine_failure(error: EngineError) -> Failure {
     match error {
         EngineError::Store(error) => open::store_failure(error),
         EngineError::Kafka(error) => topics::failure(error),
-        EngineError::Profile(error @ ProfileError::OtherPartition { .. }) => Failure::input(error),
+        EngineError::Profile(
+            error @ (ProfileError::OtherPartition { .. } | ProfileError::OtherHome { .. }),
+        ) => Failure::input(error),
         EngineError::Source(_)
         | EngineError::AsOfBack { .. }
         | EngineError::Dimension(_)

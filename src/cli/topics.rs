@@ -4,13 +4,14 @@
 
 use std::sync::Arc;
 
-use super::{Failure, open};
+use super::{Failure, Outcome, open};
 use crate::catalog::model::{Catalog, From};
 use crate::clock::Zone;
 use crate::config::Config;
+use crate::engine::home;
 use crate::engine::topics::Topics;
 use crate::source::kafka::{
-    Group, GroupOptions, KafkaError, RelayedTopics, Start, Starts, TopicMeta, topic_key,
+    Group, GroupOptions, KafkaError, RelayedTopics, Start, Starts, TopicMeta, members, topic_key,
 };
 use crate::source::position::{Position, meta_key};
 use crate::store::Store;
@@ -114,6 +115,9 @@ pub(super) fn join(
         reads,
         flush_max_ms: config.source.flush_max_ms,
     };
+    if !store.is_atomic() {
+        agree(config, store.as_ref())?;
+    }
     let group = Group::join(options, &|topic| known(store.as_ref(), topic)).map_err(failure)?;
     for topic in group.topics() {
         let bytes = serde_json::to_vec(topic).map_err(Failure::failed)?;
@@ -121,6 +125,25 @@ pub(super) fn join(
     }
     let commit_ahead_rows_max = config.source.commit_ahead_rows_max;
     Ok(Some(Topics { group: Arc::new(group), streams, commit_ahead_rows_max }))
+}
+
+/// All processes of a group have one partitioner: users who came from files belong by it.
+fn agree(config: &Config, store: &dyn Store) -> Outcome {
+    let wanted = config.source.partitioner;
+    let agreed = home::agreed(store).map_err(open::store_failure)?;
+    if agreed == Some(wanted) {
+        return Ok(());
+    }
+    if let Some(agreed) = agreed
+        && members(&config.kafka).map_err(failure)? > 0
+    {
+        return Err(Failure::Input(format!(
+            "source.partitioner is {wanted} here, and {agreed} in the processes of group `{}` that run: \
+             set the same in all of them; to change it, stop all and start them again",
+            config.kafka.group()
+        )));
+    }
+    home::agree(store, wanted).map_err(super::run::engine_failure)
 }
 
 /// Where to begin or go on, as people write it; else what is expected.

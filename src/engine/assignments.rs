@@ -3,14 +3,16 @@
 //! In: assignments, one after the other. Out: what all their engines did.
 //! Invariant: each engine begins with what is stored; between two of them nothing is written.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::EngineError;
 use super::command::OwnCommands;
+use super::history;
 use super::job::Job;
-use super::options::Options;
+use super::options::{Errand, Options};
 use super::owned::OwnedStore;
 use super::report::{Observed, Report};
 use super::signals::stop_signals;
@@ -18,9 +20,9 @@ use super::start::{RESTARTS_MAX, attempt, first_jobs, follow_swaps};
 use super::status::Status;
 use super::swap::{Active, Proposal};
 use super::topics::Topics;
-use crate::source::kafka::KafkaError;
+use crate::source::kafka::{Assignment, KafkaError};
 use crate::store::patient::Patience;
-use crate::store::{Ownership, Term};
+use crate::store::{Ownership, Store, Term};
 use crate::write::publish::PublishError;
 
 /// While no engine runs, the store is waited for until a signal comes.
@@ -38,7 +40,7 @@ pub(super) fn run_assignments(
     const PATIENCE: Duration = Duration::from_millis(100);
     let stop = stop_signals();
     let idle = Arc::new(Status::new(options.shards));
-    let (mut all, mut restarts) = (Report::default(), 0);
+    let (mut all, mut restarts, mut is_told) = (Report::default(), 0, false);
     let shared = Arc::clone(&options.store);
     loop {
         observe(&Observed { status: &idle, sources: &[] });
@@ -55,25 +57,37 @@ pub(super) fn run_assignments(
             continue;
         }
         let Some(assignment) = topics.group.next(PATIENCE)? else { continue };
-        wait_for_store(&options.patience);
-        let (term, partitions) = (Term::new(assignment.term)?, assignment.partitions.clone());
-        if !shared.is_atomic() {
-            options.store = Arc::new(OwnedStore::new(Arc::clone(&shared), &partitions));
+        let is_alone = is_alone(topics, &assignment);
+        if options.errand == Some(Errand::Everybody) && !is_alone {
+            if !std::mem::replace(&mut is_told, true) {
+                tracing::warn!(
+                    "another process of the group owns users: this goes on when it has ended; stop it"
+                );
+            }
+            topics.group.release(false);
+            std::thread::park_timeout(PATIENCE);
+            continue;
         }
-        options.store.own(Ownership { term, partitions })?;
-        follow_swaps(options);
-        first_jobs(options)?;
-        let mut jobs = std::mem::take(&mut options.jobs);
-        jobs.push_back(Job::Due);
+        wait_for_store(&options.patience);
+        let jobs = take_over(options, &shared, &assignment)?;
         let result = attempt(options, Some(&assignment), jobs, observe);
-        // An engine that stopped for it cannot follow leaves its partitions to the next one.
-        topics.group.release(result.is_err() || options.swaps.blocked().is_some());
+        // An engine that stopped for it cannot follow leaves its partitions to the next one; and windows
+        // of a command's next engine are to have numbers of their own.
+        let is_errand = options.errand == Some(Errand::Everybody);
+        topics.group.release(result.is_err() || options.swaps.blocked().is_some() || is_errand);
         match result {
             Ok(report) => {
+                let is_interrupted = report.is_interrupted;
                 all.add(report);
-                if let Some(command) = options.command
-                    && OwnCommands::open(shared.as_ref(), &assignment.partitions)?.done() >= command
-                {
+                let is_done = match options.errand {
+                    None => false,
+                    Some(Errand::Everybody) => !is_interrupted,
+                    Some(Errand::Command(command)) => {
+                        let own = OwnCommands::open(shared.as_ref(), &assignment.partitions)?;
+                        own.done() >= command
+                    }
+                };
+                if is_done {
                     return Ok(all);
                 }
             }
@@ -93,6 +107,39 @@ pub(super) fn run_assignments(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Begins an assignment: the store as its owner sees it, and what has to be done first.
+fn take_over(
+    options: &mut Options,
+    shared: &Arc<dyn Store>,
+    assignment: &Assignment,
+) -> Result<VecDeque<Job>, EngineError> {
+    if options.errand != Some(Errand::Everybody) && !shared.is_atomic() {
+        // Before anything is written: whoever merges it waits for these partitions.
+        if let Some(merge) = history::pending(shared.as_ref())? {
+            return Err(EngineError::HistoryPending { dir: merge.dir });
+        }
+    }
+    let (term, partitions) = (Term::new(assignment.term)?, assignment.partitions.clone());
+    if shared.is_atomic() {
+        shared.own(Ownership { term, partitions })?;
+    } else {
+        let owned = OwnedStore::new(Arc::clone(shared), &partitions)?;
+        shared.own(Ownership { term, partitions: owned.drained() })?;
+        options.store = Arc::new(owned);
+    }
+    follow_swaps(options);
+    first_jobs(options)?;
+    let mut jobs = std::mem::take(&mut options.jobs);
+    jobs.push_back(Job::Due);
+    Ok(jobs)
+}
+
+/// Whether an assignment has all partitions that there are.
+fn is_alone(topics: &Topics, assignment: &Assignment) -> bool {
+    let all = topics.group.topics().iter().map(|topic| topic.partitions).max().unwrap_or(0);
+    assignment.partitions.len() >= all as usize
 }
 
 /// A catalogue that becomes active while this process owns nothing.

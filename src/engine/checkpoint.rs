@@ -113,6 +113,8 @@ pub struct Ended {
     pub resident_bytes: u64,
     /// The most it was at any window.
     pub resident_bytes_peak: u64,
+    /// It was told to stop before it had done everything.
+    pub is_interrupted: bool,
 }
 
 /// Closes windows.

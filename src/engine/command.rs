@@ -346,7 +346,7 @@ impl CommandJob {
                 let stored = store.profiles(&keys)?;
                 let known = keys.into_iter().zip(stored);
                 let known = known.filter_map(|(key, found)| Some((key, found?)));
-                known.filter(|(_, profile)| store.owns(profile)).collect()
+                known.filter(|(key, profile)| store.owns(key, profile)).collect()
             }
             None => {
                 let also = match self.ahead.take() {

@@ -78,7 +78,8 @@ impl Parts<'_> {
             for flow in flows {
                 threads.extend(start_source(flow, router.clone(), latest)?);
             }
-            let ended = wait(ended, &status, (&swaps, lease.as_ref()), progress, observe).await;
+            let mut ended = wait(ended, &status, (&swaps, lease.as_ref()), progress, observe).await;
+            ended.is_interrupted = status.stopping();
             status.stop();
             for thread in threads {
                 // A source that panicked has been reported through `status`.

@@ -3,7 +3,9 @@
 //! In: a store beside the live one, into which an ordinary engine has folded history files up to a
 //! cut, with the partials that lack history only. Out: its users, chunk by chunk, for the windows of
 //! the live one: each user gets its history as tiles, is computed, and is written together with how
-//! far the job is. So a crash leaves it at the end of some window, and a restart goes on.
+//! far the job is. So a crash leaves it at the end of some window, and a restart goes on. Where a window
+//! is not written as a whole, a crash may leave some of its users with their history and others
+//! without: the fence of a profile tells which (`At::history`), and those get it once.
 //! Invariant: nothing is written into the history's store here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,6 +21,8 @@ use super::ruleset::{Ruleset, RulesetError};
 use super::start::read_meta;
 use super::version::{Version, origins};
 use crate::catalog::model::{Catalog, Span};
+use crate::shard::fence::At;
+use crate::source::kafka::SourceId;
 use crate::store::fjall::{FjallOptions, FjallStore};
 use crate::store::{Store, UidKey};
 use crate::user::layout::StateLayout;
@@ -79,6 +83,21 @@ pub fn progress(
 pub fn merging(store: &dyn Store, version: &Version) -> Result<Option<u16>, EngineError> {
     let found = progress(store, version)?.filter(|(_, progress)| !progress.ended);
     Ok(found.map(|(merge, _)| merge.job))
+}
+
+/// The history that is being merged; none: there is none, or all users have it.
+pub fn pending(store: &dyn Store) -> Result<Option<Merge>, EngineError> {
+    let Some(version) = super::version::active(store)? else { return Ok(None) };
+    let found = progress(store, &version)?.filter(|(_, progress)| !progress.ended);
+    Ok(found.map(|(merge, _)| merge))
+}
+
+/// How fences name the histories that all users have.
+pub(super) fn merged_before(store: &dyn Store) -> Result<BTreeSet<SourceId>, EngineError> {
+    let Some(version) = super::version::active(store)? else { return Ok(BTreeSet::new()) };
+    let merging = merging(store, &version)?;
+    let all = (1..next_job(&version)).filter(|job| Some(*job) != merging);
+    Ok(all.map(|job| At::history(job).source).collect())
 }
 
 /// The job that goes on with a history that is not merged yet.
@@ -225,6 +244,19 @@ pub fn ruleset(
         horizon_days_min: horizon_days,
     };
     Ruleset::with(catalog, &lineage)
+}
+
+/// By what a history that is being merged was folded: its partials, as the version knew them before it
+/// began, and its cut.
+pub fn before_merge(version: &Version, job: u16) -> (Version, BTreeSet<u64>, Option<i64>) {
+    let (mut version, mut origins, mut cut_ms) = (version.clone(), BTreeSet::new(), None);
+    for (origin, record) in &mut version.partials {
+        if let Some(cut) = record.known.cut.filter(|cut| cut.job == job) {
+            (record.known.cut, cut_ms) = (None, Some(cut.before_ms));
+            origins.insert(*origin);
+        }
+    }
+    (version, origins, cut_ms)
 }
 
 /// Where the cut lies for each partial that gets a history. `as_of_ms`: the later one of the store's

@@ -223,7 +223,8 @@ impl Job {
                 let known = named.into_iter().zip(stored);
                 let known = known.filter_map(|(key, found)| Some((key, found?)));
                 // Of a store that is shared others may have them: they do this, too.
-                let also: Vec<_> = known.filter(|(_, profile)| store.owns(profile)).collect();
+                let also: Vec<_> =
+                    known.filter(|(key, profile)| store.owns(key, profile)).collect();
                 let meta = if keys.is_empty() { std::mem::take(done) } else { Vec::new() };
                 Ok(Some(Chunk { users: also.len(), also, meta, cause, ..Chunk::default() }))
             }

@@ -13,6 +13,7 @@ pub mod direct;
 mod drive;
 mod feed;
 pub mod history;
+pub mod home;
 pub mod inputs;
 pub mod intake;
 pub mod job;
@@ -35,7 +36,9 @@ pub mod version;
 pub mod watch;
 
 pub use assignments::wait_for_store;
-pub use options::{Options, Prepare};
+pub use options::{Errand, Options, Prepare};
+#[cfg(test)]
+pub(crate) use owned::OwnedStore;
 pub use owned::totals;
 pub use report::{Observed, Report, SourceProgress};
 pub use signals::stop_signals;
@@ -154,6 +157,17 @@ pub enum EngineError {
          not: run over these sources again, others may be read with them"
     )]
     RoundSources(String),
+    /// A history is on its way into a store that processes share.
+    #[error(
+        "a history is merged into this store by `tagloom backfill --history`, which has all users to \
+         itself: wait for its end; if it was interrupted, run the same command again where {} is, then \
+         start this again",
+        dir.display()
+    )]
+    HistoryPending {
+        /// Where the history was folded.
+        dir: std::path::PathBuf,
+    },
     /// A small value of the store cannot be read.
     #[error("the store's `{key}` is damaged ({reason}); restore the store from a snapshot")]
     Meta {

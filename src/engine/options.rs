@@ -79,9 +79,18 @@ pub struct Options {
     /// users are read and written as events come. Not for topics, nor for stores that do not write a
     /// window as a whole.
     pub slices: Option<SliceLimits>,
-    /// Topics are owned only to carry this command out, and not read: the engine leaves the group when it
-    /// is done for what it owns.
-    pub command: Option<u64>,
+    /// Topics are owned only for this, and not read: the engine leaves the group when it is done.
+    pub errand: Option<Errand>,
+}
+
+/// What a process joins the group for that reads no records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    /// Carries a command out for the partitions that it is given.
+    Command(u64),
+    /// What files and jobs do to users whoever they are: nothing happens while it does not own all
+    /// partitions.
+    Everybody,
 }
 
 impl Options {

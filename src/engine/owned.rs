@@ -4,19 +4,21 @@
 //! only; small values about work on all of them, kept for each partition.
 //!
 //! Of a *mark* (what was done for all users) each partition has its own: it holds for an owner when it
-//! holds for all of its partitions, and for the group when it holds for all there are. Of a *sum* the
+//! holds for all of its partitions, and for the group when it holds for all there are; a partition
+//! without one has that of the store, which who had everybody to itself has left. Of a *sum* the
 //! least partition of an owner has what that owner has counted, with what was counted before; its other
 //! partitions have nothing. So what all partitions have adds up to what the group has counted, whoever
 //! owns them later.
 //! Invariant: what is said to be done for some partitions is not taken for done for others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::home::Homes;
 use super::intake::{FoldTotals, Totals};
 use super::job::RECOMPUTE_KEY;
 use super::reload::APPLIED_PREFIX;
@@ -33,9 +35,10 @@ use crate::write::window::{FOLDS_KEY, TOTALS_KEY};
 const PAGE_ROWS_MIN: usize = 256;
 
 /// See the module.
-pub(super) struct OwnedStore {
+pub(crate) struct OwnedStore {
     store: Arc<dyn Store>,
     partitions: BTreeSet<u32>,
+    homes: Homes,
     /// The sums of all partitions but the least one say nothing any more.
     gathered: AtomicBool,
 }
@@ -86,26 +89,39 @@ pub(super) fn group_mark(store: &dyn Store, key: &str) -> Result<Option<Bytes>> 
     if partitions == 0 {
         return store.meta(key);
     }
-    let found = by_partition(store, key)?;
-    Ok(same_of(found, |partition| partition < partitions, partitions as usize))
+    mark_of(store, key, 0..partitions)
 }
 
-/// The value that so many partitions have, if it is the same.
-fn same_of(
-    found: Vec<(u32, Bytes)>,
-    is_wanted: impl Fn(u32) -> bool,
-    count: usize,
-) -> Option<Bytes> {
-    let mut values = found.into_iter().filter(|(partition, _)| is_wanted(*partition));
-    let (_, first) = values.next()?;
-    let mut same = 1;
-    for (_, value) in values {
-        if value != first {
-            return None;
-        }
-        same += 1;
+/// A mark that holds for some partitions. One of which nobody has said anything has the mark of the
+/// whole store, which is there when files were read into it by a process that owned everybody: since
+/// then no owner of that partition has done anything for all of its users.
+fn mark_of(
+    store: &dyn Store,
+    key: &str,
+    partitions: impl Iterator<Item = u32>,
+) -> Result<Option<Bytes>> {
+    let found: BTreeMap<u32, Bytes> = by_partition(store, key)?.into_iter().collect();
+    let everybody = store.meta(key)?;
+    let mut marks = partitions.map(|p| found.get(&p).or(everybody.as_ref()));
+    let first = marks.next().flatten();
+    Ok(first.filter(|first| marks.all(|mark| mark == Some(first))).cloned())
+}
+
+/// Whether an owner of some partition has said anything of all of its users.
+pub(super) fn has_marks(store: &dyn Store) -> Result<bool> {
+    Ok(!by_partition(store, RECOMPUTED_KEY)?.is_empty())
+}
+
+/// Writes a mark of everybody, whoever owns them.
+pub(super) fn put_for_everybody(store: &dyn Store, key: &str, value: &[u8]) -> Result<()> {
+    store.put_meta(key, value.to_vec())?;
+    if store.is_atomic() {
+        return Ok(());
     }
-    (same == count).then_some(first)
+    for (partition, _) in by_partition(store, key)? {
+        store.put_meta(&key_of(key, partition), value.to_vec())?;
+    }
+    Ok(())
 }
 
 /// Everything that the processes of a store have counted.
@@ -132,9 +148,15 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 }
 
 impl OwnedStore {
-    pub(super) fn new(store: Arc<dyn Store>, partitions: &[u32]) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, partitions: &[u32]) -> Result<Self> {
         let partitions = partitions.iter().copied().collect();
-        Self { store, partitions, gathered: AtomicBool::new(false) }
+        let homes = Homes::open(store.as_ref(), &partitions)?;
+        Ok(Self { store, partitions, homes, gathered: AtomicBool::new(false) })
+    }
+
+    /// Whose due entries this owner drains.
+    pub(super) fn drained(&self) -> Vec<u32> {
+        self.homes.drained(&self.partitions)
     }
 
     /// A value of the group as the values of this owner's partitions.
@@ -214,11 +236,19 @@ impl Store for OwnedStore {
         self.store.own(ownership)
     }
 
-    /// One whose events came from files belongs to nobody, and a profile that cannot be read is given
-    /// on, so that it is told.
-    fn owns(&self, profile: &[u8]) -> bool {
+    /// A profile that cannot be read is given on, so that it is told.
+    fn owns(&self, user: &UidKey, profile: &[u8]) -> bool {
         let applied = decode_tags(profile).and_then(|tags| tags.applied());
-        applied.map_or(true, |(a, _)| a.partition.is_some_and(|p| self.partitions.contains(&p)))
+        applied.map_or(true, |(applied, _)| self.owns_user(user, applied.partition))
+    }
+
+    fn owns_user(&self, user: &UidKey, partition: Option<u32>) -> bool {
+        let partition = partition.or_else(|| self.home(user));
+        self.homes.is_everybody() || partition.is_some_and(|p| self.partitions.contains(&p))
+    }
+
+    fn home(&self, user: &UidKey) -> Option<u32> {
+        self.homes.of(user)
     }
 
     fn profiles(&self, keys: &[UidKey]) -> Result<Vec<Option<Bytes>>> {
@@ -255,7 +285,7 @@ impl Store for OwnedStore {
             let mut rows = self.store.scan_profiles(after.as_ref(), page)?;
             let Some((last, _)) = rows.last() else { return Ok(rows) };
             after = Some(last.clone());
-            rows.retain(|(_, profile)| self.owns(profile));
+            rows.retain(|(key, profile)| self.owns(key, profile));
             rows.truncate(rows_max);
             if !rows.is_empty() {
                 return Ok(rows);
@@ -277,13 +307,22 @@ impl Store for OwnedStore {
         after: Option<DueCursor>,
         packs_max: usize,
     ) -> Result<Vec<DuePack>> {
-        self.store.due_until(instant_ms, after, packs_max)
+        let (drained, mut after) = (self.drained(), after);
+        loop {
+            let mut packs = self.store.due_until(instant_ms, after, packs_max)?;
+            let Some(last) = packs.last() else { return Ok(packs) };
+            after = Some(last.cursor);
+            packs.retain(|pack| drained.contains(&pack.cursor.partition));
+            if !packs.is_empty() {
+                return Ok(packs);
+            }
+        }
     }
 
     fn meta(&self, key: &str) -> Result<Option<Bytes>> {
         match about(key) {
             About::Group => self.store.meta(key),
-            About::Mark => Ok(same_of(self.own_values(key)?, |_| true, self.partitions.len())),
+            About::Mark => mark_of(self.store.as_ref(), key, self.partitions.iter().copied()),
             About::Sum => self.sum(key),
         }
     }
@@ -386,7 +425,7 @@ mod tests {
     }
 
     fn owner(store: &Arc<dyn Store>, partitions: &[u32]) -> OwnedStore {
-        OwnedStore::new(Arc::clone(store), partitions)
+        OwnedStore::new(Arc::clone(store), partitions).unwrap()
     }
 
     fn window(key: &str, value: Vec<u8>) -> WindowWrite {

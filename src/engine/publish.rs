@@ -11,7 +11,7 @@ use super::status::Status;
 use super::{EngineError, Options};
 use crate::shard::Shared;
 use crate::source::kafka::Assignment;
-use crate::store::{Ownership, Term};
+use crate::store::{FILES, Ownership, Term};
 use crate::write::publish::windows;
 use crate::write::window::TOTALS_KEY;
 
@@ -28,7 +28,8 @@ pub(super) fn begin(
     let first_window = first_window(options, assignment)?;
     let mut shared = super::start::shared(options, assignment)?;
     if !options.dry {
-        let at = (assignment.map(|a| a.partitions.as_slice()), first_window);
+        let owned = owned(assignment);
+        let at = (owned.as_deref(), first_window);
         let store = options.store.as_ref();
         let known = windows::recover(&options.publish, store, &options.ruleset, at, status)?;
         shared.publishing = known.map(Arc::new);
@@ -44,11 +45,20 @@ pub(super) fn settle(options: &Options, assignment: Option<&Assignment>, next_wi
     }
     // The engine has ended: nothing is waited for.
     options.patience.while_holds(|| false);
-    let owned = assignment.map(|a| a.partitions.as_slice());
+    let owned = owned(assignment);
     let (publish, store) = (&options.publish, options.store.as_ref());
-    if let Err(error) = windows::settle(publish, store, owned, next_window) {
+    if let Err(error) = windows::settle(publish, store, owned.as_deref(), next_window) {
         tracing::warn!(%error, "the next start will publish the last window again");
     }
+}
+
+/// Whose lists of changes an engine has. That of files goes with partition 0.
+fn owned(assignment: Option<&Assignment>) -> Option<Vec<u32>> {
+    let mut owned = assignment?.partitions.clone();
+    if owned.contains(&0) {
+        owned.push(FILES);
+    }
+    Some(owned)
 }
 
 /// The number of the first window that an engine writes. Of a window that was not written as a whole
@@ -62,7 +72,7 @@ fn first_window(options: &Options, assignment: Option<&Assignment>) -> Result<u6
         Some(assignment) => Term::new(assignment.term)?,
         None => {
             let term = store.take_term()?;
-            store.own(Ownership { term, partitions: vec![0] })?;
+            store.own(Ownership::of_files(term))?;
             term
         }
     };

@@ -207,6 +207,8 @@ fn known_users<'a>(
 ) -> Result<Vec<UidKey>, EngineError> {
     let uids: Vec<UidKey> = keys.filter_map(UidKey::from_bytes).collect();
     let stored = store.profiles(&uids)?;
-    let is_own = |found: &Option<Bytes>| found.as_ref().is_some_and(|bytes| store.owns(bytes));
-    Ok(uids.into_iter().zip(stored).filter(|(_, p)| is_own(p)).map(|(key, _)| key).collect())
+    let is_own = |key: &UidKey, found: &Option<Bytes>| {
+        found.as_ref().is_some_and(|bytes| store.owns(key, bytes))
+    };
+    Ok(uids.into_iter().zip(stored).filter(|(key, p)| is_own(key, p)).map(|(key, _)| key).collect())
 }

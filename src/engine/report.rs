@@ -83,6 +83,8 @@ pub struct Report {
     pub missing_tables: Vec<String>,
     /// Users that are quarantined.
     pub quarantined: usize,
+    /// It was told to stop before it had done everything.
+    pub is_interrupted: bool,
 }
 
 impl Report {
@@ -123,6 +125,7 @@ pub(super) fn report(
         resident_users: ended.resident_users,
         resident_bytes: ended.resident_bytes,
         resident_bytes_peak: ended.resident_bytes_peak,
+        is_interrupted: ended.is_interrupted,
         packed_bytes: ended.stats.packed_bytes,
         stats: ended.stats,
         profiles: status.profiles.load(Ordering::Relaxed),

@@ -33,11 +33,17 @@ use crate::write::window::{AS_OF_KEY, FOLDS_KEY, TOTALS_KEY};
 pub(super) const RESTARTS_MAX: u32 = 3;
 
 /// What other owners may have read before this engine.
-fn replay(options: &Options, assignment: Option<&Assignment>) -> Replay {
-    match (&options.topics, assignment) {
-        (Some(topics), Some(assignment)) if !options.store.is_atomic() => topics.replay(assignment),
-        _ => Replay::default(),
+fn replay(options: &Options, assignment: Option<&Assignment>) -> Result<Replay, EngineError> {
+    let store = options.store.as_ref();
+    if store.is_atomic() {
+        return Ok(Replay::default());
     }
+    let mut replay = match (&options.topics, assignment) {
+        (Some(topics), Some(assignment)) => topics.replay(assignment),
+        _ => Replay::default(),
+    };
+    replay.forgotten = super::history::merged_before(store)?;
+    Ok(replay)
 }
 
 /// Reads a small JSON value of the store.
@@ -185,7 +191,7 @@ pub(super) fn attempt(
         let (ruleset, texts, shards) = (&options.ruleset, &shared.texts, options.shards);
         let (quarantine, status) = (&quarantine, &status);
         let around = Around { ruleset, texts, quarantine, status, shards };
-        if options.command.is_none() {
+        if options.errand.is_none() {
             flows.push(topics.flow(assignment, &around)?);
         }
         lease = Some(topics.group.lease(assignment));
@@ -238,7 +244,7 @@ pub(super) fn shared(
         state_bytes_max: options.state_bytes_max,
         resident_bytes_max: options.resident_bytes_max / options.shards,
         batch_users_max: options.batch_users_max,
-        replay: Arc::new(replay(options, assignment)),
+        replay: Arc::new(replay(options, assignment)?),
         publishing: None,
     })
 }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::Clock;
 use super::history::Merge;
 use super::job::from_the_start;
-use super::owned::group_mark;
+use super::owned::{group_mark, put_for_everybody};
 use super::ruleset::{Ruleset, RulesetError, give_provisional_ids};
 use super::slices::{ROUND_KEY, Round};
 use crate::catalog::model::Catalog;
@@ -182,9 +182,9 @@ impl Next {
         if self.begins_history {
             // Before the cut: without it, a recompute finds nothing to change.
             let (key, progress) = from_the_start(self.version.fingerprint);
-            store.put_meta(&key, progress)?;
+            put_for_everybody(store, &key, &progress)?;
             let (key, number) = recomputed(0);
-            store.put_meta(&key, number)?;
+            put_for_everybody(store, &key, &number)?;
         }
         if self.is_new {
             let files = zstd::bulk::compress(&json(&self.texts), 0).unwrap_or_default();

@@ -2,8 +2,51 @@
 //!
 //! In: a record's key, a number of partitions. Out: what Kafka's own producer decides (murmur2), so that
 //! a topic filled by `relay` and topics whose producers key by uid have a user in partitions of one
-//! number.
+//! number; and what other producers decide, for topics that they fill.
 //! Invariant: pure; never changes, since users are where it put them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::Uid;
+
+/// How producers choose the partition of a record whose key is the uid's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Partitioner {
+    /// As Java's clients do, and `tagloom relay`.
+    #[default]
+    Murmur2,
+    /// As librdkafka's clients do if they are not told otherwise (`consistent`).
+    Crc32,
+    /// In another way, or by another key.
+    None,
+}
+
+impl Partitioner {
+    /// The partition of a user; none: it cannot be known.
+    pub fn of(self, uid: &Uid, partitions: u32) -> Option<u32> {
+        match (self, uid) {
+            (Self::Murmur2, Uid::U64(uid)) => Some(partition_of_number(*uid, partitions)),
+            (Self::Murmur2, Uid::Str(uid)) => Some(partition_of(uid.as_bytes(), partitions)),
+            (Self::Crc32, uid) => {
+                let mut crc = flate2::Crc::new();
+                crc.update(uid.to_string().as_bytes());
+                Some(crc.sum() % partitions.max(1))
+            }
+            (Self::None, _) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Partitioner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Murmur2 => "murmur2",
+            Self::Crc32 => "crc32",
+            Self::None => "none",
+        })
+    }
+}
 
 /// The seed of Kafka's murmur2.
 const SEED: u32 = 0x9747_b28c;
@@ -64,6 +107,17 @@ mod tests {
             ("abc", 479_470_107),
         ] {
             assert_eq!(murmur2(key.as_bytes()).cast_signed(), hash, "{key}");
+        }
+    }
+
+    /// CRC-32 of zlib, which librdkafka uses; `123456789` is its usual check (0xcbf43926).
+    #[test]
+    fn each_partitioner_knows_a_user_by_the_text_of_its_uid() {
+        let (number, text) = (Uid::U64(123_456_789), Uid::Str("123456789".into()));
+        for uid in [&number, &text] {
+            assert_eq!(Partitioner::Crc32.of(uid, u32::MAX), Some(0xcbf4_3926));
+            assert_eq!(Partitioner::Murmur2.of(uid, 12), Some(partition_of(b"123456789", 12)));
+            assert_eq!(Partitioner::None.of(uid, 12), None);
         }
     }
 

@@ -3,10 +3,11 @@
 //! In: uids, and what the store says of those that are not resident. Out: slots.
 //! Invariant: reads the store in batches, in the order of keys; nothing is written.
 
+use super::fence::At;
 use super::users::Slot;
 use super::{Shard, Shared, WindowClose, WindowStats, hash_of};
 use crate::event::block::{ShardRows, Uids};
-use crate::store::{Uid, UidKey};
+use crate::store::{FILES, Uid, UidKey};
 use crate::user::snapshot::{Applied, decode_tags};
 use crate::write::profile::ProfileError;
 use crate::write::publish::outbox::{Cause, Outbox};
@@ -123,10 +124,18 @@ impl Shard {
             if user.dirty {
                 continue;
             }
-            if user.due_ms.is_none_or(|due| due > window.as_of_ms) {
+            let Some(due_ms) = user.due_ms.filter(|due_ms| *due_ms <= window.as_of_ms) else {
                 stats.stale_due += 1;
                 continue;
+            };
+            let (key, partition) = (user.uid.to_key(), user.partition);
+            if !self.shared.store.owns_user(&key, partition) {
+                // Its entry was made before its partition was known.
+                let partition = self.shared.partition_of(partition, &key).unwrap_or(FILES);
+                self.others_due.entry((due_ms, partition)).or_default().push(key);
+                continue;
             }
+            let user = self.users.get_mut(slot);
             stats.due_users += 1;
             (user.dirty, user.cause) = (true, Cause::Time);
             slots.push(slot);
@@ -158,8 +167,15 @@ impl Shard {
         self.activate(new)?;
         // They leave with this window: from now on the store has users who are not resident.
         self.shared.store_had_profiles = true;
-        let Shared { ruleset, texts, .. } = &self.shared;
+        let Shared { ruleset, texts, store, .. } = &self.shared;
+        let (at, is_atomic) = (At::history(side.job()), store.is_atomic());
         for (slot, bytes) in found {
+            if !is_atomic {
+                if self.fenced.has_applied(slot, at.source, 0) {
+                    continue;
+                }
+                self.fenced.apply(slot, at.source, 0);
+            }
             let history = side.state(bytes, &ruleset.layout, texts)?;
             let user = self.users.get_mut(slot);
             user.state.add_history(&history, side.job(), &ruleset.layout, &texts.view());

@@ -113,7 +113,9 @@ impl Shard {
         partition: Option<u32>,
     ) -> Box<Numbered> {
         let version = outbox.version;
-        let owes = |p: &Published| p.owes(partition, &self.users.key(slot), outbox.window);
+        let key = self.users.key(slot);
+        let partition = self.shared.partition_of(partition, &key);
+        let owes = |p: &Published| p.owes(partition, &key, outbox.window);
         let owed = match self.shared.publishing.as_deref().is_some_and(owes) {
             true => changes(tags, outbox, schema, &self.shared.ruleset),
             false => Vec::new(),

@@ -9,7 +9,7 @@
 //! whether a row is to be folded; the fence of a profile that is written.
 //! Invariant: pure; a fence never goes back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 
@@ -28,7 +28,15 @@ pub struct At {
 
 impl At {
     /// The number that stands for files, which have no partitions.
-    pub const FILES: u32 = u32::MAX;
+    pub const FILES: u32 = crate::store::FILES;
+
+    /// Of a history, whose users are its one row each: a profile that has it has applied row 0.
+    pub fn history(job: u16) -> Self {
+        Self {
+            partition: Self::FILES,
+            source: SourceId(hash64(format!("history/{job}").as_bytes())),
+        }
+    }
 
     /// Of a file, by the names under which its position is kept.
     pub fn file(names: &[String]) -> Self {
@@ -67,6 +75,8 @@ pub struct Replay {
     pub starts: Fences,
     /// Rows before these offsets may have been read by an owner before.
     pub until: BTreeMap<SourceId, u64>,
+    /// Sources that nobody reads again: fences need not know them any more.
+    pub forgotten: BTreeSet<SourceId>,
 }
 
 /// The fences of one shard's resident users.
@@ -78,6 +88,7 @@ pub(super) struct Fenced {
     next: HashMap<SourceId, u64>,
     /// Rows before these offsets may have been read by another owner.
     replay_until: HashMap<SourceId, u64>,
+    forgotten: BTreeSet<SourceId>,
 }
 
 impl Fenced {
@@ -85,16 +96,27 @@ impl Fenced {
     pub(super) fn new(replay: &Replay) -> Self {
         let next = replay.starts.sources().collect();
         let replay_until = replay.until.iter().map(|(source, until)| (*source, *until)).collect();
-        Self { users: HashMap::new(), next, replay_until }
+        let forgotten = replay.forgotten.clone();
+        Self { users: HashMap::new(), next, replay_until, forgotten }
     }
 
     /// A user was loaded that has this fence.
-    pub(super) fn admit(&mut self, slot: Slot, fence: Fence) {
+    pub(super) fn admit(&mut self, slot: Slot, mut fence: Fence) {
+        if !self.forgotten.is_empty() {
+            fence.retain(|(source, _)| !self.forgotten.contains(source));
+        }
         let is_beyond =
             |(source, next): &(SourceId, u64)| self.next.get(source).is_none_or(|read| read < next);
         if fence.iter().any(is_beyond) {
             self.users.insert(slot, fence);
         }
+    }
+
+    /// A user has applied a row that came by no source: it is written with the window that closes.
+    pub(super) fn apply(&mut self, slot: Slot, source: SourceId, offset: u64) {
+        let fence = self.users.entry(slot).or_default();
+        fence.retain(|(known, _)| *known != source);
+        fence.push((source, offset + 1));
     }
 
     /// A user has left.
@@ -171,7 +193,7 @@ mod tests {
     #[test]
     fn what_a_profile_has_applied_is_dropped_until_its_fence_is_reached() {
         let until = BTreeMap::from([(A.source, 140), (B.source, 60)]);
-        let replay = Replay { starts: fences(100, 50), until };
+        let replay = Replay { starts: fences(100, 50), until, ..Replay::default() };
         let mut fenced = Fenced::new(&replay);
         fenced.admit(7, vec![(A.source, 120), (B.source, 50)]);
         fenced.admit(8, vec![(A.source, 100), (B.source, 50)]);
@@ -185,6 +207,21 @@ mod tests {
         assert!(fenced.users.is_empty(), "nothing is left to be dropped");
         fenced.cut(&fences(140, 60));
         assert!(!fenced.is_replay(A.source, 100));
+    }
+
+    #[test]
+    fn a_history_is_applied_once_and_forgotten_when_everybody_has_it() {
+        let (first, second) = (At::history(1).source, At::history(2).source);
+        let forgotten = BTreeSet::from([first]);
+        let mut fenced = Fenced::new(&Replay { forgotten, ..Replay::default() });
+        fenced.admit(7, vec![(first, 1)]);
+        assert!(!fenced.has_applied(7, second, 0));
+        fenced.apply(7, second, 0);
+        assert!(fenced.has_applied(7, second, 0) && !fenced.has_applied(8, second, 0));
+        fenced.cut(&Fences::default());
+        let mut out = Fence::new();
+        fenced.write(7, None, &Fences::default(), &mut out);
+        assert_eq!(out, [(second, 1)]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod results;
 mod tests;
 pub mod users;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -76,6 +77,34 @@ pub struct Shared {
     pub replay: Arc<Replay>,
     /// Changes of tags are published: which of those in profiles are, at the engine's start.
     pub publishing: Option<Arc<Published>>,
+}
+
+impl Shared {
+    /// The partition that a user belongs to: that of its events, or, where they all came from files, its
+    /// home, as far as it is known.
+    fn partition_of(&self, partition: Option<u32>, user: &UidKey) -> Option<u32> {
+        partition.or_else(|| self.store.home(user))
+    }
+
+    /// The first record of a user whose events all came from files: whoever has worked for it so far must
+    /// not be another process. True: the record stands where it was not expected, but nobody else has it.
+    fn check_home(&self, uid: &Uid, now: u32, is_told: bool) -> Result<bool, ProfileError> {
+        let key = uid.to_key();
+        let Some(home) = self.store.home(&key).filter(|home| *home != now) else {
+            return Ok(false);
+        };
+        if !self.store.owns_user(&key, None) {
+            return Err(ProfileError::OtherHome { uid: uid.to_string(), home, now });
+        }
+        if !is_told {
+            tracing::warn!(
+                %uid, home, now,
+                "source.partitioner is not what producers use: records of a user that came from files were \
+                 expected in another partition. With more processes this will end the run"
+            );
+        }
+        Ok(true)
+    }
 }
 
 /// What became of a block's events.
@@ -283,6 +312,10 @@ pub struct Shard {
     activated: u64,
     /// Users that were read with changes that are not known to be published.
     owing: Vec<Slot>,
+    /// Due users of others, by instant and their partition: their owners get them.
+    others_due: BTreeMap<(i64, u32), Vec<UidKey>>,
+    /// It was told that the partitioner is not the one that was said.
+    is_told: bool,
     /// Users that had left when the last window closed.
     left_before: u64,
 }
@@ -307,6 +340,8 @@ impl Shard {
             leftover: Leftover::default(),
             activated: 0,
             owing: Vec::new(),
+            others_due: BTreeMap::new(),
+            is_told: false,
             left_before: 0,
             shared,
         }
@@ -429,6 +464,10 @@ impl Shard {
             return Ok(());
         }
         for slot in &self.slots {
+            let user = self.users.get(*slot);
+            if user.partition.is_none() && user.version > 0 {
+                self.is_told |= self.shared.check_home(&user.uid, at.partition, self.is_told)?;
+            }
             let user = self.users.get_mut(*slot);
             if user.partition.is_none() {
                 user.partition = Some(at.partition);
@@ -541,7 +580,10 @@ impl Shard {
             schema_id: self.shared.ruleset.schema_in(self.shared.store.as_ref()).0,
         };
         self.computer.run(&mut work, &slots);
-        let Results { profiles, cells, due } = work.results;
+        let Results { profiles, cells, mut due } = work.results;
+        for (at, keys) in std::mem::take(&mut self.others_due) {
+            due.entry(at).or_default().extend(keys);
+        }
         let packs = due.into_iter().map(|((due_ms, partition), keys)| DuePack {
             cursor: crate::store::DueCursor {
                 due_ms,

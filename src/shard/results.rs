@@ -14,7 +14,7 @@ use super::users::{Slot, User};
 use super::{Shared, WindowClose};
 use crate::clock::{Day, Stopwatch, earlier};
 use crate::engine::ruleset::Ruleset;
-use crate::store::{Bytes, ProfileCells, UidKey};
+use crate::store::{Bytes, FILES, ProfileCells, UidKey};
 use crate::user::features::Due;
 use crate::user::snapshot::{Applied, Head, Packer, Profile};
 use crate::user::texts::TextsView;
@@ -153,8 +153,12 @@ impl Work<'_> {
             return false;
         }
         if let Some(due_ms) = due_ms {
-            let partition = user.partition.filter(|_| self.is_shared).unwrap_or(0);
-            self.results.due.entry((due_ms, partition)).or_default().push(user.uid.to_key());
+            let key = user.uid.to_key();
+            let partition = match self.is_shared {
+                true => self.shared.partition_of(user.partition, &key).unwrap_or(FILES),
+                false => 0,
+            };
+            self.results.due.entry((due_ms, partition)).or_default().push(key);
         }
         user.due_ms = due_ms;
         true

@@ -39,6 +39,12 @@ bands: {of: spent, cuts: [100], labels: [low, high]}
 ";
 
 fn shard(resident_bytes_max: usize) -> Shard {
+    let identity =
+        Identity { uid: UidType::U64, timezone: "UTC".to_owned(), clock: ClockMode::Event };
+    shard_over(Arc::new(MemoryStore::new(identity, 100)), resident_bytes_max)
+}
+
+fn shard_over(store: Arc<dyn Store>, resident_bytes_max: usize) -> Shard {
     let mut files: Vec<(String, String)> = [
         ("catalog.yaml", CATALOG),
         ("streams/buy.yaml", STREAM),
@@ -51,17 +57,15 @@ fn shard(resident_bytes_max: usize) -> Shard {
     files.push(("ids.lock".to_owned(), loaded.lock.updated(&loaded.catalog).to_text()));
     let loaded = load_from("t", files).expect("a sound catalogue");
     let ruleset = Arc::new(Ruleset::new(loaded.catalog).expect("it compiles"));
-    let identity =
-        Identity { uid: ruleset.catalog.uid, timezone: "UTC".to_owned(), clock: ClockMode::Event };
     Shard::new(
         0,
         Shared {
             ruleset,
             texts: Arc::default(),
-            store: Arc::new(MemoryStore::new(identity, 100)),
+            store_had_profiles: store.has_profiles().expect("it is in memory"),
+            store,
             schemas: Arc::default(),
             quarantine: Arc::default(),
-            store_had_profiles: false,
             state_bytes_max: 1 << 20,
             resident_bytes_max,
             batch_users_max: 64,
@@ -170,4 +174,45 @@ fn users_of_a_window_stay_until_it_is_stored_and_come_back_as_they_were() {
         tags.head.version == 2 && shard.shared.ruleset.plan.packing().get(tags.codes, 0) == 2
     };
     assert_eq!(second.profiles.iter().filter(high).count(), 49, "both events of each count");
+}
+
+#[test]
+fn a_user_of_files_whose_record_comes_where_it_was_not_expected_is_not_written_by_two() {
+    use crate::engine::{OwnedStore, home};
+    use crate::event::partitioner::Partitioner;
+    use crate::source::kafka::{SourceId, TopicMeta, topic_key};
+
+    let identity =
+        Identity { uid: UidType::U64, timezone: "UTC".to_owned(), clock: ClockMode::Event };
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(identity, 100).shared());
+    let mut files = shard_over(Arc::clone(&store), usize::MAX);
+    let mut decoder = decoder(&files);
+    feed(&mut files, &mut decoder, 0..100, 5);
+    let profiles = close(&mut files).profiles;
+    store.write_window(WindowWrite { profiles, ..WindowWrite::default() }).expect("it is written");
+    let topic = TopicMeta { topic: "t".to_owned(), id: "i".to_owned(), partitions: 4 };
+    let topic = serde_json::to_vec(&topic).expect("it is JSON");
+    store.put_meta(&topic_key("t"), topic).expect("it is written");
+    home::agree(store.as_ref(), Partitioner::Murmur2).expect("it is written");
+    let owned = OwnedStore::new(Arc::clone(&store), &[0, 1]).expect("it is read");
+    let owned: Arc<dyn Store> = Arc::new(owned);
+    let mut shard = shard_over(Arc::clone(&owned), usize::MAX);
+    let mut decoder = self::decoder(&shard);
+    let mut come = |user: u64, partition: u32| {
+        let decoded = decoder.lines(lines(user..user + 1, 7).as_bytes(), 1, 0, None);
+        let at = Some(At { partition, source: SourceId(1) });
+        shard.fold(0, &decoded.blocks[0].shards[0], at).map(|_| ())
+    };
+    let homed = |home: u32| {
+        let is_there = |uid: &u64| Partitioner::Murmur2.of(&Uid::U64(*uid), 4) == Some(home);
+        (0..100).find(is_there).expect("of a hundred some are there")
+    };
+    come(homed(1), 1).expect("it is expected there");
+    come(homed(0), 1).expect("nobody else has it");
+    come(1_000, 1).expect("nobody has anything of it");
+    let foreign = homed(2);
+    let refused = come(foreign, 1).expect_err("another process may be writing it");
+    let said = refused.to_string();
+    assert!(matches!(refused, ProfileError::OtherHome { home: 2, now: 1, .. }), "{said}");
+    assert!(said.contains("source.partitioner") && said.contains("partition 2"), "{said}");
 }

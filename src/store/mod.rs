@@ -31,7 +31,7 @@ pub use dims::{
 pub use due::{DueCursor, DuePack};
 pub use error::{Fault, StoreError};
 pub use identity::{ClockMode, FORMAT_VERSION, Identity};
-pub use ownership::{Ownership, Term};
+pub use ownership::{FILES, Ownership, Term};
 pub use sorted::SortedProfiles;
 pub use uid::{UID_BYTES_MAX, Uid, UidError, UidKey};
 
@@ -199,10 +199,21 @@ pub trait Store: Send + Sync {
     /// store of one process has one owner and ignores it.
     fn own(&self, ownership: Ownership) -> Result<()>;
 
-    /// Whether whoever works with this may write a profile, as it is stored. Of a shared store that
-    /// is the owner of its partition.
-    fn owns(&self, _profile: &[u8]) -> bool {
+    /// Whether whoever works with this may write a user's profile, as it is stored. Of a shared store
+    /// that is the owner of its partition.
+    fn owns(&self, _user: &UidKey, _profile: &[u8]) -> bool {
         true
+    }
+
+    /// The same of a user whose events come in a partition; none: they all came from files.
+    fn owns_user(&self, _user: &UidKey, _partition: Option<u32>) -> bool {
+        true
+    }
+
+    /// In which partition the events of a user will come who had none but those of files, as far as
+    /// that is known.
+    fn home(&self, _user: &UidKey) -> Option<u32> {
+        None
     }
 
     /// Reads many profiles. The answer has the order of `keys`; an unknown user is `None`.

@@ -48,11 +48,22 @@ impl std::fmt::Display for Term {
     }
 }
 
+/// The number that stands for files, which have no partitions, and hold events of any user.
+pub const FILES: u32 = u32::MAX;
+
 /// What a process holds of a shared store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ownership {
     /// Since when.
     pub term: Term,
-    /// Whose users it may write.
+    /// Whose users it may write, and whose due entries it drains.
     pub partitions: Vec<u32>,
+}
+
+impl Ownership {
+    /// Of who reads files into a store that nobody reads topics into. Its entries stood at partition 0 in
+    /// stores of earlier times.
+    pub fn of_files(term: Term) -> Self {
+        Self { term, partitions: vec![0, FILES] }
+    }
 }

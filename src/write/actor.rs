@@ -71,9 +71,10 @@ impl WriterActor {
         positions: &BTreeMap<String, Position>,
         (window, ruleset): (u64, &Arc<Ruleset>),
     ) -> Result<(), EngineError> {
-        if self.lease.is_some() && !self.store.is_atomic() {
+        if let Some(lease) = self.lease.as_ref().filter(|_| !self.store.is_atomic()) {
             // The group's offsets are the positions: another owner reads them there.
-            write.meta.retain(|(key, _)| !key.starts_with(POSITION_PREFIX));
+            let name = |key: &str| key.strip_prefix(POSITION_PREFIX).map(str::to_owned);
+            write.meta.retain(|(key, _)| !name(key).is_some_and(|name| lease.remembers(&name)));
         }
         self.check_lease()?;
         let changed = self.publish.list(window, &mut write)?;

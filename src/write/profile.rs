@@ -187,6 +187,21 @@ pub enum ProfileError {
         /// Of an event.
         now: u32,
     },
+    /// Another process works for a user whose first record came here.
+    #[error(
+        "user `{uid}` came from files, and by source.partitioner its records come in partition {home}, \
+         whose owner works for it; this one came in partition {now}: set source.partitioner to what the \
+         producers of these topics use (murmur2: Java's clients, crc32: librdkafka's, none: another one) in \
+         all processes, and start them again when none runs"
+    )]
+    OtherHome {
+        /// Whose.
+        uid: String,
+        /// Where its records were expected.
+        home: u32,
+        /// Where one came.
+        now: u32,
+    },
 }
 
 impl Schemas {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tagloom::store::Store;
-use tagloom::store::hbase::HbaseStore;
+use tagloom::store::hbase::{HbaseStore, TagCell};
 
 use crate::rig::hbase::Hbase;
 use crate::rig::kafka::Kafka;
@@ -91,6 +91,29 @@ impl Group {
         self.kafka.wait_committed(self.name, &self.portrait.topics(), CAUGHT_UP);
     }
 
+    fn store(&self) -> HbaseStore {
+        HbaseStore::open_existing(&self.hbase.options(self.name)).unwrap()
+    }
+
+    /// How many users have a value in a tag's cell.
+    pub fn filled_cells(&self, tag: &str) -> usize {
+        let id = self.portrait.id_of(tag);
+        let rows = self.store().scan_checked(None, usize::MAX).unwrap();
+        let is_filled = |cell: &TagCell| !cell.value.is_empty();
+        rows.iter().filter(|row| row.cells.get(&id).is_some_and(is_filled)).count()
+    }
+
+    /// What `tagloom backfill` says; it must end well.
+    pub fn backfill(&self) -> Value {
+        let text = self.portrait.ok_with(&["backfill", "--json"], &self.settings());
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+    }
+
+    /// Users in the store.
+    pub fn users(&self) -> usize {
+        self.store().scan_profiles(None, usize::MAX).unwrap().len()
+    }
+
     /// Every tag of every user is what the files give, and every cell says what the profile does.
     #[track_caller]
     pub fn assert_equal(&self) {
@@ -166,14 +189,6 @@ fn servers_that_go_and_come_back_cost_nothing_but_time() {
     group.assert_equal();
 }
 
-/// How many users have a value in a tag's cell.
-fn filled_cells(group: &Group, tag: &str) -> usize {
-    let store = HbaseStore::open_existing(&group.hbase.options(group.name)).unwrap();
-    let id = group.portrait.id_of(tag);
-    let rows = store.scan_checked(None, usize::MAX).unwrap();
-    rows.iter().filter(|row| row.cells.get(&id).is_some_and(|cell| !cell.value.is_empty())).count()
-}
-
 #[test]
 #[ignore = "starts Kafka and HBase: tests/live/run.sh"]
 fn a_catalogue_that_changes_while_two_processes_run_is_numbered_once_and_reaches_everybody() {
@@ -181,7 +196,7 @@ fn a_catalogue_that_changes_while_two_processes_run_is_numbered_once_and_reaches
     let (first, second) = (group.process("first"), group.process("second"));
     group.send(0, 60);
     group.wait_committed();
-    assert!(filled_cells(&group, REMOVED_TAG) > 0);
+    assert!(group.filled_cells(REMOVED_TAG) > 0);
     // Both watch the directory.
     group.portrait.change_catalog();
     group.send(60, 80);
@@ -192,20 +207,8 @@ fn a_catalogue_that_changes_while_two_processes_run_is_numbered_once_and_reaches
     Portrait::stop(first);
     Portrait::stop(second);
     group.assert_equal();
-    assert!(filled_cells(&group, MOVED_TAG) > 0);
-    assert_eq!(filled_cells(&group, REMOVED_TAG), 0);
-}
-
-/// What `tagloom backfill` says; it must end well.
-fn backfill(group: &Group) -> Value {
-    let text = group.portrait.ok_with(&["backfill", "--json"], &group.settings());
-    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
-}
-
-/// Users in the store.
-fn users(group: &Group) -> usize {
-    let store = HbaseStore::open_existing(&group.hbase.options(group.name)).unwrap();
-    store.scan_profiles(None, usize::MAX).unwrap().len()
+    assert!(group.filled_cells(MOVED_TAG) > 0);
+    assert_eq!(group.filled_cells(REMOVED_TAG), 0);
 }
 
 #[test]
@@ -215,15 +218,15 @@ fn a_backfill_is_carried_out_by_the_owners_while_events_come_and_without_owners_
     let (first, second) = (group.process("first"), group.process("second"));
     group.send(0, 50);
     group.wait_committed();
-    let before = users(&group);
+    let before = group.users();
     group.send(50, 100);
-    let said = backfill(&group);
+    let said = group.backfill();
     assert_eq!(
         (&said["command"], &said["done"], &said["partitions"]),
         (&1.into(), &8.into(), &8.into())
     );
     group.wait_committed();
-    let after = users(&group);
+    let after = group.users();
     let computed = usize::try_from(said["users"].as_u64().unwrap()).unwrap();
     assert!((before..=after).contains(&computed), "{said}: {before} to {after} users");
     Portrait::stop(first);
@@ -232,9 +235,9 @@ fn a_backfill_is_carried_out_by_the_owners_while_events_come_and_without_owners_
 
     // Nobody runs: other rules become active, and everybody is computed by them.
     group.portrait.change_catalog();
-    let said = backfill(&group);
+    let said = group.backfill();
     assert_eq!((&said["command"], &said["users"]), (&2.into(), &after.into()), "{said}");
     assert_eq!(group.catalog()["recomputed"], true);
     group.assert_equal();
-    assert_eq!(filled_cells(&group, REMOVED_TAG), 0);
+    assert_eq!(group.filled_cells(REMOVED_TAG), 0);
 }

@@ -15,6 +15,7 @@ mod hbase_contract;
 mod hbase_outage;
 mod hbase_rate;
 mod hbase_terms;
+mod history;
 mod publish;
 mod rates;
 mod relay;

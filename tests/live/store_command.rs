@@ -1,7 +1,8 @@
 //! `tagloom store` and other commands over HBase, as processes.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use tagloom::store::hbase::HbaseStore;
@@ -64,11 +65,15 @@ impl Shop {
         self.dir.path().join(name)
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tagloom"));
         command.current_dir(self.dir.path()).args(arguments);
         command.args(self.settings.iter().flat_map(|setting| ["--set", setting]));
-        command.output().unwrap()
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
     }
 
     /// What a command prints that must succeed.
@@ -137,7 +142,43 @@ fn commands_work_over_hbase() {
 
     cells_are_checked_and_repaired(&hbase, &shop);
     cells_that_were_left_out_come_with_the_next_write(&hbase);
+    refused_rows_of_files_count_once(&shop);
     wrong_tables_are_told(&hbase);
+}
+
+/// Rows that were refused are read again after the catalogue is mended, each once, though the command is
+/// killed.
+fn refused_rows_of_files_count_once(shop: &Shop) {
+    const ROWS: u64 = 3_000;
+    let line = |row: u64| format!("{{\"customer\":{},\"at\":9000}}\n", 10_000 + row);
+    std::fs::write(shop.path("refused.jsonl"), (0..ROWS).map(line).collect::<String>()).unwrap();
+    shop.ok(&["run", "--source", "buy=refused.jsonl"]);
+    let kept = |shop: &Shop| {
+        let said = shop.ok(&["rejects", "list", "--json", "--limit", "0"]);
+        serde_json::from_str::<Value>(&said).unwrap()["kept"].as_u64().unwrap()
+    };
+    assert_eq!(kept(shop), ROWS);
+    let path = shop.path("tags/streams/buy.yaml");
+    let mended = std::fs::read_to_string(&path).unwrap().replace("amount: int", "amount: 'int?'");
+    std::fs::write(path, mended).unwrap();
+    for after_ms in [300, 900, 1_500] {
+        let mut command = shop.command(&["rejects", "redrive"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::park_timeout(Duration::from_millis(after_ms));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    shop.ok(&["rejects", "redrive"]);
+    assert_eq!(kept(shop), 0);
+    shop.ok(&["export", "--out", "redriven.csv"]);
+    let rows = read_csv(&shop.path("redriven.csv"));
+    let of_rows = |row: &&String| row.len() > "10000,".len() && row.starts_with('1');
+    let rows: Vec<&String> =
+        rows.iter().filter(of_rows).filter(|row| !row.starts_with("12,")).collect();
+    let new = rows.iter().filter(|row| !row.starts_with("100,"));
+    assert_eq!(new.clone().count() as u64, ROWS);
+    let twice: Vec<_> = new.filter(|row| !row.ends_with(",false")).collect();
+    assert!(twice.is_empty(), "who bought once did not buy often: {twice:?}");
 }
 
 /// Cells as their owner would write them, one of them wrong, one too many, and one user without.

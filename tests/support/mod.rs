@@ -61,7 +61,7 @@ pub fn options(
         stay: false,
         live: false,
         swaps: Default::default(),
-        command: None,
+        errand: None,
         recompute_users_per_s_max: None,
         prepare: Default::default(),
         patience: Default::default(),

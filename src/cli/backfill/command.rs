@@ -16,6 +16,7 @@ use super::super::{Failure, Outcome, open, progress, run, topics};
 use super::{BackfillArgs, clock_of, users};
 use crate::clock::Stopwatch;
 use crate::config::Config;
+use crate::engine::Errand;
 use crate::engine::command::{CommandError, Progress, Work, give};
 use crate::engine::swap::{Active, Swaps};
 use crate::source::kafka::members;
@@ -68,15 +69,14 @@ pub(super) fn run(args: &BackfillArgs, config: &Config, json: bool) -> Outcome {
 
 /// What owners cannot be told to do.
 fn refuse(args: &BackfillArgs) -> Outcome {
-    let why = if !args.history.is_empty() {
-        "--history: a history is merged by whoever has the store to itself, and the processes of a \
-         group share this one: load it with `tagloom run --source STREAM=FILE` before the group starts"
-    } else if args.as_of.is_some() {
-        "--as-of: owners compute as of the instant that their group is at"
-    } else {
+    if args.as_of.is_none() {
         return Ok(());
-    };
-    Err(Failure::Input(format!("{why}; it works with the embedded store")))
+    }
+    Err(Failure::Input(
+        "--as-of: owners compute as of the instant that their group is at; it works with the embedded \
+         store"
+            .to_owned(),
+    ))
 }
 
 fn refused(error: CommandError) -> Failure {
@@ -134,7 +134,7 @@ impl Given<'_> {
         let clock = clock_of(store.as_ref());
         let mut options = run::options(config, ruleset, Arc::clone(&store), clock);
         options.topics = topics::join(&ruleset.catalog, config, &store, false)?;
-        options.command = Some(self.number);
+        options.errand = Some(Errand::Command(self.number));
         options.publish = super::super::publish::open(config)?;
         options.patience = patience;
         options.swaps = Swaps::default().beginning_with(self.active.clone());

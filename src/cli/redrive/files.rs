@@ -12,13 +12,16 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Done, decode};
+use crate::catalog::Loaded;
 use crate::catalog::model::{Catalog, Format};
-use crate::cli::{Failure, Outcome, open, publish, run};
+use crate::cli::owner::Owner;
+use crate::cli::{Failure, Outcome, open, publish, run, topics};
 use crate::config::Config;
 use crate::engine::ruleset::Ruleset;
 use crate::engine::{Clock, stored_as_of};
 use crate::event::reject::Reject;
 use crate::source::file::FileSpec;
+use crate::source::kafka::members;
 use crate::store::{ClockMode, Store, WindowWrite};
 
 /// Key of the rows that are tried again.
@@ -47,34 +50,117 @@ pub(super) fn is_whole(catalog: &Catalog, reject: &Reject) -> bool {
     is_line && !masks && reject.row.len() as u64 == reject.row_bytes
 }
 
-/// Tries rows again: first those of a command that was killed.
+fn last(store: &dyn Store) -> Result<Rows, Failure> {
+    let bytes = store.meta(ROWS_KEY).map_err(open::store_failure)?;
+    Ok(bytes.and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default())
+}
+
+/// Whether a command was killed that tried rows again.
+pub(super) fn is_pending(store: &dyn Store) -> Result<bool, Failure> {
+    Ok(!last(store)?.rejects.is_empty())
+}
+
+/// Tries rows again, as the owner of everybody: first those of a command that was killed. While processes
+/// of a group run that own users, the rows stay.
 pub(super) fn run(
     store: &Arc<dyn Store>,
-    ruleset: &Arc<Ruleset>,
+    loaded: Loaded,
     rejects: OfStreams,
     config: &Config,
     done: &mut Done,
 ) -> Outcome {
-    let bytes = store.meta(ROWS_KEY).map_err(open::store_failure)?;
-    let last: Rows = bytes.and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
-    let number = last.number;
-    let mut rejects = rejects;
-    if !last.rejects.is_empty() {
-        let under_way: HashSet<u64> = last.rejects.values().flatten().copied().collect();
-        for ids in rejects.values_mut() {
-            ids.retain(|id| !under_way.contains(id));
+    let has_group = !store.is_atomic() && !topics::named(&loaded.catalog).is_empty();
+    // One that was killed is a member for a while.
+    if has_group && !is_pending(store.as_ref())? {
+        let members = members(&config.kafka).map_err(topics::failure)?;
+        if members > 0 {
+            done.owned = rejects.values().map(|ids| ids.len() as u64).sum();
+            done.of_files += done.owned;
+            return Ok(());
         }
-        go(store, ruleset, &last, config, done)?;
     }
-    rejects.retain(|_, ids| !ids.is_empty());
-    if rejects.is_empty() {
-        return Ok(());
+    let owner = Owner::of(store, &loaded.catalog, config, "rejects redrive")?;
+    let active = open::begin(store.as_ref(), loaded, config, clock(store.as_ref())?)?;
+    Trial { owner, ruleset: active.ruleset, config }.run(rejects, done)
+}
+
+/// What trying again needs.
+struct Trial<'a> {
+    owner: Owner,
+    ruleset: Arc<Ruleset>,
+    config: &'a Config,
+}
+
+impl Trial<'_> {
+    fn run(&self, rejects: OfStreams, done: &mut Done) -> Outcome {
+        let store = self.owner.store();
+        let last = last(store.as_ref())?;
+        let number = last.number;
+        let mut rejects = rejects;
+        if !last.rejects.is_empty() {
+            let under_way: HashSet<u64> = last.rejects.values().flatten().copied().collect();
+            for ids in rejects.values_mut() {
+                ids.retain(|id| !under_way.contains(id));
+            }
+            self.go(&last, done)?;
+        }
+        rejects.retain(|_, ids| !ids.is_empty());
+        if rejects.is_empty() {
+            return Ok(());
+        }
+        let rows = Rows { number: number + 1, rejects };
+        write_files(store.as_ref(), &rows, self.config)?;
+        let bytes = serde_json::to_vec(&rows).map_err(Failure::failed)?;
+        store.put_meta(ROWS_KEY, bytes).map_err(open::store_failure)?;
+        self.go(&rows, done)
     }
-    let rows = Rows { number: number + 1, rejects };
-    write_files(store.as_ref(), &rows, config)?;
-    let bytes = serde_json::to_vec(&rows).map_err(Failure::failed)?;
-    store.put_meta(ROWS_KEY, bytes).map_err(open::store_failure)?;
-    go(store, ruleset, &rows, config, done)
+
+    /// Reads the files to their ends, then removes their rejects.
+    fn go(&self, rows: &Rows, done: &mut Done) -> Outcome {
+        let Self { owner, ruleset, config } = self;
+        let store = owner.store();
+        let is_here = |stream: &String| path(config, rows.number, stream).exists();
+        if !rows.rejects.keys().all(is_here) {
+            // The command was killed on another machine. Its rejects are what its files were made of.
+            write_files(store.as_ref(), rows, config)?;
+        }
+        let mut options = run::options(config, ruleset, Arc::clone(store), clock(store.as_ref())?);
+        options.publish = publish::open(config)?;
+        owner.lend(&mut options);
+        for stream in rows.rejects.keys() {
+            let at = ruleset.catalog.streams.iter().position(|s| s.name == *stream);
+            let gone = || {
+                Failure::Input(format!(
+                    "rows of stream `{stream}` are being tried again, and the catalogue has it no \
+                     more: run this with the catalogue that had it"
+                ))
+            };
+            let at = at.ok_or_else(gone)?;
+            let path = path(config, rows.number, stream);
+            let name = path.display().to_string();
+            options.sources.push(FileSpec { path, format: Format::Json, streams: vec![at], name });
+        }
+        let report = crate::engine::run(options, &mut |_| {}).map_err(run::engine_failure)?;
+        if report.is_interrupted {
+            return Err(Failure::Failed(
+                "stopped before all rows were read again: run this again, it goes on".to_owned(),
+            ));
+        }
+        let ids: Vec<u64> = rows.rejects.values().flatten().copied().collect();
+        done.rows += ids.len() as u64;
+        done.rejects += ids.len() as u64;
+        done.refused_again += report.rejected_rows;
+        let none = Rows { number: rows.number, ..Rows::default() };
+        let bytes = serde_json::to_vec(&none).map_err(Failure::failed)?;
+        let meta = vec![(ROWS_KEY.to_owned(), bytes)];
+        let window = WindowWrite { rejects_done: ids, meta, ..WindowWrite::default() };
+        store.write_window(window).map_err(open::store_failure)?;
+        for stream in rows.rejects.keys() {
+            let path = path(config, rows.number, stream);
+            std::fs::remove_file(&path).map_err(failed(&path))?;
+        }
+        Ok(())
+    }
 }
 
 fn path(config: &Config, number: u64, stream: &str) -> PathBuf {
@@ -105,49 +191,14 @@ fn write_files(store: &dyn Store, rows: &Rows, config: &Config) -> Outcome {
     Ok(())
 }
 
-/// Reads the files to their ends, then removes their rejects.
-fn go(
-    store: &Arc<dyn Store>,
-    ruleset: &Arc<Ruleset>,
-    rows: &Rows,
-    config: &Config,
-    done: &mut Done,
-) -> Outcome {
-    let clock = match store.identity().clock {
+/// The clock by which a store is gone on with.
+fn clock(store: &dyn Store) -> Result<Clock, Failure> {
+    Ok(match store.identity().clock {
         ClockMode::Wall => Clock::Wall,
         ClockMode::Event => Clock::Event,
         ClockMode::Fixed => {
-            let stored = stored_as_of(store.as_ref()).map_err(run::engine_failure)?;
+            let stored = stored_as_of(store).map_err(run::engine_failure)?;
             stored.map_or(Clock::Event, Clock::Fixed)
         }
-    };
-    let mut options = run::options(config, ruleset, Arc::clone(store), clock);
-    options.publish = publish::open(config)?;
-    for stream in rows.rejects.keys() {
-        let at = ruleset.catalog.streams.iter().position(|s| s.name == *stream);
-        let at = at.ok_or_else(|| {
-            Failure::Input(format!(
-                "rows of stream `{stream}` are being tried again, and the catalogue has it no more: \
-                 run this with the catalogue that had it"
-            ))
-        })?;
-        let path = path(config, rows.number, stream);
-        let name = path.display().to_string();
-        options.sources.push(FileSpec { path, format: Format::Json, streams: vec![at], name });
-    }
-    let report = crate::engine::run(options, &mut |_| {}).map_err(run::engine_failure)?;
-    let ids: Vec<u64> = rows.rejects.values().flatten().copied().collect();
-    done.rows += ids.len() as u64;
-    done.rejects += ids.len() as u64;
-    done.refused_again += report.rejected_rows;
-    let none = Rows { number: rows.number, ..Rows::default() };
-    let bytes = serde_json::to_vec(&none).map_err(Failure::failed)?;
-    let meta = vec![(ROWS_KEY.to_owned(), bytes)];
-    let window = WindowWrite { rejects_done: ids, meta, ..WindowWrite::default() };
-    store.write_window(window).map_err(open::store_failure)?;
-    for stream in rows.rejects.keys() {
-        let path = path(config, rows.number, stream);
-        std::fs::remove_file(&path).map_err(failed(&path))?;
-    }
-    Ok(())
+    })
 }

@@ -439,6 +439,14 @@ impl Lease {
         self.commit(&self.committed())
     }
 
+    /// Whether a position is one of its topics', which the group remembers.
+    pub fn remembers(&self, name: &str) -> bool {
+        self.shared.topics.iter().any(|topic| {
+            let all = 0..topic.partitions;
+            all.into_iter().any(|partition| position_name(&topic.topic, partition) == name)
+        })
+    }
+
     /// Whether a partition waits for a commit before it is read on: a window should close.
     pub fn wants_commit(&self) -> bool {
         self.shared.wants_commit.load(Ordering::Acquire)

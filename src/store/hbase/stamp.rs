@@ -37,9 +37,12 @@ impl Stamps {
         self.lock().ownership = Some(ownership);
     }
 
-    /// The partitions owned; 0, that of sources without partitions, before anything is.
+    /// The partitions owned; those of files before anything is.
     pub(super) fn partitions(&self) -> Vec<u32> {
-        self.lock().ownership.as_ref().map_or_else(|| vec![0], |own| own.partitions.clone())
+        self.lock().ownership.as_ref().map_or_else(
+            || Ownership::of_files(Term::default()).partitions,
+            |own| own.partitions.clone(),
+        )
     }
 
     /// The next timestamp of this process's term. Who owns nothing takes a term: it would lose
@@ -51,8 +54,7 @@ impl Stamps {
             None => {
                 let term = take_term()?;
                 let mut inner = self.lock();
-                let own = || Ownership { term, partitions: vec![0] };
-                inner.ownership.get_or_insert_with(own).term
+                inner.ownership.get_or_insert_with(|| Ownership::of_files(term)).term
             }
         };
         let ms = self.lock().next_ms();
@@ -68,6 +70,7 @@ impl Stamps {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::FILES;
 
     fn term(number: u64) -> Term {
         Term::new(number).unwrap_or_else(|e| panic!("{e}"))
@@ -84,7 +87,7 @@ mod tests {
         });
         let first = first.unwrap_or_else(|e| panic!("{e}"));
         let second = new.next(|| panic!("it has one")).unwrap_or_else(|e| panic!("{e}"));
-        assert!((took, new.partitions()) == (1, vec![0]) && first < second);
+        assert!((took, new.partitions()) == (1, vec![0, FILES]) && first < second);
         // The old owner's clock is an hour ahead, and it still loses.
         old.lock().last_ms = crate::clock::wall_ms() + 3_600_000;
         let late = old.next(|| panic!("it has one")).unwrap_or_else(|e| panic!("{e}"));

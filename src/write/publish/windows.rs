@@ -82,7 +82,9 @@ impl Windows {
             let outbox = Outbox::decode(outbox).map_err(ProfileError::from)?;
             if outbox.is_some_and(|outbox| outbox.window == window) {
                 changed.profiles.push((key.clone(), profile.clone()));
-                whose.push((!is_atomic).then(|| applied.partition.unwrap_or(At::FILES)));
+                let home = || self.store.home(key);
+                let partition = applied.partition.or_else(home).unwrap_or(At::FILES);
+                whose.push((!is_atomic).then_some(partition));
             }
         }
         let keys = changed.profiles.iter().map(|(key, _)| key.as_bytes());
