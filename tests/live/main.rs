@@ -9,12 +9,17 @@
 
 mod arrival;
 mod capture;
+mod dimension_outage;
 mod dimensions;
 mod group;
 mod hbase_contract;
 mod hbase_outage;
 mod hbase_rate;
 mod hbase_terms;
+#[path = "../support/http.rs"]
+mod http;
+#[path = "../support/load.rs"]
+mod load;
 mod publish;
 mod rates;
 mod relay;
