@@ -5,17 +5,16 @@
 //! two is tagloom's gate, pool, store, evaluation and writing.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
+#[path = "../tests/support/load.rs"]
+mod load;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::{App, HttpResponse, HttpServer, web};
 use tagloom::catalog::place::Files;
 use tagloom::clock::Stopwatch;
 use tagloom::config::ServeConfig;
@@ -30,7 +29,6 @@ use tagloom::store::{ClockMode, Store, Uid};
 use tagloom::telemetry::ready::Conditions;
 
 const USERS: u64 = 20_000;
-const CLIENTS: usize = 8;
 /// 2026-03-31 12:00 UTC.
 const AS_OF_MS: i64 = 1_774_958_400_000;
 const DAY_MS: i64 = 86_400_000;
@@ -86,90 +84,6 @@ fn fill(ruleset: &Arc<Ruleset>, dir: &Path) -> Arc<dyn Store> {
     store
 }
 
-/// A handler that only answers.
-fn bare(body: String) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let body = web::Bytes::from(body);
-        actix_web::rt::System::new().block_on(async move {
-            let server = HttpServer::new(move || {
-                let body = body.clone();
-                App::new().route(
-                    "/v1/users/{uid}",
-                    web::get().to(move || {
-                        let body = body.clone();
-                        async move { HttpResponse::Ok().content_type("application/json").body(body) }
-                    }),
-                )
-            });
-            server.workers(2).listen(listener).unwrap().run().await.unwrap();
-        });
-    });
-    address
-}
-
-/// Asks one question and reads its answer; gives the answer's bytes.
-fn ask(stream: &mut BufReader<TcpStream>, request: &str, body: &mut Vec<u8>) -> usize {
-    stream.get_mut().write_all(request.as_bytes()).unwrap();
-    let mut line = String::new();
-    stream.read_line(&mut line).unwrap();
-    assert!(line.starts_with("HTTP/1.1 200"), "{line}");
-    let mut length = 0;
-    loop {
-        line.clear();
-        stream.read_line(&mut line).unwrap();
-        if line == "\r\n" {
-            break;
-        }
-        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-    }
-    body.resize(length, 0);
-    stream.read_exact(body).unwrap();
-    length
-}
-
-fn connect(at: SocketAddr) -> BufReader<TcpStream> {
-    let stream = TcpStream::connect(at).unwrap();
-    stream.set_nodelay(true).unwrap();
-    BufReader::with_capacity(64 << 10, stream)
-}
-
-/// Requests a second and latencies, of questions that `request` makes from a number.
-fn measure(name: &str, at: SocketAddr, lasts: Duration, request: impl Fn(u64) -> String + Sync) {
-    let mut latencies: Vec<Duration> = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS as u64)
-            .map(|client| {
-                let request = &request;
-                scope.spawn(move || {
-                    let (mut stream, mut body) = (connect(at), Vec::new());
-                    let (whole, mut seen) = (Stopwatch::start(), Vec::new());
-                    let mut number = client * 7_919;
-                    while whole.elapsed() < lasts {
-                        number = (number + 4_001) % USERS;
-                        let request = request(number);
-                        let watch = Stopwatch::start();
-                        ask(&mut stream, &request, &mut body);
-                        seen.push(watch.elapsed());
-                    }
-                    seen
-                })
-            })
-            .collect();
-        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
-    });
-    latencies.sort_unstable();
-    let at = |share: usize| latencies[(latencies.len() * share / 1000).min(latencies.len() - 1)];
-    let per_s = f64::from(u32::try_from(latencies.len()).unwrap()) / lasts.as_secs_f64();
-    println!(
-        "{name:<34} {per_s:>9.0} requests/s   p50 {:>8.1} us   p99 {:>8.1} us",
-        at(500).as_secs_f64() * 1e6,
-        at(990).as_secs_f64() * 1e6,
-    );
-}
-
 fn main() {
     let seconds = std::env::args().find_map(|a| a.parse().ok()).unwrap_or(1);
     let lasts = Duration::from_secs(seconds);
@@ -191,17 +105,20 @@ fn main() {
         format!("GET /v1/users/{user}{query} HTTP/1.1\r\nHost: bench\r\n\r\n")
     };
     let mut body = Vec::new();
-    let bytes = ask(&mut connect(at), &get(1, ""), &mut body);
-    let bare = bare(String::from_utf8(body).unwrap());
-    println!("{USERS} users, 551 tags, {bytes} bytes an answer, {CLIENTS} connections");
-    measure("bare actix-web handler", bare, lasts, |user| get(user, ""));
-    measure("all tags, as stored", at, lasts, |user| get(user, ""));
-    measure("5 tags, as stored", at, lasts, |user| {
+    let bytes = load::ask(&mut load::connect(at), &get(1, ""), &mut body);
+    let bare = load::bare(String::from_utf8(body).unwrap());
+    println!("{USERS} users, 551 tags, {bytes} bytes an answer, {} connections", load::CLIENTS);
+    let measure = |name: &str, at, request: &(dyn Fn(u64) -> String + Sync)| {
+        println!("{name:<34} {}", load::measure(at, USERS, lasts, request));
+    };
+    measure("bare actix-web handler", bare, &|user| get(user, ""));
+    measure("all tags, as stored", at, &|user| get(user, ""));
+    measure("5 tags, as stored", at, &|user| {
         get(user, "?tags=level_1,level_2,level_3,level_4,spent")
     });
     let later = AS_OF_MS + 100 * DAY_MS;
-    measure("all tags, evaluated", at, lasts, |user| get(user, &format!("?as_of={later}")));
-    measure("batch of 100 users, 5 tags", at, lasts, |user| {
+    measure("all tags, evaluated", at, &|user| get(user, &format!("?as_of={later}")));
+    measure("batch of 100 users, 5 tags", at, &|user| {
         let uids: Vec<String> = (0..100).map(|n| ((user + n * 97) % USERS).to_string()).collect();
         let body = format!(
             "{{\"uids\":[{}],\"tags\":[\"level_1\",\"level_2\",\"level_3\",\"level_4\",\"spent\"]}}",

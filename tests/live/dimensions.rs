@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use tagloom::dimension::Lookups;
 use tagloom::serve::readers::Readers;
-use tagloom::store::hbase::HbaseStore;
 use tagloom::store::{Store, Uid};
 
 use crate::group::Group;
-use crate::rig::kafka::Record;
 use crate::rig::portrait::{AS_OF_MS, Portrait};
 use crate::rig::shop::Shop;
 use crate::rig::wait_until;
@@ -52,8 +50,7 @@ fn tables_that_are_loaded_anew_reach_the_users_of_two_processes() {
         let file = |folder: &str| group.portrait.path(&format!("{folder}/{table}.csv"));
         rotated(&file("data"), &file("new"));
     }
-    let store: Arc<dyn Store> =
-        Arc::new(HbaseStore::open_existing(&group.hbase.options("epochs")).unwrap());
+    let store = group.store();
     assert_eq!(behind(&store), 0);
     group.portrait.load_dimensions_of("new", &group.settings());
     group.send(50, 100);
@@ -86,17 +83,6 @@ const CATALOG: [(&str, &str); 5] = [
     ),
 ];
 
-fn put(shop: &Shop, topic: &str, key: &str, value: &str) {
-    let at_ms = tagloom::clock::wall_ms();
-    shop.kafka.send(topic, [Record { key: key.as_bytes(), value: value.as_bytes(), at_ms }]);
-}
-
-fn buy(shop: &Shop, customer: u64, amount: u64) {
-    let at_ms = tagloom::clock::wall_ms();
-    let event = format!("{{\"customer\":{customer},\"at\":{at_ms},\"amount\":{amount}}}");
-    put(shop, "buy", &customer.to_string(), &event);
-}
-
 /// A user's tags as they are, and how many of them are stored otherwise.
 fn tags(shop: &Shop, customer: u64) -> Option<(String, String, usize)> {
     let output = shop.command(&["get", &customer.to_string(), "--json"]).output().unwrap();
@@ -126,18 +112,18 @@ fn wait(shop: &Shop, customer: u64, arm: &str, spent: &str) {
 #[ignore = "starts Kafka: tests/live/run.sh"]
 fn a_table_that_a_topic_keeps_is_followed() {
     let mut shop = Shop::start(&CATALOG, &[("buy", 4), ("campaigns", 3)]);
-    put(&shop, "campaigns", "7", r#"{"arm":"old"}"#);
-    put(&shop, "campaigns", "7", r#"{"arm":"a"}"#);
-    put(&shop, "campaigns", "\"8\"", r#"{"arm":"b"}"#);
+    shop.put("campaigns", "7", r#"{"arm":"old"}"#);
+    shop.put("campaigns", "7", r#"{"arm":"a"}"#);
+    shop.put("campaigns", "\"8\"", r#"{"arm":"b"}"#);
     let process = shop.run("first", &[]);
-    [7, 8, 9].into_iter().for_each(|customer| buy(&shop, customer, 10));
+    [7, 8, 9].into_iter().for_each(|customer| shop.buy(customer, 10));
     wait(&shop, 7, "a", "10");
     wait(&shop, 8, "b", "10");
     wait(&shop, 9, "-", "10");
     // Nobody buys, and yet rows reach their users.
-    put(&shop, "campaigns", "9", r#"{"arm":"c"}"#);
-    put(&shop, "campaigns", "8", "");
-    put(&shop, "campaigns", "7", "no JSON");
+    shop.put("campaigns", "9", r#"{"arm":"c"}"#);
+    shop.put("campaigns", "8", "");
+    shop.put("campaigns", "7", "no JSON");
     wait(&shop, 9, "c", "10");
     wait(&shop, 8, "-", "10");
     wait(&shop, 7, "a", "10");
@@ -146,12 +132,12 @@ fn a_table_that_a_topic_keeps_is_followed() {
     std::thread::park_timeout(Duration::from_secs(3));
     wait(&shop, 9, "c", "10");
     shop.kafka.start_broker();
-    put(&shop, "campaigns", "8", r#"{"arm":"back"}"#);
-    buy(&shop, 8, 5);
+    shop.put("campaigns", "8", r#"{"arm":"back"}"#);
+    shop.buy(8, 5);
     wait(&shop, 8, "back", "15");
     Portrait::stop(process);
     // Nor does what changes while nobody runs stay unknown.
-    put(&shop, "campaigns", "9", r#"{"arm":"late"}"#);
+    shop.put("campaigns", "9", r#"{"arm":"late"}"#);
     let process = shop.run("second", &[]);
     wait(&shop, 9, "late", "10");
     Portrait::stop(process);

@@ -1,6 +1,7 @@
 //! Topics into HBase by processes of one group: whatever happens to them, the store is the one that an
 //! uninterrupted run over the same events gives, cell for cell.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -19,6 +20,9 @@ const EVENTS: u32 = 20_000;
 const PARTITIONS: i32 = 8;
 const CAUGHT_UP: Duration = Duration::from_secs(240);
 
+/// What a process may take while it waits for servers: nothing piles up.
+const PEAK_MB_MAX: u64 = 400;
+
 /// Both servers, a workload, and a store that is made.
 pub struct Group {
     pub kafka: Kafka,
@@ -29,8 +33,13 @@ pub struct Group {
 
 impl Group {
     pub fn start(name: &'static str) -> Self {
+        Self::of(name, USERS, EVENTS)
+    }
+
+    /// The same with so many users and events.
+    fn of(name: &'static str, users: u32, events: u32) -> Self {
         let (kafka, hbase) = (Kafka::start(), Hbase::start());
-        let portrait = Portrait::new(name, USERS, EVENTS);
+        let portrait = Portrait::new(name, users, events);
         let group = Self { kafka, hbase, portrait, name };
         group.portrait.ok_with(&["store", "init"], &group.settings());
         for stream in STREAMS {
@@ -72,6 +81,11 @@ impl Group {
             let (skip, end) = (lines * from / 100, lines * to / 100);
             self.portrait.send_part(&self.kafka, stream, skip, end - skip);
         }
+    }
+
+    /// The store, read as any other process may.
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::new(HbaseStore::open_existing(&self.hbase.options(self.name)).unwrap())
     }
 
     /// What `tagloom catalog` says.
@@ -125,7 +139,7 @@ impl Group {
 #[test]
 #[ignore = "starts Kafka and HBase: tests/live/run.sh"]
 fn a_process_that_is_killed_ten_times_leaves_the_store_of_one_that_was_not() {
-    let group = Group::start("kill");
+    let group = Group::of("kill", 20_000, 200_000);
     group.send(0, 100);
     for kill in 0..10_u64 {
         let process = group.process("killed");
@@ -177,7 +191,7 @@ fn servers_that_go_and_come_back_cost_nothing_but_time() {
     group.wait_committed();
     group.hbase.kill_gateway(0);
     group.send(50, 70);
-    std::thread::park_timeout(Duration::from_secs(20));
+    std::thread::park_timeout(Duration::from_secs(60));
     group.hbase.start_gateway(0);
     group.hbase.wait_ready();
     group.kafka.kill_broker();
@@ -185,6 +199,8 @@ fn servers_that_go_and_come_back_cost_nothing_but_time() {
     group.kafka.start_broker();
     group.send(70, 100);
     group.wait_committed();
+    let peak_mb = Process::peak_mb_of(process.pid()).unwrap();
+    assert!(peak_mb < PEAK_MB_MAX, "{peak_mb} MB");
     Portrait::stop(process);
     group.assert_equal();
 }

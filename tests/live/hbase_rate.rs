@@ -14,6 +14,21 @@ use crate::rig::hbase::{Hbase, client};
 const USERS: u64 = 20_000;
 const WINDOWS: u64 = 4;
 const STATE_BYTES: usize = 600;
+const TAG_BYTES: usize = 10;
+
+/// Rows that the bare client writes.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Different ones.
+    pub rows: u64,
+    /// How often each is written.
+    pub times: u64,
+    /// Bytes of the cell with the state.
+    pub state_bytes: usize,
+    /// Tag cells, and bytes of the value of each.
+    pub tags: usize,
+    pub tag_bytes: usize,
+}
 
 #[expect(clippy::cast_precision_loss, reason = "rows of a test")]
 fn show(name: &str, rows: u64, took: std::time::Duration) {
@@ -22,18 +37,18 @@ fn show(name: &str, rows: u64, took: std::time::Duration) {
 
 /// The ceiling: as many connections, batches made before, nothing looked at.
 #[expect(clippy::cast_precision_loss, reason = "rows of a test")]
-pub fn bare_rows_per_s(options: &HbaseOptions, tags: usize) -> f64 {
+pub fn bare_rows_per_s(options: &HbaseOptions, shape: Shape) -> f64 {
     let port: u16 = options.gateways.rsplit(':').next().unwrap().parse().unwrap();
     let cell = |column: String, bytes: usize| {
         Mutation::new(false, column.into_bytes(), vec![b'x'; bytes], true)
     };
     let row = |uid: u64| {
         let row: Vec<u8> = uid.to_string().into_bytes().into_iter().rev().collect();
-        let tags = (0..tags).map(|tag| cell(format!("t:{tag}"), 10));
-        let cells = std::iter::once(cell("s:p".to_owned(), STATE_BYTES)).chain(tags);
+        let tags = (0..shape.tags).map(|tag| cell(format!("t:{tag}"), shape.tag_bytes));
+        let cells = std::iter::once(cell("s:p".to_owned(), shape.state_bytes)).chain(tags);
         BatchMutation::new(row, cells.collect::<Vec<_>>())
     };
-    let users: Vec<u64> = (0..USERS).collect();
+    let users: Vec<u64> = (0..shape.rows).collect();
     let batches: Vec<Vec<BatchMutation>> = users
         .chunks(options.batch_rows_max)
         .map(|uids| uids.iter().map(|uid| row(*uid)).collect())
@@ -45,7 +60,7 @@ pub fn bare_rows_per_s(options: &HbaseOptions, tags: usize) -> f64 {
             scope.spawn(move || {
                 let mut client = client(port).unwrap();
                 let table = || format!("{}profile", options.prefix).into_bytes();
-                for stamp in 1..=WINDOWS {
+                for stamp in 1..=shape.times {
                     for batch in batches.iter().skip(thread).step_by(options.connections) {
                         let stamp = stamp.cast_signed();
                         let batch = batch.clone();
@@ -55,14 +70,14 @@ pub fn bare_rows_per_s(options: &HbaseOptions, tags: usize) -> f64 {
             });
         }
     });
-    (USERS * WINDOWS) as f64 / took.elapsed().as_secs_f64()
+    (shape.rows * shape.times) as f64 / took.elapsed().as_secs_f64()
 }
 
 fn through_the_store(store: &HbaseStore, tags: usize) {
     let mut took = std::time::Duration::ZERO;
     for _ in 0..WINDOWS {
         let cells = || {
-            let tag = |tag: usize| (tag.to_string().into(), Some("x".repeat(10).into()));
+            let tag = |tag: usize| (tag.to_string().into(), Some("x".repeat(TAG_BYTES).into()));
             ProfileCells { all: false, tags: (0..tags).map(tag).collect() }
         };
         let state = vec![b'x'; STATE_BYTES];
@@ -100,7 +115,9 @@ fn rates_of_hbase() {
         let store = HbaseStore::open(&options, &identity()).unwrap();
         // Twice: the first one warms the servers up.
         for _ in 0..2 {
-            let rate = bare_rows_per_s(&options, tags);
+            let (rows, times) = (USERS, WINDOWS);
+            let shape = Shape { rows, times, state_bytes: STATE_BYTES, tags, tag_bytes: TAG_BYTES };
+            let rate = bare_rows_per_s(&options, shape);
             eprintln!(
                 "{:<44} {rate:>9.0} rows/s",
                 format!("bare client: state and {tags} tag cells")

@@ -9,6 +9,7 @@
 
 mod arrival;
 mod capture;
+mod dimension_outage;
 mod dimensions;
 mod group;
 mod hbase_contract;
@@ -16,6 +17,10 @@ mod hbase_outage;
 mod hbase_rate;
 mod hbase_terms;
 mod history;
+#[path = "../support/http.rs"]
+mod http;
+#[path = "../support/load.rs"]
+mod load;
 mod publish;
 mod rates;
 mod relay;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::rig::kafka::{Kafka, Record};
 use crate::rig::portrait::{AS_OF_MS, Portrait};
 
-const USERS: u32 = 4_000;
-const EVENTS: u32 = 40_000;
+const USERS: u32 = 20_000;
+const EVENTS: u32 = 200_000;
 const CAUGHT_UP: Duration = Duration::from_secs(120);
 
 fn embedded(portrait: &Portrait, kafka: &Kafka, name: &str) -> Vec<String> {

@@ -123,6 +123,11 @@ impl Hbase {
         });
     }
 
+    /// Where the first gateway listens.
+    pub fn port(&self) -> u16 {
+        self.gateways[0].port
+    }
+
     /// Options of a store of its own.
     pub fn options(&self, prefix: &str) -> HbaseOptions {
         let gateways: Vec<String> =

@@ -5,6 +5,7 @@ pub mod hbase;
 pub mod kafka;
 pub mod mariadb;
 pub mod maven;
+pub mod metrics;
 pub mod portrait;
 pub mod process;
 pub mod served;

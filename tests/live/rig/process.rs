@@ -34,11 +34,34 @@ impl Process {
 
     /// CPU time so far, seconds.
     pub fn cpu_seconds(&self) -> f64 {
+        Self::cpu_seconds_of(self.pid()).unwrap()
+    }
+
+    /// The same of any process that has not ended.
+    pub fn cpu_seconds_of(pid: u32) -> Option<f64> {
         // man proc_pid_stat: fields 14 and 15, in ticks, 100 a second on all Linux.
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         let ticks = |at: usize| fields[at].parse::<f64>().unwrap();
-        (ticks(11) + ticks(12)) / 100.0
+        Some((ticks(11) + ticks(12)) / 100.0)
+    }
+
+    /// The most memory that a process had so far, MB; none when it has ended.
+    pub fn peak_mb_of(pid: u32) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(peak.split_whitespace().next()?.parse::<u64>().ok()? / 1024)
+    }
+
+    /// Waits until it ends by itself, which must be well.
+    #[track_caller]
+    pub fn wait(mut self, at_most: Duration) {
+        let mut ended = None;
+        super::wait_until("the process ends by itself", at_most, || {
+            ended = self.child.try_wait().unwrap();
+            ended.is_some()
+        });
+        assert!(ended.is_some_and(|s| s.success()), "{}: {ended:?}\n{}", self.name, self.log_end());
     }
 
     /// Panics with the log's end when it has ended by itself.

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use super::process::{Process, READY_MAX};
 use super::wait_until;
-
-#[path = "../../support/http.rs"]
-mod http;
+use crate::http;
 
 pub use http::Response;
 

@@ -1,8 +1,8 @@
-//! A small catalogue of a test's own over topics, with the embedded store.
+//! A small catalogue of a test's own over topics, with the embedded store or another.
 
 use std::process::Command;
 
-use super::kafka::Kafka;
+use super::kafka::{Kafka, Record};
 use super::process::Process;
 use super::write_files;
 
@@ -10,16 +10,22 @@ use super::write_files;
 pub struct Shop {
     pub kafka: Kafka,
     dir: tempfile::TempDir,
+    settings: Vec<String>,
 }
 
 impl Shop {
     /// Starts a broker, makes topics with so many partitions, and writes the catalogue.
     pub fn start(catalog: &[(&str, &str)], topics: &[(&str, i32)]) -> Self {
+        Self::over(&[], catalog, topics)
+    }
+
+    /// The same with settings of its own, such as another store's.
+    pub fn over(settings: &[String], catalog: &[(&str, &str)], topics: &[(&str, i32)]) -> Self {
         let kafka = Kafka::start();
         topics.iter().for_each(|(topic, partitions)| kafka.create(topic, *partitions));
         let dir = tempfile::Builder::new().prefix("tagloom-live-shop-").tempdir().unwrap();
         write_files(&dir.path().join("tags"), catalog);
-        let shop = Self { kafka, dir };
+        let shop = Self { kafka, dir, settings: settings.to_vec() };
         shop.ok(&["check", "--write"]);
         shop
     }
@@ -31,6 +37,7 @@ impl Shop {
         command.current_dir(self.dir.path()).args(arguments);
         command.args(["--set", &servers, "--set", "store.path=store"]);
         command.args(["--set", "kafka.group.id=shop", "--set", "window.close_ms=300"]);
+        command.args(self.settings.iter().flat_map(|setting| ["--set", setting]));
         command
     }
 
@@ -47,6 +54,24 @@ impl Shop {
         let arguments: Vec<&str> =
             std::iter::once("run").chain(arguments.iter().copied()).collect();
         Process::start(name, self.dir.path(), &mut self.command(&arguments))
+    }
+
+    /// Sends a record that arrives now.
+    pub fn put(&self, topic: &str, key: &str, value: &str) {
+        let at_ms = tagloom::clock::wall_ms();
+        self.kafka.send(topic, [Record { key: key.as_bytes(), value: value.as_bytes(), at_ms }]);
+    }
+
+    /// A customer of the topic `buy` spends something now.
+    pub fn buy(&self, customer: u64, amount: u64) {
+        let at_ms = tagloom::clock::wall_ms();
+        let event = format!("{{\"customer\":{customer},\"at\":{at_ms},\"amount\":{amount}}}");
+        self.put("buy", &customer.to_string(), &event);
+    }
+
+    /// Writes a file into its directory.
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.dir.path().join(name), text).unwrap();
     }
 
     /// A file of its directory.
