@@ -170,8 +170,10 @@ pub struct DimensionsConfig {
     pub cache_bytes_max: u64,
     /// Rows that `direct` dimensions read a second, of all tables together.
     pub direct_rows_per_s_max: std::num::NonZeroU32,
-    /// Bytes of a table that a topic keeps (`broadcast`).
+    /// Bytes of a table that a topic keeps in memory (`broadcast`).
     pub broadcast_bytes_max: u64,
+    /// Records of topics written into stored tables a second, of all tables together.
+    pub upsert_rows_per_s_max: std::num::NonZeroU32,
     /// Users of changed rows computed again, a second.
     pub changed_users_per_s_max: std::num::NonZeroU32,
 }
@@ -253,6 +255,7 @@ impl Default for DimensionsConfig {
         Self {
             cache_bytes_max: lookups.cache_bytes_max,
             direct_rows_per_s_max: lookups.direct_rows_per_s_max,
+            upsert_rows_per_s_max: lookups.upsert_rows_per_s_max,
             broadcast_bytes_max: 256 << 20,
             changed_users_per_s_max: std::num::NonZeroU32::new(100_000)
                 .unwrap_or(std::num::NonZeroU32::MIN),

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tagloom::clock::Deadline;
-use tagloom::dimension::{Feed, FeedRecord, Feeds, Lookups, OpenFeed};
+use tagloom::dimension::{Feed, FeedRecord, Feeds, Lookups, OpenFeed, TopicReader};
 use tagloom::engine::ruleset::Ruleset;
 use tagloom::engine::{Clock, Report};
 use tagloom::store::memory::MemoryStore;
@@ -53,6 +53,10 @@ impl Topics {
 impl OpenFeed for Topics {
     fn open(&self, topic: &str) -> Result<Arc<Feed>, String> {
         self.0.get(topic).cloned().ok_or_else(|| format!("no topic {topic}"))
+    }
+
+    fn reader(&self, topic: &str) -> Result<Box<dyn TopicReader>, String> {
+        Err(format!("{topic} keeps no stored table"))
     }
 }
 

@@ -113,12 +113,9 @@ fn fits(strategy: Option<Strategy>, given: &Given<'_>, out: &mut Diagnostics) {
     let is_broadcast = strategy == Some(Strategy::Broadcast);
     match (given.topic, given.file) {
         (Some(topic), Some(_)) if is_broadcast => {
-            let message = "a table that a topic keeps is not loaded from a file";
-            out.error(topic.place, message, "leave `file` or `topic` out");
-        }
-        (Some(topic), _) if !is_broadcast => {
-            let message = "only `strategy: broadcast` reads a topic";
-            out.error(topic.place, message, "set that strategy, or leave `topic` out");
+            let message = "a table that a topic keeps in memory is not loaded from a file";
+            let remedy = "leave `file` or `topic` out, or use a strategy that stores the table";
+            out.error(topic.place, message, remedy);
         }
         (None, _) if is_broadcast => {
             if let Some(name) = given.name {
@@ -349,9 +346,10 @@ fn agree(dimension: &Dimension, build: &Build<'_>, out: &mut Diagnostics) {
             out.error(dimension.place, message, "a table has one file; say it once");
         }
         if mine_is_kept_otherwise(dimension, other) {
-            let kept = |d: &Dimension| match &d.topic {
-                Some(topic) => format!("kept by topic `{topic}`"),
-                None => "loaded".to_owned(),
+            let kept = |d: &Dimension| match (&d.topic, d.strategy) {
+                (Some(topic), Strategy::Broadcast) => format!("kept in memory by topic `{topic}`"),
+                (Some(topic), _) => format!("kept by topic `{topic}`"),
+                (None, _) => "loaded".to_owned(),
             };
             let message = format!(
                 "table `{}` is {} in dimension `{}` and {} here",
@@ -360,8 +358,8 @@ fn agree(dimension: &Dimension, build: &Build<'_>, out: &mut Diagnostics) {
                 other.name,
                 kept(dimension)
             );
-            let remedy = "let both have the same `strategy: broadcast` and `topic`, or give one \
-                          another `table`";
+            let remedy = "let both have the same `topic`, and `strategy: broadcast` both or neither, \
+                          or give one another `table`";
             out.error(dimension.place, message, remedy);
         }
         let (mine, theirs) = (key_type(dimension, build), key_type(other, build));

@@ -221,7 +221,11 @@ const MAPPINGS: &[Mapping] = &[
             may("doc", Takes::Text, DOC),
             may("table", Takes::Text, "The loaded table, where it is called otherwise."),
             may("file", Takes::Text, "A CSV or Parquet file that `run` loads when it changed."),
-            may("topic", Takes::Text, "A compacted topic that keeps the table (broadcast)."),
+            may(
+                "topic",
+                Takes::Text,
+                "A topic that keeps the table, in the store or (broadcast) in memory.",
+            ),
             needs("key", Takes::Text, "uid, a feature, or a column of another dimension."),
             may("prefix", Takes::Text, "Stands before the columns' names; without it NAME_."),
             needs("columns", Takes::Columns("a dimension column"), "Columns: `name: type`."),
@@ -229,7 +233,7 @@ const MAPPINGS: &[Mapping] = &[
                 "strategy",
                 Takes::Word(&["preload", "cached", "direct", "broadcast"]),
                 "Hold the table in memory, look rows up and keep them for a while, look them up \
-                 anew by every window, or follow a topic.",
+                 anew by every window, or hold in memory what a topic says.",
             ),
             may("ttl", Takes::Text, "How long a cached row is used, like 1h."),
             may("max_stale", Takes::Text, "How much longer when the table cannot be read."),

@@ -84,14 +84,21 @@ const HELP: &[(&str, &str)] = &[
         "dimensions.changed_users_per_s_max",
         "Users of changed dimension rows computed again, a second",
     ),
-    ("dimensions.cache_bytes_max", "Bytes of cached rows for each dimension table"),
+    (
+        "dimensions.cache_bytes_max",
+        "Bytes of cached rows for each dimension table; of keys that its topic has changed as many",
+    ),
     (
         "dimensions.direct_rows_per_s_max",
         "Rows that `direct` dimensions read a second, of all tables together",
     ),
     (
         "dimensions.broadcast_bytes_max",
-        "Bytes of a dimension table that a topic keeps (`broadcast`)",
+        "Bytes of a dimension table that a topic keeps in memory (`broadcast`)",
+    ),
+    (
+        "dimensions.upsert_rows_per_s_max",
+        "Records of topics written into stored dimension tables a second, of all tables together",
     ),
     ("rejects.kept_max", "Rejects kept in the store; the oldest go first"),
     ("rejects.waiting_max", "Rejects kept in memory between two windows; sources wait beyond it"),

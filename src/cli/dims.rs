@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::{Failure, Outcome, desk, open};
-use crate::catalog::model::Catalog;
+use crate::catalog::model::{Catalog, Strategy};
 use crate::config::Config;
 use crate::dimension::{LoadOptions, LoadReport, TableSpec, load};
 use crate::engine::ruleset::Ruleset;
@@ -95,7 +95,8 @@ pub(super) fn load_with(
 ) -> Result<LoadReport, Failure> {
     let spec = TableSpec::of(&ruleset.catalog, table).map_err(Failure::input)?;
     let mut dimensions = ruleset.catalog.dimensions.iter().filter(|d| d.table == table);
-    if let Some(topic) = dimensions.find_map(|d| d.topic.as_ref()) {
+    let broadcast = dimensions.find(|d| d.strategy == Strategy::Broadcast);
+    if let Some(topic) = broadcast.and_then(|d| d.topic.as_ref()) {
         return Err(Failure::Input(format!(
             "table `{table}` is kept by topic `{topic}`: write its rows there, or use another \
              strategy than `broadcast`"

@@ -53,6 +53,7 @@ pub(super) fn lookups(config: &Config) -> Lookups {
     Lookups {
         cache_bytes_max: dimensions.cache_bytes_max,
         direct_rows_per_s_max: dimensions.direct_rows_per_s_max,
+        upsert_rows_per_s_max: dimensions.upsert_rows_per_s_max,
         feeds: Feeds::by(Arc::new(tables)),
     }
 }

@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Map, Value as Json};
 
 use super::cell::{Cell, parse};
-use super::feed::{Changes, Feed, Positions};
+use super::feed::{Changes, Feed};
 use super::given::text_of;
 use super::key::{KeyKind, key_of_cell};
 use super::row::{Coding, RowWriter, encode};
 use super::spec::{TableSpec, type_name};
+use crate::catalog::model::ColumnType;
 use crate::clock::Zone;
-use crate::store::{Bytes, DimColumnMeta, DimMeta};
+use crate::store::{Bytes, DimColumnMeta, DimMeta, Positions};
 use crate::telemetry::names;
 
 /// See the module.
@@ -46,10 +47,12 @@ impl Broadcast {
     ) -> T {
         let mut encoded = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         let codings: Vec<Coding> = spec.columns.iter().map(|(_, kind)| Coding::of(kind)).collect();
+        let columns: Vec<RecordColumn> =
+            spec.columns.iter().map(|(name, kind)| (name.clone(), Some(kind.clone()))).collect();
         let mut writer = RowWriter::default();
         for (key, value) in changes.rows {
             let read = key_of(spec, kind, zone, &key).and_then(|key| {
-                let row = value.map(|value| row(spec, zone, &codings, &value, &mut writer));
+                let row = value.map(|value| row(&columns, zone, &codings, &value, &mut writer));
                 Ok((key, row.transpose()?))
             });
             match read {
@@ -82,6 +85,7 @@ impl Broadcast {
             changed: 0,
             removed: 0,
             all_changed: false,
+            topic: None,
         };
         each(&meta, &encoded.rows)
     }
@@ -95,36 +99,51 @@ impl Broadcast {
         zone: &Zone,
     ) -> TopicTable {
         let (spec, zone, feed) = (spec.clone(), zone.clone(), Arc::clone(&self.feed));
-        TopicTable { at, spec, kind, zone, feed }
+        TopicTable::new(at, &spec.table.clone(), move |before| {
+            let keys = feed.changed_behind(before)?;
+            let key = |text: Box<[u8]>| key_of(&spec, kind, &zone, &text).ok();
+            Some(keys.into_iter().filter_map(key).collect())
+        })
     }
 }
+
+type ChangedBehind = dyn Fn(&Positions) -> Option<Vec<Bytes>> + Send + Sync;
 
 /// A table that a topic keeps.
 pub struct TopicTable {
     /// How far the topic was read.
     pub at: Positions,
-    spec: TableSpec,
-    kind: KeyKind,
-    zone: Zone,
-    feed: Arc<Feed>,
+    table: String,
+    changed: Box<ChangedBehind>,
 }
 
 impl TopicTable {
+    pub(super) fn new(
+        at: Positions,
+        table: &str,
+        changed: impl Fn(&Positions) -> Option<Vec<Bytes>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { at, table: table.to_owned(), changed: Box::new(changed) }
+    }
+
     /// The table's name.
     pub fn table(&self) -> &str {
-        &self.spec.table
+        &self.table
     }
 
     /// Keys whose rows changed behind positions; `None`: all may have.
     pub fn changed_behind(&self, before: &Positions) -> Option<Vec<Bytes>> {
-        let keys = self.feed.changed_behind(before)?;
-        let key = |text: Box<[u8]>| key_of(&self.spec, self.kind, &self.zone, &text).ok();
-        Some(keys.into_iter().filter_map(key).collect())
+        (self.changed)(before)
     }
 }
 
 /// A record's key as tables keep it: text as it stands, or a JSON string.
-fn key_of(spec: &TableSpec, kind: KeyKind, zone: &Zone, key: &[u8]) -> Result<Bytes, String> {
+pub(super) fn key_of(
+    spec: &TableSpec,
+    kind: KeyKind,
+    zone: &Zone,
+    key: &[u8],
+) -> Result<Bytes, String> {
     let text = std::str::from_utf8(key).map_err(|_| "the key is not UTF-8".to_owned())?;
     let unquoted = match text.starts_with('"') {
         true => serde_json::from_str::<String>(text).ok(),
@@ -135,8 +154,12 @@ fn key_of(spec: &TableSpec, kind: KeyKind, zone: &Zone, key: &[u8]) -> Result<By
     key_of_cell(kind, &cell).ok_or_else(|| "the key is empty".to_owned())
 }
 
-fn row(
-    spec: &TableSpec,
+/// A column that rows are written with: its type in the catalogue, none for one that nobody reads.
+pub(super) type RecordColumn = (String, Option<ColumnType>);
+
+/// A record's value as a row of a table with these columns.
+pub(super) fn row(
+    columns: &[RecordColumn],
     zone: &Zone,
     codings: &[Coding],
     value: &[u8],
@@ -144,9 +167,9 @@ fn row(
 ) -> Result<Bytes, String> {
     let object: Map<String, Json> =
         serde_json::from_slice(value).map_err(|e| format!("not a JSON object: {e}"))?;
-    let texts: Vec<String> =
-        spec.columns.iter().map(|(name, _)| text_of(object.get(name))).collect();
-    let cells = spec.columns.iter().zip(&texts).map(|((name, kind), text)| {
+    let texts: Vec<String> = columns.iter().map(|(name, _)| text_of(object.get(name))).collect();
+    let cells = columns.iter().zip(&texts).map(|((name, kind), text)| {
+        let Some(kind) = kind else { return Ok(Cell::Null) };
         parse(kind, zone, text).map_err(|what| format!("column `{name}`: `{text}` {what}"))
     });
     let cells: Vec<Cell<'_>> = cells.collect::<Result<_, _>>()?;

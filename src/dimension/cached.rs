@@ -2,9 +2,10 @@
 //!
 //! In: the distinct keys of a batch. Out: their stored rows. Misses of a batch are one multi-get; a
 //! key that another thread is already reading is waited for. Absent keys are remembered too.
-//! Invariant: bounded in bytes; ages are measured by the caller's clock, not the machine's.
+//! Invariant: bounded in bytes; ages are measured by the caller's clock, not the machine's; what was
+//! read before a row is forgotten is not kept behind that.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use hashbrown::HashSet;
 use moka::sync::Cache;
@@ -91,6 +92,8 @@ pub(super) struct CachedRows {
     rows: Cache<Key, Entry>,
     flights: Mutex<HashSet<Key>>,
     landed: Condvar,
+    /// How often rows were forgotten.
+    forgotten: RwLock<u64>,
     hits: metrics::Counter,
     misses: metrics::Counter,
 }
@@ -118,7 +121,15 @@ impl CachedRows {
         let rows = Cache::builder().max_capacity(bytes_max).weigher(weigh).build();
         let hits = names::DIMENSION_HITS.counter(&[table]);
         let misses = names::DIMENSION_MISSES.counter(&[table]);
-        Self { rows, flights: Mutex::default(), landed: Condvar::new(), hits, misses }
+        let (flights, landed, forgotten) = (Mutex::default(), Condvar::new(), RwLock::default());
+        Self { rows, flights, landed, forgotten, hits, misses }
+    }
+
+    /// These rows are other ones now: whoever asks from now on reads them.
+    pub(super) fn forget<'a>(&self, epoch: Epoch, keys: impl Iterator<Item = &'a [u8]>) {
+        let mut forgotten = self.forgotten.write().unwrap_or_else(PoisonError::into_inner);
+        *forgotten += 1;
+        keys.for_each(|key| self.rows.invalidate(&(epoch, key.into())));
     }
 
     fn flights(&self) -> MutexGuard<'_, HashSet<Key>> {
@@ -202,11 +213,17 @@ impl CachedRows {
         fetched: &mut Fetched,
     ) {
         let wanted: Vec<&[u8]> = part.iter().map(|at| &*keys[*at].1).collect();
+        let forgotten = || self.forgotten.read().unwrap_or_else(PoisonError::into_inner);
+        let before = *forgotten();
         match from.store.dim_get(from.table, from.epoch, &wanted) {
             Ok(rows) => {
+                // Held until they are kept: what is forgotten meanwhile is forgotten behind that.
+                let now = forgotten();
                 for (at, row) in part.iter().zip(rows) {
                     found[*at] = Some(known(row.clone()));
-                    self.rows.insert(keys[*at].clone(), from.ages.entry(row));
+                    if *now == before {
+                        self.rows.insert(keys[*at].clone(), from.ages.entry(row));
+                    }
                 }
             }
             Err(error) => {
@@ -223,4 +240,66 @@ impl CachedRows {
 
 fn known(row: Option<Bytes>) -> Found {
     row.map_or(Found::Absent, Found::Row)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::sync::OnceLock;
+
+    use super::*;
+    use crate::catalog::model::UidType;
+    use crate::store::intercepted::{Call, Intercepted};
+    use crate::store::memory::MemoryStore;
+    use crate::store::{ClockMode, DimMeta, Identity};
+
+    fn meta() -> DimMeta {
+        DimMeta {
+            epoch: 1,
+            loaded_at_ms: 0,
+            source: String::new(),
+            key: String::new(),
+            columns: Vec::new(),
+            rows: 1,
+            rejected: 0,
+            changed: 0,
+            removed: 0,
+            all_changed: true,
+            topic: None,
+        }
+    }
+
+    #[test]
+    fn what_was_under_way_when_a_row_was_forgotten_is_not_kept() {
+        let identity =
+            Identity { uid: UidType::U64, timezone: "UTC".to_owned(), clock: ClockMode::Wall };
+        let stored: Arc<dyn Store> = Arc::new(MemoryStore::new(identity, 1));
+        let put = |text: &str| vec![(b"k"[..].into(), text.as_bytes().into())];
+        let epoch = stored.dim_begin("t").unwrap();
+        stored.dim_put("t", epoch, put("old")).unwrap();
+        stored.dim_commit("t", meta()).unwrap();
+        let rows: Arc<OnceLock<CachedRows>> = Arc::default();
+        let (cache, forgets) = (Arc::clone(&rows), Mutex::new(true));
+        // While a row is read for the first time, it becomes another one.
+        let store = Intercepted::new(Arc::clone(&stored), move |call| {
+            let is_first = call == Call::DimGet && std::mem::take(&mut *forgets.lock().unwrap());
+            if let Some(cache) = cache.get().filter(|_| is_first) {
+                cache.forget(1, std::iter::once(&b"k"[..]));
+            }
+            Ok(())
+        });
+        let rows = rows.get_or_init(|| CachedRows::new(1 << 20, "t"));
+        let limit = Limit::new(NonZeroU32::MAX);
+        let ages = Ages { now_ms: 0, ttl_ms: Some(1_000), max_stale_ms: 0, window: 0 };
+        let from = From { store: &store, table: "t", epoch: 1, ages, limit: Some(&limit) };
+        let look = || rows.fetch(&from, vec![b"k"[..].into()]).found;
+        let row = |text: &str| [Found::Row(text.as_bytes().into())];
+        assert_eq!(look(), row("old"));
+        stored.dim_upsert("t", 1, 1, vec![(b"k"[..].into(), Some(b"new"[..].into()))]).unwrap();
+        assert_eq!(look(), row("new"));
+        stored.dim_upsert("t", 1, 2, vec![(b"k"[..].into(), None)]).unwrap();
+        assert_eq!(look(), row("new"), "what nobody forgot is kept");
+        rows.forget(1, std::iter::once(&b"k"[..]));
+        assert_eq!(look(), [Found::Absent]);
+    }
 }

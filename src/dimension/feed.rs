@@ -10,27 +10,11 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use serde::{Deserialize, Serialize};
+
+use crate::store::Positions;
 
 /// What is kept beside each key and value: map slot, numbers, allocations.
 const ENTRY_OVERHEAD_BYTES: usize = 96;
-
-/// How far a topic was read.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Positions {
-    /// The id that the cluster gave the topic: another one of the same name is another table.
-    pub topic_id: String,
-    /// The next offset of each partition.
-    pub next: BTreeMap<u32, u64>,
-}
-
-impl Positions {
-    /// Whether these come behind others of the same topic.
-    fn is_behind(&self, before: &Self) -> bool {
-        let next = |partition: &u32| self.next.get(partition).copied().unwrap_or(0);
-        self.topic_id == before.topic_id && before.next.iter().all(|(p, offset)| next(p) >= *offset)
-    }
-}
 
 /// A record of the topic. An empty value deletes the row.
 #[derive(Debug, Clone, Copy)]

@@ -60,6 +60,7 @@ pub fn put_rows(
         changed: rows,
         removed: 0,
         all_changed: true,
+        topic: None,
     };
     store.dim_commit(&spec.table, meta)?;
     Ok(epoch)

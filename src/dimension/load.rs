@@ -10,9 +10,10 @@ use super::cell::Cell;
 use super::key::{KeyKind, key_of_cell};
 use super::row::{Coding, RowWriter, encode};
 use super::spec::{TableSpec, type_name};
+use super::written::applied_position;
 use super::{csv, diff, parquet};
 use crate::clock::Zone;
-use crate::store::{Bytes, DimColumnMeta, DimMeta, DimRow, Epoch, Fault, Store, StoreError};
+use crate::store::{self, Bytes, DimColumnMeta, DimMeta, DimRow, Epoch, Fault, Store, StoreError};
 
 /// Bounds and choices of a load.
 #[derive(Debug, Clone)]
@@ -313,6 +314,8 @@ pub fn load(
         let kind = type_name(&spec.key);
         return Err(LoadError::KeyType { table: spec.table.clone(), kind });
     };
+    // Whatever its topic says behind this belongs on top of what is loaded now.
+    let topic = applied_position(store, &spec.table)?;
     let epoch = store.dim_begin(&spec.table)?;
     let sink = Sink {
         store,
@@ -332,7 +335,7 @@ pub fn load(
         rejected: 0,
         errors: Vec::new(),
     };
-    let loaded = fill(sink, loaded_at_ms, progress);
+    let loaded = fill(sink, topic, loaded_at_ms, progress);
     if loaded.is_err() {
         // The load's own error says more than one of tidying up; what stays is dropped by the next.
         store.dim_drop(&spec.table, epoch).ok();
@@ -342,6 +345,7 @@ pub fn load(
 
 fn fill(
     mut sink: Sink<'_>,
+    topic: Option<store::Positions>,
     loaded_at_ms: i64,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<LoadReport, LoadError> {
@@ -382,6 +386,7 @@ fn fill(
         changed: diff.changed,
         removed: diff.removed,
         all_changed,
+        topic,
     };
     store.dim_commit(&spec.table, meta)?;
     Ok(LoadReport {

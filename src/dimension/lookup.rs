@@ -2,26 +2,30 @@
 //!
 //! In: the catalogue's dimensions and a batch's keys. Out: one Arrow array a column. [`Dimensions`]
 //! follows the store's epochs; [`Dimensions::pin`] holds one epoch a table for a whole window.
-//! Invariant: a pinned window sees the same rows from its first batch to its last.
+//! Invariant: a pinned window sees the same rows from its first batch to its last. Where a topic keeps a
+//! table that is not held in memory, a row may change meanwhile: its users are computed once more.
+
+mod distinct;
+mod upserted;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-
-use arrow::array::ArrayRef;
-use hashbrown::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::broadcast::{Broadcast, TopicTable};
 use super::cached::{Ages, CachedRows, Found, From};
-use super::feed::Positions;
-use super::index::by_dictionary;
-use super::key::{KeyColumn, KeyKind, Keys, decimal_bytes, signed_bytes, unsigned_bytes};
+use super::follow::Follower;
+use super::key::{KeyColumn, KeyKind, Keys};
 use super::options::Lookups;
 use super::spec::{SpecError, TableSpec};
 use super::table::{Layout, Preloaded, RowsBuilder};
 use crate::catalog::model::{Catalog, Strategy};
 use crate::clock::Zone;
 use crate::pace::Limit;
-use crate::store::{Bytes, DimMeta, Epoch, Result, Store};
+use crate::store::{DimMeta, Epoch, Positions, Result, Store};
+use arrow::array::ArrayRef;
+
+use distinct::distinct;
+pub(super) use upserted::Upserted;
 
 /// The clock that ages are measured by, epoch milliseconds.
 pub type Now = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -59,6 +63,8 @@ pub struct Refreshed {
     pub table: String,
     /// Its current epoch.
     pub epoch: Epoch,
+    /// The epoch is the one it was, and its topic has changed rows of it.
+    pub is_same: bool,
     /// Rows and bytes held in memory, when it is preloaded.
     pub preloaded: Option<(usize, usize)>,
 }
@@ -67,6 +73,7 @@ pub struct Refreshed {
 pub struct Dimensions {
     inner: Arc<Inner>,
     state: RwLock<Arc<Vec<TableState>>>,
+    followers: Mutex<Vec<Follower>>,
 }
 
 struct Inner {
@@ -76,6 +83,7 @@ struct Inner {
     plans: Vec<Plan>,
     tables: Vec<Table>,
     direct: Limit,
+    upserts: Arc<Limit>,
     /// Windows so far.
     windows: AtomicU64,
 }
@@ -95,9 +103,11 @@ struct Table {
     spec: TableSpec,
     kind: KeyKind,
     preload: bool,
-    cache: CachedRows,
-    /// A topic keeps it, or why that cannot be read.
+    cache: Arc<CachedRows>,
+    /// A topic keeps it in memory, or why that cannot be read.
     topic: Option<std::result::Result<Broadcast, String>>,
+    /// A topic keeps it in the store.
+    upserted: Option<Arc<Upserted>>,
 }
 
 /// What is known of a table now.
@@ -144,13 +154,16 @@ impl Dimensions {
                 kind: super::spec::type_name(&spec.key),
             })?;
             let mut dimensions = catalog.dimensions.iter().filter(|d| d.table == *name);
-            let topic = dimensions.clone().find_map(|d| d.topic.as_deref());
-            let topic = topic.and_then(|topic| lookups.feeds.open(topic));
+            let kept = dimensions.clone().find_map(|d| Some((d.topic.as_deref()?, d.strategy)));
+            let of_memory = kept.filter(|(_, strategy)| *strategy == Strategy::Broadcast);
+            let topic = of_memory.and_then(|(topic, _)| lookups.feeds.open(topic));
             let topic = topic.map(|feed| feed.map(Broadcast::new));
+            let of_store = kept.filter(|(_, strategy)| *strategy != Strategy::Broadcast);
+            let upserted = of_store.map(|(topic, _)| Arc::new(Upserted::new(topic, lookups)));
             let whole = [Strategy::Preload, Strategy::Broadcast];
             let preload = dimensions.any(|d| whole.contains(&d.strategy));
-            let cache = CachedRows::new(lookups.cache_bytes_max, name);
-            tables.push(Table { spec, kind, preload, cache, topic });
+            let cache = Arc::new(CachedRows::new(lookups.cache_bytes_max, name));
+            tables.push(Table { spec, kind, preload, cache, topic, upserted });
         }
         let plans = catalog.dimensions.iter().map(|dimension| {
             let table = names.iter().position(|name| *name == dimension.table);
@@ -172,9 +185,11 @@ impl Dimensions {
         let plans = plans.collect();
         let state = vec![TableState::default(); tables.len()];
         let direct = Limit::new(lookups.direct_rows_per_s_max);
+        let upserts = Arc::new(Limit::new(lookups.upsert_rows_per_s_max));
         let (zone, windows) = (catalog.zone.clone(), AtomicU64::new(0));
-        let inner = Inner { store, now, zone, plans, tables, direct, windows };
-        let dimensions = Self { inner: Arc::new(inner), state: RwLock::new(Arc::new(state)) };
+        let inner = Inner { store, now, zone, plans, tables, direct, upserts, windows };
+        let (state, followers) = (RwLock::new(Arc::new(state)), Mutex::default());
+        let dimensions = Self { inner: Arc::new(inner), state, followers };
         dimensions.refresh();
         Ok(dimensions)
     }
@@ -185,15 +200,17 @@ impl Dimensions {
         self.refresh_but(|_| false)
     }
 
-    /// The same, but tables that topics keep stay as they are where `held` says so.
+    /// The same, but tables that topics keep stay as they are where `held` says so. Of stored ones that
+    /// is how far their topic is told; another epoch is taken, when it has what the topic said.
     pub fn refresh_but(&self, held: impl Fn(&str) -> bool) -> Vec<Refreshed> {
         let mut state: Vec<TableState> = self.pin().state.as_ref().clone();
         let mut refreshed = Vec::new();
         for (table, state) in self.inner.tables.iter().zip(&mut state) {
-            if table.topic.is_some() && state.epoch.is_some() && held(&table.spec.table) {
+            let held = state.epoch.is_some() && held(&table.spec.table);
+            if table.topic.is_some() && held {
                 continue;
             }
-            match self.inner.newer(table, state) {
+            match self.inner.newer(table, state, held) {
                 Ok(newer) => {
                     state.checked_at_ms = (self.inner.now)();
                     state.failure = None;
@@ -202,6 +219,9 @@ impl Dimensions {
                         refreshed.push(Refreshed {
                             table: table.spec.table.clone(),
                             epoch: loaded.meta.epoch,
+                            is_same: state.epoch.as_ref().is_some_and(|before| {
+                                table.upserted.is_some() && before.meta.epoch == loaded.meta.epoch
+                            }),
                             preloaded: loaded.preloaded.as_ref().map(size),
                         });
                         state.epoch = Some(Arc::new(loaded));
@@ -226,8 +246,11 @@ impl Dimensions {
         let pinned = self.pin();
         let tables = self.inner.tables.iter().zip(pinned.state.iter());
         let of_topic = |(table, state): (&Table, &TableState)| {
-            let Some(Ok(topic)) = &table.topic else { return None };
             let at = state.epoch.as_ref()?.at.clone()?;
+            if let Some(upserted) = &table.upserted {
+                return Some(upserted.table(at, &table.spec.table));
+            }
+            let Some(Ok(topic)) = &table.topic else { return None };
             Some(topic.table(at, &table.spec, table.kind, &self.inner.zone))
         };
         tables.filter_map(of_topic).collect()
@@ -260,8 +283,13 @@ impl Inner {
         &self,
         table: &Table,
         state: &TableState,
+        held: bool,
     ) -> std::result::Result<Option<Loaded>, String> {
         let known = state.epoch.as_ref().map(|loaded| loaded.meta.epoch);
+        if let Some(upserted) = &table.upserted {
+            let newer = self.newer_upserted(table, upserted, state.epoch.as_deref(), held);
+            return newer.map_err(|e| e.to_string());
+        }
         match &table.topic {
             None => self.newer_stored(table, known).map_err(|e| e.to_string()),
             Some(Ok(topic)) => self.newer_of_topic(table, topic, known),
@@ -434,58 +462,4 @@ fn nothing(
 #[expect(clippy::cast_possible_truncation, reason = "a batch has some thousand rows")]
 fn all_rows(len: usize) -> Vec<u32> {
     (0..len as u32).collect()
-}
-
-/// The distinct keys of a batch, and for each row the place of its key: 0 for NULL, then from 1.
-#[expect(clippy::cast_possible_truncation, reason = "a batch has some thousand rows")]
-fn distinct(keys: &Keys<'_>, kind: KeyKind, len: usize) -> (Vec<Bytes>, Vec<u32>) {
-    let mut distinct: Vec<Bytes> = Vec::new();
-    let mut add = |bytes: Bytes| {
-        distinct.push(bytes);
-        distinct.len() as u32
-    };
-    let places = match keys {
-        Keys::Numbers(at) => {
-            let mut known: HashMap<u64, u32> = HashMap::new();
-            let bytes = |number: u64| match kind {
-                KeyKind::Signed => signed_bytes(number.cast_signed()),
-                _ => unsigned_bytes(number),
-            };
-            let place = |number| *known.entry(number).or_insert_with(|| add(bytes(number)));
-            let mut place = place;
-            (0..len).map(|row| at(row).map_or(0, &mut place)).collect()
-        }
-        Keys::Decimals(array) => {
-            let mut known: HashMap<i128, u32> = HashMap::new();
-            let mut place =
-                |number| *known.entry(number).or_insert_with(|| add(decimal_bytes(number)));
-            array.iter().map(|value| value.map_or(0, &mut place)).collect()
-        }
-        Keys::Texts(array) => {
-            let mut known: HashMap<&str, u32> = HashMap::new();
-            let mut place = |text| place_of_text(&mut known, text, &mut add);
-            array.iter().map(|value| value.map_or(0, &mut place)).collect()
-        }
-        Keys::Dictionary(array, values) => {
-            let mut known: HashMap<Box<str>, u32> = HashMap::new();
-            by_dictionary(array, values, |text| match known.get(text) {
-                Some(place) => *place,
-                None if text.is_empty() => 0,
-                None => *known.entry(text.into()).or_insert(add(text.as_bytes().into())),
-            })
-        }
-    };
-    (distinct, places)
-}
-
-/// Empty text is nobody's key: stores take no empty ones.
-fn place_of_text<'a>(
-    known: &mut HashMap<&'a str, u32>,
-    text: &'a str,
-    add: &mut impl FnMut(Bytes) -> u32,
-) -> u32 {
-    if text.is_empty() {
-        return 0;
-    }
-    *known.entry(text).or_insert_with(|| add(text.as_bytes().into()))
 }

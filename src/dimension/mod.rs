@@ -8,11 +8,13 @@
 mod broadcast;
 mod cached;
 mod cell;
+mod changes;
 mod chunk;
 mod column;
 mod csv;
 mod diff;
 mod feed;
+mod follow;
 pub mod given;
 mod index;
 mod key;
@@ -28,10 +30,13 @@ mod table;
 mod tests;
 mod text_rows;
 mod texts;
+mod written;
 
+pub use crate::store::Positions;
 pub use broadcast::TopicTable;
 pub use diff::{ChangedKeys, changed_keys};
-pub use feed::{Feed, FeedRecord, Positions};
+pub use feed::{Feed, FeedRecord};
+pub use follow::{TopicReader, TopicRecord};
 pub use key::{KeyColumn, KeyKind};
 pub use load::{LoadError, LoadOptions, LoadReport, Progress, RowError, load};
 pub use lookup::{Dimensions, EnrichError, Enriched, Now, Pinned, Refreshed};

@@ -6,6 +6,7 @@
 
 mod commands;
 mod swapping;
+mod tables;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -129,6 +130,8 @@ pub struct CheckpointActor {
     commands_done: u64,
     under_way: bool,
     prepared: bool,
+    /// Topics are written into stored tables since.
+    followed: Option<Stopwatch>,
     swept: bool,
     chunk: Option<Chunk>,
     /// Work that needs no events rests for so long.
@@ -156,6 +159,7 @@ impl CheckpointActor {
             commands_done: 0,
             under_way: false,
             prepared: false,
+            followed: None,
             swept: false,
             chunk: None,
             rest: None,
@@ -167,6 +171,7 @@ impl CheckpointActor {
     }
 
     fn end(&mut self) {
+        self.parts.dimensions.stop_following();
         if let Some(done) = self.done.take() {
             // The engine may have gone on without us after a failure: nobody is left to tell.
             drop(done.send(std::mem::take(&mut self.ended)));
@@ -188,10 +193,8 @@ impl CheckpointActor {
             return;
         }
         self.follow_commands();
-        if !self.prepared {
-            // Loaded for this run: nothing that anybody has to be told.
-            self.follow_epochs();
-            self.prepared = true;
+        if !self.prepared && !self.prepare_tables() {
+            return;
         }
         // What is set aside was decoded for the catalogue that is active.
         if !router.slices().is_open()
@@ -373,42 +376,6 @@ impl CheckpointActor {
         let as_of_ms = self.ended.as_of_ms.unwrap_or(0);
         let closes = self.closes(router, as_of_ms, &cut, chunk.as_mut());
         self.send(router, cut, meta, chunk, closes);
-    }
-
-    /// Takes new epochs of dimension tables over; users of changed rows are computed again by jobs.
-    fn follow_epochs(&mut self) {
-        // A table that a topic keeps changes again when everybody knows its last change.
-        let jobs = &self.parts.jobs;
-        let held = |table: &str| jobs.iter().any(|job| job.is_of_dimension(Some(table)));
-        let switched = self.parts.dimensions.refresh_but(held);
-        for table in &switched {
-            if self.prepared {
-                tracing::info!(table = table.table, epoch = ?table.epoch, "dimension table switched");
-            }
-        }
-        if (switched.is_empty() && self.prepared) || self.parts.dry {
-            return;
-        }
-        match self.changed_jobs() {
-            Ok(jobs) => {
-                self.parts.jobs.iter_mut().for_each(Job::forget_ahead);
-                jobs.into_iter().rev().for_each(|job| self.parts.jobs.push_front(job));
-            }
-            Err(error) => self.parts.status.fail(error),
-        }
-    }
-
-    /// What new rows of dimension tables make necessary. At the start only topics may have moved: the
-    /// rest is known since before.
-    fn changed_jobs(&self) -> Result<VecDeque<Job>, EngineError> {
-        let (store, limit) = (self.parts.store.as_ref(), self.parts.changed_users_per_s_max);
-        let (ruleset, topics) = (&self.parts.ruleset, self.parts.dimensions.of_topics());
-        let mut jobs = super::reload::topic_jobs(store, ruleset, &topics, limit)?;
-        if self.prepared {
-            jobs.extend(super::reload::jobs(store, ruleset, limit)?);
-        }
-        jobs.retain(|job| !self.parts.jobs.iter().any(|queued| queued.ends_like(job)));
-        Ok(jobs)
     }
 
     fn closes(

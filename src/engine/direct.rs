@@ -168,7 +168,7 @@ impl Direct {
     pub fn recompute(&mut self, as_of_ms: i64) -> Result<WindowStats, EngineError> {
         let mut stats = WindowStats::default();
         let store = Arc::clone(&self.shared.store);
-        let mut job = Job::recompute(store.as_ref(), &self.shared.ruleset, None)?;
+        let mut job = Job::recompute(store.as_ref(), &self.shared.ruleset, None, None)?;
         while let Some(chunk) = job.next(store.as_ref(), Some(as_of_ms), DUE_USERS_MAX)? {
             stats.add(&self.close_for(as_of_ms, true, chunk)?);
         }
@@ -179,7 +179,7 @@ impl Direct {
     /// again, `users_per_s` of them in one window; they are the caller's to do.
     pub fn follow_epochs(&self, users_per_s: NonZeroU32) -> Result<VecDeque<Job>, EngineError> {
         self.dimensions.refresh();
-        super::reload::jobs(self.shared.store.as_ref(), &self.shared.ruleset, users_per_s)
+        super::reload::jobs(self.shared.store.as_ref(), &self.shared.ruleset, users_per_s, None)
     }
 
     /// Closes a window that also computes a chunk's users.

@@ -12,6 +12,7 @@ use super::command::CommandJob;
 use super::history::{Progress, Side};
 use super::ruleset::Ruleset;
 use super::version::recomputed;
+use crate::dimension::Dimensions;
 pub use crate::pace::Limit;
 use crate::store::{Bytes, DueCursor, Store, UidKey};
 use crate::write::publish::outbox::Cause;
@@ -124,14 +125,15 @@ fn chunk_users(limit: Option<&Limit>) -> usize {
 
 impl Job {
     /// Everybody, by the rules of a catalogue that has become active; goes on where it was
-    /// interrupted.
+    /// interrupted. `in_use`: the tables it is done with; none: those that are current.
     pub fn recompute(
         store: &dyn Store,
         ruleset: &Ruleset,
         limit: Option<Limit>,
+        in_use: Option<&Dimensions>,
     ) -> Result<Self, EngineError> {
         let name = ruleset.catalog.fingerprint;
-        let mut done = super::reload::all_applied(store, ruleset)?;
+        let mut done = super::reload::all_applied(store, ruleset, in_use)?;
         done.push(recomputed(ruleset.version));
         Ok(Self::All {
             after: interrupted(store, RECOMPUTE_KEY, name)?,
@@ -172,7 +174,8 @@ impl Job {
             || self.is_of_dimension(None)
     }
 
-    /// Whether it brings new rows of a dimension table (of any, without a name) to its users.
+    /// Whether it brings new rows of a dimension table to its users; with a name: what a topic has said
+    /// of that one.
     pub fn is_of_dimension(&self, table: Option<&str>) -> bool {
         self.marks().iter().any(|(key, _)| super::reload::is_mark(key, table))
     }

@@ -21,12 +21,12 @@ use serde::de::DeserializeOwned;
 use super::home::Homes;
 use super::intake::{FoldTotals, Totals};
 use super::job::RECOMPUTE_KEY;
-use super::reload::APPLIED_PREFIX;
+use super::reload::{APPLIED_PREFIX, TOPIC_APPLIED_PREFIX};
 use super::version::RECOMPUTED_KEY;
 use crate::source::kafka::{TOPIC_PREFIX, TopicMeta};
 use crate::store::{
-    Bytes, ChangeKind, DimMeta, DimRow, DueCursor, DuePack, Epoch, Identity, Ownership, Result,
-    Store, StoreError, StoreStats, Term, UidKey, WindowWrite,
+    Bytes, ChangeKind, DimMeta, DimRow, DimUpsert, DueCursor, DuePack, Epoch, Identity, Ownership,
+    Positions, Result, Store, StoreError, StoreStats, Term, UidKey, WindowWrite,
 };
 use crate::user::snapshot::decode_tags;
 use crate::write::window::{FOLDS_KEY, TOTALS_KEY};
@@ -50,6 +50,8 @@ enum About {
     Group,
     /// See the module.
     Mark,
+    /// A mark that says how far: for an owner it holds as far as for each of its partitions.
+    Reach,
     /// See the module.
     Sum,
 }
@@ -58,6 +60,7 @@ fn about(key: &str) -> About {
     match key {
         TOTALS_KEY | FOLDS_KEY => About::Sum,
         RECOMPUTED_KEY | RECOMPUTE_KEY => About::Mark,
+        _ if key.starts_with(TOPIC_APPLIED_PREFIX) => About::Reach,
         _ if key.starts_with(APPLIED_PREFIX) => About::Mark,
         _ => About::Group,
     }
@@ -163,7 +166,7 @@ impl OwnedStore {
     fn spread(&self, key: String, value: Vec<u8>, out: &mut Vec<(String, Vec<u8>)>) {
         match about(&key) {
             About::Group => out.push((key, value)),
-            About::Mark => {
+            About::Mark | About::Reach => {
                 out.extend(self.partitions.iter().map(|p| (key_of(&key, *p), value.clone())));
             }
             About::Sum => {
@@ -185,6 +188,24 @@ impl OwnedStore {
         let mut found = by_partition(self.store.as_ref(), key)?;
         found.retain(|(partition, _)| self.partitions.contains(partition));
         Ok(found)
+    }
+
+    /// None: of some partition nothing is known, or of another topic.
+    fn reach(&self, key: &str) -> Result<Option<Bytes>> {
+        let values = self.own_values(key)?;
+        let mut least: Option<Positions> = None;
+        for (_, value) in &values {
+            let Some(at): Option<Positions> = read(key, Some(value))? else { return Ok(None) };
+            least = match least {
+                None => Some(at),
+                Some(before) => match before.least(&at) {
+                    None => return Ok(None),
+                    least => least,
+                },
+            };
+        }
+        let is_of_all = values.len() == self.partitions.len();
+        Ok(least.filter(|_| is_of_all).map(|at| json(&Some(at)).into()))
     }
 
     fn sum(&self, key: &str) -> Result<Option<Bytes>> {
@@ -323,6 +344,7 @@ impl Store for OwnedStore {
         match about(key) {
             About::Group => self.store.meta(key),
             About::Mark => mark_of(self.store.as_ref(), key, self.partitions.iter().copied()),
+            About::Reach => self.reach(key),
             About::Sum => self.sum(key),
         }
     }
@@ -364,6 +386,16 @@ impl Store for OwnedStore {
 
     fn dim_commit(&self, table: &str, meta: DimMeta) -> Result<()> {
         self.store.dim_commit(table, meta)
+    }
+
+    fn dim_upsert(
+        &self,
+        table: &str,
+        epoch: Epoch,
+        version: u64,
+        rows: Vec<DimUpsert>,
+    ) -> Result<()> {
+        self.store.dim_upsert(table, epoch, version, rows)
     }
 
     fn dim_epochs(&self, table: &str) -> Result<Vec<DimMeta>> {
@@ -449,6 +481,29 @@ mod tests {
         assert_eq!(mark(&owner(&store, &[0, 1, 2, 3])), Some(two.clone()));
         assert_eq!(group_mark(store.as_ref(), RECOMPUTED_KEY).unwrap(), Some(two));
         assert!(crate::engine::version::is_recomputed(store.as_ref(), 2).unwrap());
+    }
+
+    #[test]
+    fn what_a_topic_has_said_is_known_as_far_as_to_each_partition() {
+        let store = shared();
+        let key = format!("{TOPIC_APPLIED_PREFIX}t");
+        let at = |topic_id: &str, next: &[(u32, u64)]| {
+            let topic_id = topic_id.to_owned();
+            Some(Positions { topic_id, next: next.iter().copied().collect() })
+        };
+        let mark = |partitions: &[u32], at: &Option<Positions>| {
+            owner(&store, partitions).write_window(window(&key, json(at))).unwrap();
+        };
+        let known = |partitions: &[u32]| -> Option<Positions> {
+            read(&key, owner(&store, partitions).meta(&key).unwrap().as_deref()).unwrap()
+        };
+        mark(&[0, 1], &at("i", &[(0, 9), (1, 4), (7, 1)]));
+        mark(&[2], &at("i", &[(0, 5), (1, 6)]));
+        assert_eq!(known(&[1]), at("i", &[(0, 9), (1, 4), (7, 1)]));
+        assert_eq!(known(&[1, 2]), at("i", &[(0, 5), (1, 4)]));
+        assert_eq!(known(&[2, 3]), None, "of a partition nothing is known");
+        mark(&[3], &at("another", &[(0, 9)]));
+        assert_eq!(known(&[2, 3]), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! In: the store's epochs, and the epochs that profiles were last computed with. Out: jobs.
 //! Invariant: an epoch counts as applied only when its users are stored.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use super::job::{Job, Limit};
 use super::owned::group_mark;
 use super::ruleset::Ruleset;
 use super::start::read_meta;
-use crate::catalog::model::{Catalog, DimensionKey};
-use crate::dimension::{ChangedKeys, Positions, TopicTable, changed_keys};
+use crate::catalog::model::{Catalog, DimensionKey, Strategy};
+use crate::dimension::{ChangedKeys, Dimensions, Positions, TopicTable, changed_keys};
 use crate::store::{Bytes, Epoch, Store, UidKey};
 
 /// Keys of changed rows read at once.
@@ -22,19 +22,23 @@ const KEYS_MAX: usize = 16_384;
 /// Keys of the epochs that profiles were computed with begin so.
 pub(super) const APPLIED_PREFIX: &str = "dims/applied/";
 
+/// Keys of how far topics are known to all users begin so.
+pub(super) const TOPIC_APPLIED_PREFIX: &str = "dims/applied/topic/";
+
 fn applied_key(table: &str) -> String {
     format!("{APPLIED_PREFIX}{table}")
 }
 
 /// The same of tables that topics keep.
 fn topic_key(table: &str) -> String {
-    format!("{APPLIED_PREFIX}topic/{table}")
+    format!("{TOPIC_APPLIED_PREFIX}{table}")
 }
 
-/// Whether a small value says that users were computed with rows of a table; without a name: of any.
+/// Whether a small value says that users were computed with rows of a table; with a name: with what a
+/// topic has said of it.
 pub(super) fn is_mark(key: &str, table: Option<&str>) -> bool {
     match table {
-        Some(table) => key == applied_key(table) || key == topic_key(table),
+        Some(table) => key == topic_key(table),
         None => key.starts_with(APPLIED_PREFIX),
     }
 }
@@ -68,22 +72,30 @@ fn job(
     }
 }
 
-/// Jobs for all tables whose current epoch is not the one profiles were computed with.
+/// Whether what is computed from now on is computed with an epoch. `in_use`: none when nothing is
+/// computed yet.
+fn is_in_use(in_use: Option<&Dimensions>, table: &str, epoch: Epoch) -> bool {
+    in_use.is_none_or(|dimensions| dimensions.epoch_of(table) == Some(epoch))
+}
+
+/// Jobs for all tables whose current epoch is not the one profiles were computed with, where it is in
+/// use.
 pub(super) fn jobs(
     store: &dyn Store,
     ruleset: &Ruleset,
     users_per_s: NonZeroU32,
+    in_use: Option<&Dimensions>,
 ) -> Result<VecDeque<Job>, EngineError> {
     let mut jobs = VecDeque::new();
     let has_profiles = store.has_profiles()?;
-    let stored = ruleset.catalog.dimensions.iter().filter(|d| d.topic.is_none());
+    let stored = ruleset.catalog.dimensions.iter().filter(|d| d.strategy != Strategy::Broadcast);
     let mut tables: Vec<&str> = stored.map(|d| d.table.as_str()).collect();
     tables.sort_unstable();
     tables.dedup();
     for table in tables {
         let Some(current) = store.dim_current(table)? else { continue };
         let applied: Option<Epoch> = read_meta(store, &applied_key(table))?;
-        if applied == Some(current.epoch) {
+        if applied == Some(current.epoch) || !is_in_use(in_use, table, current.epoch) {
             continue;
         }
         let epoch = serde_json::to_vec(&Some(current.epoch)).unwrap_or_default();
@@ -105,6 +117,19 @@ pub(super) fn jobs(
         jobs.push_back(job(keys, done, users_per_s));
     }
     Ok(jobs)
+}
+
+/// How far topics that keep stored tables are known to all users.
+pub(super) fn known(
+    store: &dyn Store,
+    catalog: &Catalog,
+) -> Result<BTreeMap<String, Positions>, EngineError> {
+    let mut known = BTreeMap::new();
+    for dimension in catalog.dimensions.iter().filter(|d| d.topic.is_some()) {
+        let at: Option<Positions> = read_meta(store, &topic_key(&dimension.table))?;
+        known.extend(at.map(|at| (dimension.table.clone(), at)));
+    }
+    Ok(known)
 }
 
 /// Jobs for tables that topics keep, where they have moved on since profiles were computed.
@@ -169,10 +194,13 @@ pub(crate) fn is_applied(store: &dyn Store, catalog: &Catalog) -> Result<bool, E
 pub(super) fn all_applied(
     store: &dyn Store,
     ruleset: &Ruleset,
+    in_use: Option<&Dimensions>,
 ) -> Result<Vec<(String, Vec<u8>)>, EngineError> {
     let mut applied = Vec::new();
     for dimension in &ruleset.catalog.dimensions {
-        if let Some(current) = store.dim_current(&dimension.table)? {
+        let current = store.dim_current(&dimension.table)?;
+        let current = current.filter(|c| is_in_use(in_use, &dimension.table, c.epoch));
+        if let Some(current) = current {
             let epoch = serde_json::to_vec(&Some(current.epoch)).unwrap_or_default();
             applied.push((applied_key(&dimension.table), epoch));
         }

@@ -102,7 +102,7 @@ pub(super) fn first_jobs(options: &mut Options) -> Result<(), EngineError> {
         return Ok(());
     }
     let users_per_s = options.changed_users_per_s_max;
-    let changed = super::reload::jobs(options.store.as_ref(), &options.ruleset, users_per_s)?;
+    let changed = super::reload::jobs(options.store.as_ref(), &options.ruleset, users_per_s, None)?;
     for job in changed.into_iter().rev() {
         options.jobs.push_front(job);
     }
@@ -138,7 +138,7 @@ fn recompute_if_new(options: &mut Options) -> Result<(), EngineError> {
         return Ok(());
     }
     let limit = options.recompute_users_per_s_max.filter(|_| options.live).map(Limit::new);
-    options.jobs.push_front(Job::recompute(store, ruleset, limit)?);
+    options.jobs.push_front(Job::recompute(store, ruleset, limit, None)?);
     Ok(())
 }
 
@@ -222,6 +222,7 @@ pub(super) fn attempt(
     let driven = parts.drive(flows, &progress, observe);
     // A panic of it has been told through the status.
     drop(preparing.map(JoinHandle::join));
+    dimensions.stop_following();
     let (ended, router) = driven?;
     publish::settle(options, assignment, first_window + status.windows.load(Ordering::Relaxed));
     let stray_future = router.intake().stray_future().filter(|_| options.clock == Clock::Event);

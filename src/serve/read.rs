@@ -210,6 +210,9 @@ pub struct Reader {
     pub(super) settled: Settled,
 }
 
+/// How long a reader keeps a row of a stored table that a topic keeps.
+const KEPT_BY_TOPIC_FOR_MS: u64 = 1_000;
+
 impl Reader {
     /// A reader over a store. `now`: the machine's clock, or a virtual one.
     pub fn open(
@@ -223,6 +226,10 @@ impl Reader {
         for dimension in &mut catalog.dimensions {
             if dimension.strategy == Strategy::Preload {
                 dimension.strategy = Strategy::Cached;
+            }
+            // Nobody tells a reader which rows a topic has changed.
+            if dimension.topic.is_some() && dimension.strategy == Strategy::Cached {
+                dimension.ttl_ms = dimension.ttl_ms.min(KEPT_BY_TOPIC_FOR_MS);
             }
         }
         let dimensions = Dimensions::open(&catalog, Arc::clone(&store), Arc::clone(&now), lookups)?;

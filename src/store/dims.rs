@@ -1,7 +1,10 @@
 //! What a store knows about dimension tables: their epochs.
 //!
 //! In: what a load found. Out: the records kept beside the rows. Invariant: an epoch's number is
-//! never used twice, and a committed epoch never changes.
+//! never used twice; what a load found stays, and rows of a committed epoch change only as the topic
+//! says that keeps the table.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +21,44 @@ pub const META_PREFIX_DIMS: &str = "dim/";
 
 /// Key and encoded row.
 pub type DimRow = (Bytes, Bytes);
+
+/// Key and encoded row of a committed epoch; none: the row is gone.
+pub type DimUpsert = (Bytes, Option<Bytes>);
+
+/// How far a topic was read that keeps a table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Positions {
+    /// The id that the cluster gave the topic: another one of the same name is another table.
+    pub topic_id: String,
+    /// The next offset of each partition.
+    pub next: BTreeMap<u32, u64>,
+}
+
+impl Positions {
+    /// The next offset of a partition.
+    pub fn of(&self, partition: u32) -> u64 {
+        self.next.get(&partition).copied().unwrap_or(0)
+    }
+
+    /// Whether these come behind others of the same topic, or are the same.
+    pub fn is_behind(&self, before: &Self) -> bool {
+        self.topic_id == before.topic_id
+            && before.next.iter().all(|(partition, offset)| self.of(*partition) >= *offset)
+    }
+
+    /// The lesser offset of each partition; `None`: they are of different topics.
+    #[must_use]
+    pub fn least(&self, other: &Self) -> Option<Self> {
+        if self.topic_id != other.topic_id {
+            return None;
+        }
+        let both = self.next.iter().filter_map(|(partition, offset)| {
+            let least = other.of(*partition).min(*offset);
+            (least > 0).then_some((*partition, least))
+        });
+        Some(Self { topic_id: self.topic_id.clone(), next: both.collect() })
+    }
+}
 
 /// How a row differs from the epoch before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +122,10 @@ pub struct DimMeta {
     pub removed: u64,
     /// There was no comparable epoch before: every row counts as changed, and no keys are listed.
     pub all_changed: bool,
+    /// How far the topic that keeps the table had been applied when the load began: what comes from
+    /// there on belongs on top of it. None: nobody had applied anything.
+    #[serde(default)]
+    pub topic: Option<Positions>,
 }
 
 /// The epochs of one table, as stored in one meta value so that a commit is one atomic write.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::fjall::{Manifest, Progress};
 use super::{
-    Bytes, ChangeKind, DimMeta, DimRow, DueCursor, DuePack, Epoch, Identity, Ownership, Result,
-    Store, StoreStats, Term, UidKey, WindowWrite,
+    Bytes, ChangeKind, DimMeta, DimRow, DimUpsert, DueCursor, DuePack, Epoch, Identity, Ownership,
+    Result, Store, StoreStats, Term, UidKey, WindowWrite,
 };
 
 /// Calls that a gate may want to tell from the others.
@@ -159,6 +159,16 @@ impl Store for Intercepted {
 
     fn dim_commit(&self, table: &str, meta: DimMeta) -> Result<()> {
         self.pass(Call::Other)?.dim_commit(table, meta)
+    }
+
+    fn dim_upsert(
+        &self,
+        table: &str,
+        epoch: Epoch,
+        version: u64,
+        rows: Vec<DimUpsert>,
+    ) -> Result<()> {
+        self.pass(Call::Other)?.dim_upsert(table, epoch, version, rows)
     }
 
     fn dim_epochs(&self, table: &str) -> Result<Vec<DimMeta>> {

@@ -10,7 +10,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::argument::{check_meta_key, check_table};
 use super::{
-    Bytes, ChangeKind, DimMeta, DimRow, DimState, DueCursor, DuePack, Epoch, Identity,
+    Bytes, ChangeKind, DimMeta, DimRow, DimState, DimUpsert, DueCursor, DuePack, Epoch, Identity,
     META_PREFIX_DIMS, Ownership, Result, Store, StoreError, StoreStats, TagShortId, Term, UidKey,
     WindowWrite, behind,
 };
@@ -42,6 +42,8 @@ struct Inner {
 struct Table {
     rows: BTreeMap<Bytes, Bytes>,
     changes: BTreeMap<Bytes, ChangeKind>,
+    /// Of keys that were put or taken away since the load.
+    versions: BTreeMap<Bytes, u64>,
 }
 
 impl MemoryStore {
@@ -311,6 +313,28 @@ impl Store for MemoryStore {
             inner.dims.remove(&(table.to_owned(), epoch));
         }
         inner.put_dim_state(table, &state);
+        Ok(())
+    }
+
+    fn dim_upsert(
+        &self,
+        table: &str,
+        epoch: Epoch,
+        version: u64,
+        rows: Vec<DimUpsert>,
+    ) -> Result<()> {
+        let mut inner = self.write();
+        let stored = inner.table_mut(table, epoch)?;
+        for (key, row) in rows {
+            if stored.versions.get(&key).is_some_and(|there| *there > version) {
+                continue;
+            }
+            stored.versions.insert(key.clone(), version);
+            match row {
+                Some(row) => stored.rows.insert(key, row),
+                None => stored.rows.remove(&key),
+            };
+        }
         Ok(())
     }
 

@@ -10,8 +10,8 @@ use metrics::{Counter, Histogram};
 
 use super::fjall::{Manifest, Progress};
 use super::{
-    Bytes, ChangeKind, DimMeta, DimRow, DueCursor, DuePack, Epoch, Identity, Ownership, Result,
-    Store, StoreStats, Term, UidKey, WindowWrite,
+    Bytes, ChangeKind, DimMeta, DimRow, DimUpsert, DueCursor, DuePack, Epoch, Identity, Ownership,
+    Result, Store, StoreStats, Term, UidKey, WindowWrite,
 };
 use crate::clock::Stopwatch;
 use crate::telemetry::names;
@@ -176,6 +176,16 @@ impl Store for Metered {
 
     fn dim_commit(&self, table: &str, meta: DimMeta) -> Result<()> {
         self.dim_write.time(|| self.store.dim_commit(table, meta))
+    }
+
+    fn dim_upsert(
+        &self,
+        table: &str,
+        epoch: Epoch,
+        version: u64,
+        rows: Vec<DimUpsert>,
+    ) -> Result<()> {
+        self.dim_write.time(|| self.store.dim_upsert(table, epoch, version, rows))
     }
 
     fn dim_epochs(&self, table: &str) -> Result<Vec<DimMeta>> {

@@ -26,7 +26,8 @@ mod tests;
 
 pub use cells::{ProfileCells, TagShortId};
 pub use dims::{
-    ChangeKind, DimColumnMeta, DimMeta, DimRow, DimState, EPOCHS_KEPT, Epoch, META_PREFIX_DIMS,
+    ChangeKind, DimColumnMeta, DimMeta, DimRow, DimState, DimUpsert, EPOCHS_KEPT, Epoch,
+    META_PREFIX_DIMS, Positions,
 };
 pub use due::{DueCursor, DuePack};
 pub use error::{Fault, StoreError};
@@ -292,6 +293,18 @@ pub trait Store: Send + Sync {
 
     /// Makes a loaded epoch the current one and drops epochs older than [`EPOCHS_KEPT`].
     fn dim_commit(&self, table: &str, meta: DimMeta) -> Result<()>;
+
+    /// Puts rows of a committed epoch, or takes them away, durable before this returns; of a key the
+    /// last one stays. A store that processes share keeps of each key what has the greatest version,
+    /// whoever writes it and when; versions are below 2^60. One of a single process keeps what comes
+    /// last. May be called beside a load of the same table.
+    fn dim_upsert(
+        &self,
+        table: &str,
+        epoch: Epoch,
+        version: u64,
+        rows: Vec<DimUpsert>,
+    ) -> Result<()>;
 
     /// The committed epochs of a table, oldest first; the last is the current one.
     fn dim_epochs(&self, table: &str) -> Result<Vec<DimMeta>>;

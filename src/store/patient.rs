@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{
-    Bytes, ChangeKind, DimMeta, DimRow, DueCursor, DuePack, Epoch, Identity, Ownership, Result,
-    Store, StoreStats, Term, UidKey, WindowWrite,
+    Bytes, ChangeKind, DimMeta, DimRow, DimUpsert, DueCursor, DuePack, Epoch, Identity, Ownership,
+    Result, Store, StoreStats, Term, UidKey, WindowWrite,
 };
 
 /// Between two tries.
@@ -167,6 +167,16 @@ impl Store for PatientStore {
 
     fn dim_commit(&self, table: &str, meta: DimMeta) -> Result<()> {
         self.store.dim_commit(table, meta)
+    }
+
+    fn dim_upsert(
+        &self,
+        table: &str,
+        epoch: Epoch,
+        version: u64,
+        rows: Vec<DimUpsert>,
+    ) -> Result<()> {
+        self.store.dim_upsert(table, epoch, version, rows)
     }
 
     fn dim_epochs(&self, table: &str) -> Result<Vec<DimMeta>> {

@@ -131,6 +131,10 @@ metrics! {
         "Records of a topic that keeps a dimension table which could not be read; the row stays as it was.";
     DIMENSION_TOPIC_BYTES: Gauge "tagloom_dimension_topic_bytes" ["topic"]
         "Bytes of a dimension table that a topic keeps; bounded by `dimensions.broadcast_bytes_max`.";
+    DIMENSION_UPSERTED: Counter "tagloom_dimension_rows_upserted_total" ["table"]
+        "Rows put into a stored dimension table, or taken away, because its topic said so; every process of a group writes them.";
+    DIMENSION_TOPIC_LAG: Gauge "tagloom_dimension_topic_lag_records" ["topic"]
+        "Records of a topic that are not written yet into the stored dimension table that it keeps.";
     STORE_CALLS: Counter "tagloom_store_calls_total" ["call", "outcome"]
         "Calls of the store: `ok` or `error`. Write success is the share of `ok` of `write_window`.";
     STORE_SECONDS: Histogram "tagloom_store_call_seconds" ["call"]

@@ -10,6 +10,10 @@ impl OpenFeed for ByHand {
         assert_eq!(topic, self.0.topic());
         Ok(Arc::clone(&self.0))
     }
+
+    fn reader(&self, topic: &str) -> std::result::Result<Box<dyn TopicReader>, String> {
+        Err(format!("{topic} keeps no stored table"))
+    }
 }
 
 struct Topic {

@@ -54,7 +54,7 @@ impl CheckpointActor {
         }
         self.parts.quarantine.clear();
         let before = std::mem::replace(&mut self.parts.ruleset, Arc::clone(&ruleset));
-        self.parts.dimensions = dimensions;
+        std::mem::replace(&mut self.parts.dimensions, dimensions).stop_following();
         self.ended.stats.tags = moved_stats(&self.ended.stats.tags, &before, &ruleset);
         router.swap(Arc::clone(&ruleset));
         let jobs = &mut self.parts.jobs;
@@ -63,13 +63,19 @@ impl CheckpointActor {
         jobs.iter_mut().for_each(Job::forget_ahead);
         let limit = self.parts.recompute_users_per_s_max.map(Limit::new);
         if recomputes {
-            jobs.push_front(Job::recompute(store.as_ref(), &ruleset, limit)?);
+            jobs.push_front(Job::recompute(
+                store.as_ref(),
+                &ruleset,
+                limit,
+                Some(&self.parts.dimensions),
+            )?);
         }
         if let Some(job) = crate::engine::history::resume(store.as_ref(), &ruleset)? {
             jobs.push_front(job);
         }
         let held_ms = self.since_close.elapsed().as_millis();
         tracing::info!(version = ruleset.version, held_ms, "another catalogue is active");
+        self.follow_topics()?;
         self.parts.swaps.activated(Active { ruleset, files: Arc::new(files) });
         Ok(())
     }

@@ -31,6 +31,7 @@ mod reset;
 mod settings;
 mod start;
 mod table;
+mod table_reader;
 mod topic_ids;
 mod topics;
 

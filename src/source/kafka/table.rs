@@ -1,4 +1,4 @@
-//! Tables that compacted topics keep (`strategy: broadcast`).
+//! Tables that compacted topics keep in memory (`strategy: broadcast`).
 //!
 //! In: a topic, all of its partitions from their beginnings on. Out: a [`Feed`] with the last record of
 //! each key. One thread and consumer a topic and process, for as long as somebody holds the feed.
@@ -15,26 +15,27 @@ use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::Message;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+use super::table_reader::KafkaReader;
 use super::topics::describe;
 use super::{KafkaConfig, KafkaError, TopicMeta};
 use crate::clock::Stopwatch;
-use crate::dimension::{Feed, FeedRecord, OpenFeed};
+use crate::dimension::{Feed, FeedRecord, OpenFeed, TopicReader};
 use crate::telemetry::{facts, names};
 
 /// How long whoever opens a feed waits for it to be whole; it goes on filling behind that.
 const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long librdkafka may wait for a record.
-const POLL: Duration = Duration::from_millis(200);
+pub(super) const POLL: Duration = Duration::from_millis(200);
 
 /// How often the cluster is asked whether it is there.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
 /// How long it may take to answer that.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// How often the topic is looked at: it may have been made again.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// After a failure.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
@@ -86,6 +87,11 @@ impl OpenFeed for TopicTables {
         feed.wait(WHOLE_WITHIN);
         Ok(feed)
     }
+
+    fn reader(&self, topic: &str) -> Result<Box<dyn TopicReader>, String> {
+        let open = || KafkaReader::open(topic, &self.client()?);
+        open().map(|reader| Box::new(reader) as Box<dyn TopicReader>).map_err(|e| e.to_string())
+    }
 }
 
 /// What reading has come to.
@@ -111,13 +117,13 @@ fn follow(feed: &Weak<Feed>, topic: &str, client: &ClientConfig) {
     }
 }
 
-fn failed(what: &str) -> impl Fn(ClientError) -> KafkaError {
+pub(super) fn failed(what: &str) -> impl Fn(ClientError) -> KafkaError {
     let what = what.to_owned();
     move |error| KafkaError::Cluster { what: what.clone(), reason: error.to_string() }
 }
 
 /// The topic as the cluster describes it.
-fn look_at(consumer: &BaseConsumer, topic: &str) -> Result<TopicMeta, KafkaError> {
+pub(super) fn look_at(consumer: &BaseConsumer, topic: &str) -> Result<TopicMeta, KafkaError> {
     let found = describe(consumer.client(), &[topic.to_owned()])?;
     let gone = || KafkaError::NoTopic { topic: topic.to_owned(), reason: "gone".to_owned() };
     found.into_iter().next().ok_or_else(gone)
@@ -182,8 +188,13 @@ fn shown<'a>(record: &'a impl Message) -> FeedRecord<'a> {
         partition: record.partition().max(0).cast_unsigned(),
         offset: record.offset().max(0).cast_unsigned(),
         key: record.key().unwrap_or_default(),
-        value: record.payload().filter(|value| !value.is_empty() && *value != b"null"),
+        value: value_of(record),
     }
+}
+
+/// A record's value; none deletes the row.
+pub(super) fn value_of(record: &impl Message) -> Option<&[u8]> {
+    record.payload().filter(|value| !value.is_empty() && *value != b"null")
 }
 
 fn tell(feed: &Feed) {

@@ -1,8 +1,8 @@
 //! Dimension tables of the embedded store: a keyspace for each epoch's rows, one for its changes if
 //! there are any.
 //!
-//! In: rows in any order. Out: rows by key. Invariant: rows go as sorted tables past the journal;
-//! they count only once the commit's meta value is on disk.
+//! In: rows in any order. Out: rows by key. Invariant: rows of a load go as sorted tables past the
+//! journal; they count only once the commit's meta value is on disk.
 
 use fjall::config::BlockSizePolicy;
 use fjall::{Keyspace, KeyspaceCreateOptions};
@@ -10,8 +10,8 @@ use fjall::{Keyspace, KeyspaceCreateOptions};
 use super::FjallStore;
 use crate::store::argument::check_table;
 use crate::store::{
-    Bytes, ChangeKind, DimMeta, DimRow, DimState, Epoch, META_PREFIX_DIMS, Result, Store,
-    StoreError, behind,
+    Bytes, ChangeKind, DimMeta, DimRow, DimState, DimUpsert, Epoch, META_PREFIX_DIMS, Result,
+    Store, StoreError, behind,
 };
 
 pub(super) fn rows_name(table: &str, epoch: Epoch) -> String {
@@ -109,6 +109,24 @@ fn ingest(store: &FjallStore, keyspace: &Keyspace, mut rows: Vec<DimRow>) -> Res
         ingestion.write(key.0, row.0).map_err(error)?;
     }
     ingestion.finish().map_err(error)
+}
+
+/// Rows of a committed epoch: they go through the journal, a batch at once.
+pub(super) fn upsert(
+    store: &FjallStore,
+    table: &str,
+    epoch: Epoch,
+    rows: Vec<DimUpsert>,
+) -> Result<()> {
+    let keyspace = self::rows(store, table, epoch)?;
+    let mut batch = store.batch(rows.len());
+    for (key, row) in rows {
+        match row {
+            Some(row) => batch.insert(&keyspace, key.0, row.0),
+            None => batch.remove(&keyspace, key.0),
+        }
+    }
+    batch.commit().map_err(|e| store.error(e))
 }
 
 pub(super) fn commit(store: &FjallStore, table: &str, meta: DimMeta) -> Result<()> {

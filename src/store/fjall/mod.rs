@@ -20,8 +20,9 @@ use fjall::{
 
 use super::argument::{OWN_PREFIX, check_meta_key};
 use super::{
-    Bytes, ChangeKind, DimMeta, DimRow, DueCursor, DuePack, Epoch, FORMAT_VERSION, Identity,
-    Ownership, Result, Store, StoreError, StoreStats, Term, UidKey, WindowWrite, behind, due,
+    Bytes, ChangeKind, DimMeta, DimRow, DimUpsert, DueCursor, DuePack, Epoch, FORMAT_VERSION,
+    Identity, Ownership, Result, Store, StoreError, StoreStats, Term, UidKey, WindowWrite, behind,
+    due,
 };
 use rejects::Rejects;
 pub use snapshot::{Manifest, Progress, SnapshotFile};
@@ -389,6 +390,16 @@ impl Store for FjallStore {
 
     fn dim_commit(&self, table: &str, meta: DimMeta) -> Result<()> {
         dims::commit(self, table, meta)
+    }
+
+    fn dim_upsert(
+        &self,
+        table: &str,
+        epoch: Epoch,
+        _version: u64,
+        rows: Vec<DimUpsert>,
+    ) -> Result<()> {
+        dims::upsert(self, table, epoch, rows)
     }
 
     fn dim_epochs(&self, table: &str) -> Result<Vec<DimMeta>> {

@@ -3,22 +3,31 @@
 //! In: rows in any order. Out: rows by key. Each epoch has a row that marks it, read together with
 //! the rows asked for, so that a dropped epoch is an error and not a table without rows.
 //! Invariant: rows count only once the commit's small value is written; an epoch's number is never
-//! used twice, so what deletes it can delete for good.
+//! used twice, so what deletes it can delete for good. A row that was taken away from a committed
+//! epoch stays as a cell that says so: a deletion of HBase's own is forgotten at a compaction, and what
+//! an older version still puts afterwards would be back.
 
-use super::gateway::{Range, delete, put};
+use super::gateway::{Cell, Range, delete, put};
 use super::keys::{DimPart, behind_prefix, dim_key, dim_row, dim_table, next};
 use super::window::{check_bytes, none_refused};
 use super::{HbaseStore, only_value, schema};
 use crate::store::argument::check_table;
 use crate::store::{
-    Bytes, ChangeKind, DimMeta, DimRow, DimState, Epoch, META_PREFIX_DIMS, Result, Store,
-    StoreError,
+    Bytes, ChangeKind, DimMeta, DimRow, DimState, DimUpsert, Epoch, META_PREFIX_DIMS, Result,
+    Store, StoreError,
 };
 
 const CELL: &str = "d:v";
 
 /// Later than all that anybody writes, earlier than "now" to HBase.
 const DROP_STAMP: i64 = i64::MAX - 1;
+
+/// Stamps of rows that were put after the load: later than those of a load, which are milliseconds.
+const UPSERT_STAMP: i64 = 1 << 60;
+
+/// The value of a row that is gone. No row is encoded so: of a row's one byte of flags all eight say
+/// that a value follows.
+const GONE: &[u8] = &[0xff];
 
 /// Rows deleted at once.
 const DROP_ROWS: usize = 8_000;
@@ -83,7 +92,11 @@ fn rows_of(
     let cells = store.gateway.get(&name(store, table), &rows, CELL);
     let mut cells = known(cells, table, epoch)?;
     match cells.pop().flatten() {
-        Some(_) => Ok(cells.into_iter().map(|cell| cell.map(|cell| cell.value.into())).collect()),
+        Some(_) => {
+            let there = |cell: Option<Cell>| cell.filter(|cell| cell.value != GONE);
+            let value = |cell| there(cell).map(|cell| cell.value.into());
+            Ok(cells.into_iter().map(value).collect())
+        }
         None => Err(no_epoch(table, epoch)),
     }
 }
@@ -93,6 +106,7 @@ fn write(
     table: &str,
     epoch: Epoch,
     part: DimPart,
+    stamp: i64,
     rows: impl Iterator<Item = (Bytes, Vec<u8>)>,
 ) -> Result<()> {
     rows_of(store, table, epoch, Vec::new())?;
@@ -105,8 +119,7 @@ fn write(
     let rows = last
         .into_iter()
         .map(|(key, value)| put(dim_row(epoch, part, &key), [(CELL.as_bytes().to_vec(), value)]));
-    let stamp = Some(store.stamps.without_term());
-    none_refused("a dimension's row", store.gateway.write(&name(store, table), rows, stamp)?)
+    none_refused("a dimension's row", store.gateway.write(&name(store, table), rows, Some(stamp))?)
 }
 
 pub(super) fn put_rows(
@@ -116,7 +129,20 @@ pub(super) fn put_rows(
     rows: Vec<DimRow>,
 ) -> Result<()> {
     let rows = rows.into_iter().map(|(key, row)| (key, row.to_vec()));
-    write(store, table, epoch, DimPart::Row, rows)
+    write(store, table, epoch, DimPart::Row, store.stamps.without_term(), rows)
+}
+
+pub(super) fn upsert(
+    store: &HbaseStore,
+    table: &str,
+    epoch: Epoch,
+    version: u64,
+    rows: Vec<DimUpsert>,
+) -> Result<()> {
+    let value = |row: Option<Bytes>| row.map_or_else(|| GONE.to_vec(), |row| row.to_vec());
+    let rows = rows.into_iter().map(|(key, row)| (key, value(row)));
+    let stamp = UPSERT_STAMP | version.cast_signed();
+    write(store, table, epoch, DimPart::Row, stamp, rows)
 }
 
 pub(super) fn put_changes(
@@ -126,7 +152,7 @@ pub(super) fn put_changes(
     keys: Vec<(Vec<u8>, ChangeKind)>,
 ) -> Result<()> {
     let rows = keys.into_iter().map(|(key, kind)| (key.into(), vec![kind.to_byte()]));
-    write(store, table, epoch, DimPart::Change, rows)
+    write(store, table, epoch, DimPart::Change, store.stamps.without_term(), rows)
 }
 
 pub(super) fn commit(store: &HbaseStore, table: &str, meta: DimMeta) -> Result<()> {
@@ -204,8 +230,21 @@ pub(super) fn scan(
     after: Option<&[u8]>,
     rows_max: usize,
 ) -> Result<Vec<(Bytes, Bytes)>> {
-    let rows = part(store, table, epoch, DimPart::Row, after, rows_max)?;
-    Ok(rows.into_iter().map(|(key, value)| (key, value.into())).collect())
+    let mut found: Vec<(Bytes, Bytes)> = Vec::new();
+    let mut after = after.map(Bytes::from);
+    // A page that is not full is the last one to whoever reads on: those that are gone do not count.
+    while found.len() < rows_max {
+        let wanted = rows_max - found.len();
+        let rows = part(store, table, epoch, DimPart::Row, after.as_deref(), wanted)?;
+        let ended = rows.len() < wanted;
+        after = rows.last().map(|(key, _)| key.clone());
+        let there = rows.into_iter().filter(|(_, value)| value != GONE);
+        found.extend(there.map(|(key, value)| (key, value.into())));
+        if ended {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn changes(

@@ -28,8 +28,8 @@ use std::path::PathBuf;
 
 use super::argument::{OWN_PREFIX, check_meta_key};
 use super::{
-    Bytes, ChangeKind, DimMeta, DimRow, DueCursor, DuePack, Epoch, Identity, Ownership, Result,
-    Store, StoreError, StoreStats, Term, UidKey, WindowWrite, due,
+    Bytes, ChangeKind, DimMeta, DimRow, DimUpsert, DueCursor, DuePack, Epoch, Identity, Ownership,
+    Result, Store, StoreError, StoreStats, Term, UidKey, WindowWrite, due,
 };
 use gateway::{Gateway, Range, put};
 pub use options::HbaseOptions;
@@ -347,6 +347,16 @@ impl Store for HbaseStore {
 
     fn dim_commit(&self, table: &str, meta: DimMeta) -> Result<()> {
         dims::commit(self, table, meta)
+    }
+
+    fn dim_upsert(
+        &self,
+        table: &str,
+        epoch: Epoch,
+        version: u64,
+        rows: Vec<DimUpsert>,
+    ) -> Result<()> {
+        dims::upsert(self, table, epoch, version, rows)
     }
 
     fn dim_epochs(&self, table: &str) -> Result<Vec<DimMeta>> {

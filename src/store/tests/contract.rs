@@ -25,6 +25,7 @@ macro_rules! behaviours {
             names_that_are_refused_are_refused_by_every_store
             a_window_over_many_profiles_changes_its_own_only
             changed_keys_are_kept_with_their_epoch
+            rows_of_an_epoch_are_put_and_taken_away
             a_huge_window_is_one_write
         }
     };
@@ -61,6 +62,7 @@ fn dim_meta(epoch: Epoch) -> DimMeta {
         rejected: 0,
         changed: 2,
         removed: 0,
+        topic: None,
         all_changed: true,
     }
 }
@@ -379,6 +381,51 @@ pub(super) fn changed_keys_are_kept_with_their_epoch(each: Each<'_>) {
             assert_eq!(rest, [(b"b"[..].into(), ChangeKind::Removed)]);
         },
         &|_| (),
+    );
+}
+
+pub(super) fn rows_of_an_epoch_are_put_and_taken_away(each: Each<'_>) {
+    let put = |s: &dyn Store, version: u64, key: &str, text: Option<&str>| {
+        let row = (key.as_bytes().into(), text.map(|text| text.as_bytes().into()));
+        s.dim_upsert("city", 1, version, vec![row]).unwrap();
+    };
+    each(
+        &|s| {
+            let epoch = s.dim_begin("city").unwrap();
+            let rows = ["a", "b", "c", "d", "e"].map(|key| row(key, "1")).to_vec();
+            s.dim_put("city", epoch, rows).unwrap();
+            s.dim_commit("city", dim_meta(epoch)).unwrap();
+            put(s, 0, "a", Some("2"));
+            put(s, 7, "b", None);
+            put(s, 7, "c", None);
+            put(s, 8, "c", Some("3"));
+            put(s, 8, "f", Some("4"));
+            put(s, 9, "d", None);
+            put(s, 9, "nope", None);
+            if !s.is_atomic() {
+                // Of another process, which is late.
+                put(s, 8, "d", Some("late"));
+                put(s, 5, "c", Some("late"));
+                put(s, 6, "b", Some("late"));
+                put(s, 8, "f", Some("4"));
+            }
+            let other = s.dim_upsert("city", 9, 9, vec![(b"a"[..].into(), None)]);
+            assert!(matches!(other, Err(StoreError::NoEpoch { epoch: 9, .. })));
+        },
+        &|s| {
+            let got = s.dim_get("city", 1, &[b"a", b"b", b"c", b"d", b"e", b"f"]).unwrap();
+            assert_eq!(texts(got), ["2", "-", "3", "-", "1", "4"]);
+            let keys = |after: Option<&[u8]>, rows_max| {
+                let page = s.dim_scan("city", 1, after, rows_max).unwrap();
+                page.iter().map(|(key, _)| char::from(key[0])).collect::<String>()
+            };
+            // Pages are full though rows are gone.
+            assert_eq!((keys(None, 2), keys(Some(b"c"), 2)), ("ac".to_owned(), "ef".to_owned()));
+            assert_eq!(
+                (keys(Some(b"c"), 3), keys(Some(b"f"), 1)),
+                ("ef".to_owned(), String::new())
+            );
+        },
     );
 }
 

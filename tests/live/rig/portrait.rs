@@ -224,12 +224,39 @@ impl Portrait {
         process.stop(END_MAX);
     }
 
+    fn export(&self, settings: &[String]) -> String {
+        let as_of = AS_OF_MS.to_string();
+        self.ok_with(&["export", "--out", "store.csv", "--as-of", &as_of], settings);
+        std::fs::read_to_string(self.path("store.csv")).unwrap()
+    }
+
+    /// Whether every tag of every user is what is expected, as the store is now.
+    pub fn is_equal(&self, settings: &[String]) -> bool {
+        self.export(settings) == self.expected
+    }
+
+    /// From now on topics of the tables' names keep the dimension tables; the one that is looked up by
+    /// uid is cached.
+    pub fn keep_tables_by_topics(&self) {
+        for file in walk(&self.path("tags/dimensions")) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let documents = text.split("---\n").map(|document| {
+                let table = document.lines().find_map(|line| line.strip_prefix("table: "));
+                let name = document.lines().find_map(|line| line.strip_prefix("dimension: "));
+                let topic = self.topic(table.or(name).unwrap());
+                let strategy = if document.contains("key: uid") { "cached" } else { "preload" };
+                let document =
+                    document.replace("strategy: preload", &format!("strategy: {strategy}"));
+                format!("{}\ntopic: {topic}\n", document.trim_end())
+            });
+            std::fs::write(&file, documents.collect::<Vec<_>>().join("---\n")).unwrap();
+        }
+    }
+
     /// Compares every tag of every user of a store with the run over files.
     #[track_caller]
     pub fn assert_equal(&self, settings: &[String]) {
-        let as_of = AS_OF_MS.to_string();
-        self.ok_with(&["export", "--out", "store.csv", "--as-of", &as_of], settings);
-        let got = std::fs::read_to_string(self.path("store.csv")).unwrap();
+        let got = self.export(settings);
         if got != self.expected {
             let (mut got, mut expected) = (got.lines(), self.expected.lines());
             let differs = loop {
