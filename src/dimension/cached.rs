@@ -77,13 +77,14 @@ pub(super) enum Found {
     Row(Bytes),
     /// The table has no such row.
     Absent,
+    /// The store could not be read, and this is what it had last (none: no such row).
+    Stale(Option<Bytes>),
     /// The store could not be read and nothing that may serve is kept.
     Unknown,
 }
 
 pub(super) struct Fetched {
     pub(super) found: Vec<Found>,
-    pub(super) stale: bool,
     pub(super) failure: Option<String>,
 }
 
@@ -141,7 +142,7 @@ impl CachedRows {
         let ages = from.ages;
         let keys: Vec<Key> = keys.into_iter().map(|key| (from.epoch, key[..].into())).collect();
         let mut found: Vec<Option<Found>> = vec![None; keys.len()];
-        let mut fetched = Fetched { found: Vec::new(), stale: false, failure: None };
+        let mut fetched = Fetched { found: Vec::new(), failure: None };
         let mut read = 0;
         loop {
             for (key, slot) in keys.iter().zip(&mut found).filter(|(_, slot)| slot.is_none()) {
@@ -230,8 +231,8 @@ impl CachedRows {
                 fetched.failure = Some(error.to_string());
                 for at in part {
                     let entry = self.rows.get(&keys[*at]).filter(|entry| from.ages.serves(entry));
-                    fetched.stale |= entry.is_some();
-                    found[*at] = Some(entry.map_or(Found::Unknown, |entry| known(entry.row)));
+                    found[*at] =
+                        Some(entry.map_or(Found::Unknown, |entry| Found::Stale(entry.row)));
                 }
             }
         }

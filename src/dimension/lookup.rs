@@ -50,6 +50,8 @@ pub struct Enriched {
     /// Rows whose values are NULL because the store cannot be read: to be computed again when it
     /// can.
     pub missing: Vec<u32>,
+    /// Rows that were looked up in vain and have their last values: to be computed again, too.
+    pub stale_rows: Vec<u32>,
     /// Rows whose key is NULL or in no row of the table.
     pub absent_rows: usize,
     /// Why the store could not be read.
@@ -372,6 +374,7 @@ impl Pinned {
                     columns: plan.columns.iter().map(gather).collect(),
                     stale,
                     missing: Vec::new(),
+                    stale_rows: Vec::new(),
                     absent_rows: at.zeros,
                     failure: state.failure.clone(),
                 })
@@ -404,11 +407,11 @@ impl Pinned {
         let mut rows = RowsBuilder::new(&loaded.layout, fetched.found.len());
         // Place 0 is the NULL key.
         let mut row_of_place = vec![0u32];
-        let mut unknown = vec![false];
+        let (mut unknown, mut stale) = (vec![false], vec![false]);
         for found in &fetched.found {
             let row = match found {
-                Found::Row(stored) => rows.push(stored),
-                Found::Absent | Found::Unknown => Some(0),
+                Found::Row(stored) | Found::Stale(Some(stored)) => rows.push(stored),
+                Found::Absent | Found::Unknown | Found::Stale(None) => Some(0),
             };
             let Some(row) = row else {
                 let damaged = format!("dimension table `{name}` is damaged: load it again");
@@ -419,20 +422,22 @@ impl Pinned {
             };
             row_of_place.push(row);
             unknown.push(*found == Found::Unknown);
+            stale.push(matches!(found, Found::Stale(_)));
         }
         let rows = rows.finish();
         let at = places.iter().map(|place| row_of_place[*place as usize]);
         let at = rows.at(at.collect());
-        let missing: Vec<u32> = all_rows(len)
-            .into_iter()
-            .zip(&places)
-            .filter_map(|(row, place)| unknown[*place as usize].then_some(row))
-            .collect();
+        let rows_where = |of_place: &[bool]| -> Vec<u32> {
+            let rows = all_rows(len).into_iter().zip(&places);
+            rows.filter_map(|(row, place)| of_place[*place as usize].then_some(row)).collect()
+        };
+        let (missing, stale_rows) = (rows_where(&unknown), rows_where(&stale));
         Enriched {
             columns: plan.columns.iter().map(|c| rows.gather(*c, &at)).collect(),
-            stale: fetched.stale,
+            stale: !stale_rows.is_empty(),
             absent_rows: at.zeros - missing.len(),
             missing,
+            stale_rows,
             failure: fetched.failure.take(),
         }
     }
@@ -455,6 +460,7 @@ fn nothing(
         stale: false,
         absent_rows: len - missing.len(),
         missing,
+        stale_rows: Vec::new(),
         failure: state.failure.clone(),
     }
 }

@@ -50,7 +50,8 @@ pub(super) struct Computed {
     pub(super) tags: TagBatch,
     /// When a span alone changes a feature, by row.
     pub(super) due: Vec<Due>,
-    /// Rows whose dimension values could not be read, ascending: to be computed again soon.
+    /// Rows whose dimension values could not be read, or are the last ones that could, ascending: to
+    /// be computed again soon.
     pub(super) incomplete: Vec<u32>,
     /// Where the catalogue says when an account is closed.
     pub(super) closed: ClosedBatch,
@@ -191,7 +192,7 @@ impl Computer {
         let (ruleset, dimensions) = (&work.shared.ruleset, &work.window.dimensions);
         add_dimension_columns(ruleset, dimensions, &uids, columns, |_, enriched| {
             work.stats.dimension_missing += enriched.missing.len() as u64;
-            incomplete.extend(&enriched.missing);
+            incomplete.extend(enriched.missing.iter().chain(&enriched.stale_rows));
         });
         incomplete.sort_unstable();
     }

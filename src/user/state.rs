@@ -90,13 +90,12 @@ impl UserState {
         if let Some(changelog) = &stream.changelog {
             return self.fold_change(row, stream, changelog, layout);
         }
-        if let Some(id_word) = stream.id_word {
-            if self.id_bits.may_have(row[id_word])
-                && let Some(seen) = self.find(row, id_word, layout)
-            {
-                let same = seen == row;
-                return if same { Folded::Repeat } else { Folded::Changed };
-            }
+        if let Some(id_word) = stream.id_word
+            && self.id_bits.may_have(row[id_word])
+            && let Some(seen) = self.find(row, id_word, layout)
+        {
+            let same = seen == row;
+            return if same { Folded::Repeat } else { Folded::Changed };
         }
         self.append(row, stream.id_word, layout);
         if let Some(settled) = &self.settled

@@ -9,6 +9,7 @@ use tagloom::serve::readers::Readers;
 use tagloom::store::{Store, Uid};
 
 use crate::group::Group;
+use crate::rig::kafka::Record;
 use crate::rig::portrait::{AS_OF_MS, Portrait};
 use crate::rig::shop::Shop;
 use crate::rig::wait_until;
@@ -50,7 +51,7 @@ fn tables_that_are_loaded_anew_reach_the_users_of_two_processes() {
         let file = |folder: &str| group.portrait.path(&format!("{folder}/{table}.csv"));
         rotated(&file("data"), &file("new"));
     }
-    let store = group.store();
+    let store: Arc<dyn Store> = Arc::new(group.store());
     assert_eq!(behind(&store), 0);
     group.portrait.load_dimensions_of("new", &group.settings());
     group.send(50, 100);
@@ -138,8 +139,7 @@ fn stored_tables_that_topics_keep_reach_the_users_of_two_processes() {
     group.send(50, 100);
     let third = group.process("third");
     group.wait_committed();
-    let store: Arc<dyn Store> =
-        Arc::new(HbaseStore::open_existing(&group.hbase.options("upserts")).unwrap());
+    let store: Arc<dyn Store> = Arc::new(group.store());
     wait_until("users of changed rows are reached", 2 * REACHED, || {
         group.portrait.is_equal(&group.settings()) && behind(&store) == 0
     });

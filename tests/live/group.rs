@@ -1,7 +1,6 @@
 //! Topics into HBase by processes of one group: whatever happens to them, the store is the one that an
 //! uninterrupted run over the same events gives, cell for cell.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -84,8 +83,8 @@ impl Group {
     }
 
     /// The store, read as any other process may.
-    pub fn store(&self) -> Arc<dyn Store> {
-        Arc::new(HbaseStore::open_existing(&self.hbase.options(self.name)).unwrap())
+    pub fn store(&self) -> HbaseStore {
+        HbaseStore::open_existing(&self.hbase.options(self.name)).unwrap()
     }
 
     /// What `tagloom catalog` says.
@@ -103,10 +102,6 @@ impl Group {
 
     pub fn wait_committed(&self) {
         self.kafka.wait_committed(self.name, &self.portrait.topics(), CAUGHT_UP);
-    }
-
-    fn store(&self) -> HbaseStore {
-        HbaseStore::open_existing(&self.hbase.options(self.name)).unwrap()
     }
 
     /// How many users have a value in a tag's cell.

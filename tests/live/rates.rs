@@ -171,8 +171,7 @@ fn shape(profiles: &[CheckedRow]) -> Shape {
     let users = profiles.len();
     let of_each = |sum: usize| (sum + users / 2) / users;
     let cells: usize = profiles.iter().map(|row| row.cells.len()).sum();
-    let tag_bytes =
-        profiles.iter().flat_map(|row| row.cells.iter().map(|(_, cell)| cell.value.len()));
+    let tag_bytes = profiles.iter().flat_map(|row| row.cells.values().map(|cell| cell.value.len()));
     Shape {
         rows: users as u64,
         times: if cells == 0 { 4 } else { 1 },

@@ -30,6 +30,7 @@ fn while_the_store_is_down_old_rows_serve_and_then_are_missing() {
     let stale = pinned.enrich(0, KeyColumn::Numbers(&[7, 1, 8])).unwrap();
     assert_eq!((stale.stale, &stale.missing[..], stale.absent_rows), (true, &[2][..], 1));
     assert_eq!(shown(&stale.columns[0]), ["10", "-", "-"]);
+    assert_eq!(stale.stale_rows, [0, 1]);
     assert_eq!(stale.failure.as_deref(), Some("the store cannot be reached: pulled plug"));
     world.wait_ms(1);
     let gone = pinned.enrich(0, KeyColumn::Numbers(&uids)).unwrap();
