@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::outbox::Outbox;
 use super::pending::{self, Published};
@@ -21,6 +22,9 @@ use crate::store::{Bytes, Store, UidKey, WindowWrite};
 use crate::telemetry::facts;
 use crate::user::snapshot::decode_tags;
 use crate::write::profile::{ProfileError, Schemas};
+
+/// How long a stop waits for what an engine before this one left: a broker acknowledges at once, or is away.
+const STOPPING_MAX: Duration = Duration::from_secs(10);
 
 /// Publishes the windows of one engine.
 pub struct Windows {
@@ -133,7 +137,12 @@ pub(crate) fn recover(
     let schemas = Schemas::default();
     let reader = Reader { ruleset, schemas: &schemas, store };
     let stop = crate::engine::stop_signals();
-    let goes_on = || !status.failed() && !status.stopping() && !stop.load(Ordering::Relaxed);
+    let stopping = std::cell::OnceCell::new();
+    let goes_on = || {
+        let is_stopping = status.stopping() || stop.load(Ordering::Relaxed);
+        let waits = || stopping.get_or_init(Stopwatch::start).elapsed() < STOPPING_MAX;
+        !status.failed() && (!is_stopping || waits())
+    };
     pending::recover(publish, &reader, partitions, first_window, &goes_on).map(Some)
 }
 

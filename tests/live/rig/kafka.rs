@@ -292,10 +292,30 @@ impl Kafka {
         found
     }
 
+    /// Waits until no transaction is open in a topic: behind one that is, nothing can be read.
+    #[track_caller]
+    fn wait_stable(&self, topic: &str, at_most: Duration) {
+        let readers = ["read_committed", "read_uncommitted"].map(|isolation| {
+            let mut config = self.config();
+            config.set("group.id", "ends").set("isolation.level", isolation);
+            config.create::<BaseConsumer>().unwrap()
+        });
+        wait_until("no transaction is open", at_most, || {
+            let Ok(metadata) = readers[0].fetch_metadata(Some(topic), ANSWER) else { return false };
+            metadata.topics()[0].partitions().iter().all(|partition| {
+                let [stable, last] = readers.each_ref().map(|reader| {
+                    reader.fetch_watermarks(topic, partition.id(), ANSWER).map(|(_, end)| end).ok()
+                });
+                stable.is_some() && stable == last
+            })
+        });
+    }
+
     /// Waits until a group has committed the last record of each partition: behind it there may be
     /// marks of transactions.
     #[track_caller]
     pub fn wait_read(&self, group: &str, topic: &str, at_most: Duration) {
+        self.wait_stable(topic, at_most);
         let ends: BTreeMap<i32, i64> =
             self.read_all(topic).into_iter().map(|r| (r.partition, r.offset + 1)).collect();
         let consumer = self.consumer(group);

@@ -1,5 +1,6 @@
 //! The portrait workload in topics: 550 tags, compared with a run over the same events in files.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -258,17 +259,33 @@ impl Portrait {
     pub fn assert_equal(&self, settings: &[String]) {
         let got = self.export(settings);
         if got != self.expected {
-            let (mut got, mut expected) = (got.lines(), self.expected.lines());
-            let differs = loop {
-                match (got.next(), expected.next()) {
-                    (None, None) => break "line breaks".to_owned(),
-                    (a, b) if a == b => {}
-                    (a, b) => break format!("got {a:?}\nexpected {b:?}"),
-                }
-            };
-            panic!("the stores differ: {differs:.2000}");
+            panic!("the stores differ: {}", differences(&got, &self.expected));
         }
     }
+}
+
+/// Of how many users tags differ, and which of the first ones.
+fn differences(got: &str, expected: &str) -> String {
+    const SHOWN: usize = 5;
+    let header: Vec<&str> = expected.lines().next().unwrap_or_default().split(',').collect();
+    let by_uid = |text: &str| -> BTreeMap<String, String> {
+        let rows = text.lines().skip(1).filter_map(|line| line.split_once(','));
+        rows.map(|(uid, tags)| (uid.to_owned(), tags.to_owned())).collect()
+    };
+    let (got, expected) = (by_uid(got), by_uid(expected));
+    let uids: BTreeSet<&String> = got.keys().chain(expected.keys()).collect();
+    let differ: Vec<&String> =
+        uids.into_iter().filter(|u| got.get(*u) != expected.get(*u)).collect();
+    let shown = differ.iter().take(SHOWN).map(|uid| {
+        let (Some(got), Some(expected)) = (got.get(*uid), expected.get(*uid)) else {
+            return format!("\nuser {uid}: there {}", got.contains_key(*uid));
+        };
+        let tags = got.split(',').zip(expected.split(',')).zip(header.iter().skip(1));
+        let tags = tags.filter(|((got, expected), _)| got != expected).take(4 * SHOWN);
+        let tags = tags.map(|((got, expected), tag)| format!(" {tag} {got} not {expected}"));
+        format!("\nuser {uid}:{}", tags.collect::<String>())
+    });
+    format!("{} users{}", differ.len(), shown.collect::<String>())
 }
 
 /// The uid of a line, as its producer knows it; damaged lines have none.
