@@ -205,8 +205,10 @@ impl Kafka {
     }
 
     /// Reads topics from their beginnings to their ends, as fast as the client does; how many records.
-    pub fn drain(&self, topics: &[String]) -> u64 {
+    /// `backoff_ms`: before it asks for more of what it has enough of (its default is 1,000).
+    pub fn drain(&self, topics: &[String], backoff_ms: u32) -> u64 {
         let mut config = self.config();
+        config.set("fetch.queue.backoff.ms", backoff_ms.to_string());
         config.set("group.id", "bare").set("enable.auto.commit", "false");
         let consumer: BaseConsumer = config.create().unwrap();
         let (mut list, mut left) = (TopicPartitionList::new(), 0);
