@@ -569,7 +569,7 @@ fn a_store_that_hangs_is_told_in_time_and_so_is_what_needs_no_store() {
         Ok(())
     };
     let store: Arc<dyn Store> = Arc::new(Intercepted::new(inner, gate));
-    let config = ServeConfig { timeout_ms: 400, ..config() };
+    let config = ServeConfig { timeout_ms: 3_000, ..config() };
     let conditions = Conditions::default();
     conditions.register("topics", || Ok("8 of 8 partitions".to_owned()));
     let service = serve_with(&ruleset, &store, &config, conditions);

@@ -63,11 +63,10 @@ pub(super) fn run(args: &BackfillArgs, config: &Config, json: bool) -> Outcome {
         return command::run(args, config, json);
     }
     if is_shared && args.no_wait {
-        return Err(Failure::Input(
-            "--no-wait leaves a command for the owners of the users: a history is merged by this \
-             command itself"
-                .to_owned(),
-        ));
+        let why = if args.dry_run { "only looks" } else { "merges a history itself" };
+        return Err(Failure::Input(format!(
+            "--no-wait leaves a command for the owners of the users: this one {why}"
+        )));
     }
     if args.no_wait {
         return Err(Failure::Input(

@@ -256,8 +256,10 @@ fn fold_again(
         )));
     }
     eprintln!("what was folded of the interrupted history is not here: its files are folded again");
+    // Of other files it is another one.
+    let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
     let mut name = merge.dir.clone().into_os_string();
-    name.push("-again");
+    name.push(format!("-again-{:016x}", hash64(format!("{names:?}").as_bytes())));
     let dir = PathBuf::from(name);
     let failed = |e| Failure::Failed(format!("{}: {e}", dir.display()));
     std::fs::create_dir_all(&dir).map_err(failed)?;

@@ -68,6 +68,16 @@ impl Owner {
     }
 }
 
+/// Fails when a signal has come while it waited.
+fn check_stop(what: &str) -> Outcome {
+    if stop_signals().load(Ordering::Relaxed) {
+        return Err(Failure::Failed(format!(
+            "{what} was stopped before it had all users to itself: nothing was written"
+        )));
+    }
+    Ok(())
+}
+
 /// Waits until no process of the group is left: one that was killed counts until its session is over.
 /// `what`: needs all users to itself.
 pub(super) fn wait_for_nobody(config: &Config, what: &str) -> Outcome {
@@ -78,7 +88,8 @@ pub(super) fn wait_for_nobody(config: &Config, what: &str) -> Outcome {
         if members == 0 {
             return Ok(());
         }
-        if deadline.is_over() || stop_signals().load(Ordering::Relaxed) {
+        check_stop(what)?;
+        if deadline.is_over() {
             return Err(Failure::Input(format!(
                 "{what} has all users to itself, and group `{}` has {members} members: stop these \
                  processes, run this, and start them again; records wait in their topics meanwhile",
@@ -120,7 +131,8 @@ fn own_all(
             }
             std::thread::park_timeout(LOOK_EVERY);
         }
-        if deadline.is_over() || stop_signals().load(Ordering::Relaxed) {
+        check_stop(what)?;
+        if deadline.is_over() {
             let why = topics.group.idle().unwrap_or_else(|| {
                 let mine = topics.group.partitions();
                 format!(

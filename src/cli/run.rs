@@ -214,9 +214,7 @@ fn check_history(store: &dyn Store, has_topics: bool) -> Outcome {
     if !has_topics || store.is_atomic() {
         return Ok(());
     }
-    let pending = crate::engine::history::pending(store).map_err(engine_failure)?;
-    let pending = pending.map(|merge| EngineError::HistoryPending { dir: merge.dir });
-    pending.map_or(Ok(()), |error| Err(engine_failure(error)))
+    crate::engine::history::none_pending(store).map_err(engine_failure)
 }
 
 /// Where as-of comes from, and what the store is to be.

@@ -45,7 +45,8 @@ pub(super) fn run_assignments(
     loop {
         observe(&Observed { status: &idle, sources: &[] });
         if stop.load(Ordering::Relaxed) {
-            return Ok(all);
+            // An errand that was done has returned: this one is not known to be.
+            return Ok(Report { is_interrupted: true, ..all });
         }
         swap_while_idle(options)?;
         if options.swaps.blocked().is_some() {
@@ -117,9 +118,7 @@ fn take_over(
 ) -> Result<VecDeque<Job>, EngineError> {
     if options.errand != Some(Errand::Everybody) && !shared.is_atomic() {
         // Before anything is written: whoever merges it waits for these partitions.
-        if let Some(merge) = history::pending(shared.as_ref())? {
-            return Err(EngineError::HistoryPending { dir: merge.dir });
-        }
+        history::none_pending(shared.as_ref())?;
     }
     let (term, partitions) = (Term::new(assignment.term)?, assignment.partitions.clone());
     if shared.is_atomic() {

@@ -92,6 +92,14 @@ pub fn pending(store: &dyn Store) -> Result<Option<Merge>, EngineError> {
     Ok(found.map(|(merge, _)| merge))
 }
 
+/// Fails while a history is being merged by whoever has all users to itself.
+pub fn none_pending(store: &dyn Store) -> Result<(), EngineError> {
+    match pending(store)? {
+        Some(merge) => Err(EngineError::HistoryPending { dir: merge.dir }),
+        None => Ok(()),
+    }
+}
+
 /// How fences name the histories that all users have.
 pub(super) fn merged_before(store: &dyn Store) -> Result<BTreeSet<SourceId>, EngineError> {
     let Some(version) = super::version::active(store)? else { return Ok(BTreeSet::new()) };

@@ -259,13 +259,16 @@ impl Store for OwnedStore {
 
     /// A profile that cannot be read is given on, so that it is told.
     fn owns(&self, user: &UidKey, profile: &[u8]) -> bool {
+        if self.homes.is_everybody() {
+            return true;
+        }
         let applied = decode_tags(profile).and_then(|tags| tags.applied());
         applied.map_or(true, |(applied, _)| self.owns_user(user, applied.partition))
     }
 
     fn owns_user(&self, user: &UidKey, partition: Option<u32>) -> bool {
-        let partition = partition.or_else(|| self.home(user));
-        self.homes.is_everybody() || partition.is_some_and(|p| self.partitions.contains(&p))
+        let is_own = |partition| self.partitions.contains(&partition);
+        self.homes.is_everybody() || partition.or_else(|| self.home(user)).is_some_and(is_own)
     }
 
     fn home(&self, user: &UidKey) -> Option<u32> {

@@ -15,7 +15,7 @@ use super::{Done, decode};
 use crate::catalog::Loaded;
 use crate::catalog::model::{Catalog, Format};
 use crate::cli::owner::Owner;
-use crate::cli::{Failure, Outcome, open, publish, run, topics};
+use crate::cli::{Failure, Outcome, desk, open, publish, run, topics};
 use crate::config::Config;
 use crate::engine::ruleset::Ruleset;
 use crate::engine::{Clock, stored_as_of};
@@ -38,6 +38,15 @@ pub(super) const ROWS_MAX: usize = 100_000;
 struct Rows {
     number: u64,
     rejects: OfStreams,
+    /// Where their files stand, absolute: positions go by it. Empty: nothing is tried again.
+    #[serde(default)]
+    dir: PathBuf,
+}
+
+impl Rows {
+    fn path(&self, stream: &str) -> PathBuf {
+        self.dir.join(format!("{}-{stream}.jsonl", self.number))
+    }
 }
 
 /// Whether a row can be tried again: the store has all of it, as it was.
@@ -108,8 +117,9 @@ impl Trial<'_> {
         if rejects.is_empty() {
             return Ok(());
         }
-        let rows = Rows { number: number + 1, rejects };
-        write_files(store.as_ref(), &rows, self.config)?;
+        let dir = desk::absolute(&self.config.store.path)?.join("redrive");
+        let rows = Rows { number: number + 1, rejects, dir };
+        write_files(store.as_ref(), &rows)?;
         let bytes = serde_json::to_vec(&rows).map_err(Failure::failed)?;
         store.put_meta(ROWS_KEY, bytes).map_err(open::store_failure)?;
         self.go(&rows, done)
@@ -119,10 +129,9 @@ impl Trial<'_> {
     fn go(&self, rows: &Rows, done: &mut Done) -> Outcome {
         let Self { owner, ruleset, config } = self;
         let store = owner.store();
-        let is_here = |stream: &String| path(config, rows.number, stream).exists();
-        if !rows.rejects.keys().all(is_here) {
+        if !rows.rejects.keys().all(|stream| rows.path(stream).exists()) {
             // The command was killed on another machine. Its rejects are what its files were made of.
-            write_files(store.as_ref(), rows, config)?;
+            write_files(store.as_ref(), rows)?;
         }
         let mut options = run::options(config, ruleset, Arc::clone(store), clock(store.as_ref())?);
         options.publish = publish::open(config)?;
@@ -136,7 +145,7 @@ impl Trial<'_> {
                 ))
             };
             let at = at.ok_or_else(gone)?;
-            let path = path(config, rows.number, stream);
+            let path = rows.path(stream);
             let name = path.display().to_string();
             options.sources.push(FileSpec { path, format: Format::Json, streams: vec![at], name });
         }
@@ -156,33 +165,34 @@ impl Trial<'_> {
         let window = WindowWrite { rejects_done: ids, meta, ..WindowWrite::default() };
         store.write_window(window).map_err(open::store_failure)?;
         for stream in rows.rejects.keys() {
-            let path = path(config, rows.number, stream);
+            let path = rows.path(stream);
             std::fs::remove_file(&path).map_err(failed(&path))?;
         }
         Ok(())
     }
 }
 
-fn path(config: &Config, number: u64, stream: &str) -> PathBuf {
-    config.store.path.join("redrive").join(format!("{number}-{stream}.jsonl"))
-}
-
 fn failed(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Failure + '_ {
     move |e| Failure::Failed(format!("{}: {e}; make room or mend its permissions", path.display()))
 }
 
-fn write_files(store: &dyn Store, rows: &Rows, config: &Config) -> Outcome {
+fn write_files(store: &dyn Store, rows: &Rows) -> Outcome {
+    std::fs::create_dir_all(&rows.dir).map_err(failed(&rows.dir))?;
     for (stream, ids) in &rows.rejects {
-        let path = path(config, rows.number, stream);
-        let dir = path.parent().unwrap_or(&config.store.path);
-        std::fs::create_dir_all(dir).map_err(failed(dir))?;
+        let path = rows.path(stream);
         let mut text = Vec::new();
         for id in ids {
             let found = store.scan_rejects(id.checked_sub(1), 1).map_err(open::store_failure)?;
-            if let Some((_, bytes)) = found.first().filter(|(found, _)| found == id) {
-                text.extend_from_slice(decode(*id, bytes)?.row.as_bytes());
-                text.push(b'\n');
-            }
+            let Some((_, bytes)) = found.first().filter(|(found, _)| found == id) else {
+                // Another file than was read: positions in it would mean other rows.
+                return Err(Failure::Failed(format!(
+                    "reject {id} is not in the store any more, and {} is not here: go on where the \
+                     command was killed, or put that file back",
+                    path.display()
+                )));
+            };
+            text.extend_from_slice(decode(*id, bytes)?.row.as_bytes());
+            text.push(b'\n');
         }
         std::fs::write(&path, &text).map_err(failed(&path))?;
         let file = std::fs::File::open(&path).map_err(failed(&path))?;

@@ -70,6 +70,10 @@ impl CheckpointActor {
                 Some(&self.parts.dimensions),
             )?);
         }
+        if self.parts.partitions.is_some() {
+            // It began when this process had its users already: whoever merges it waits for them.
+            crate::engine::history::none_pending(store.as_ref())?;
+        }
         if let Some(job) = crate::engine::history::resume(store.as_ref(), &ruleset)? {
             jobs.push_front(job);
         }

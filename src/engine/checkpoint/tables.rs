@@ -28,8 +28,15 @@ impl CheckpointActor {
         // What ends has to have read all there was; what goes on, what is known already.
         let is_done = self.parts.dry || self.parts.dimensions.are_followed(!self.parts.live);
         let stops = self.parts.status.stopping();
-        if !is_done && !stops && since.elapsed() < FOLLOWED_WITHIN {
-            return false;
+        if !is_done && !stops {
+            if since.elapsed() < FOLLOWED_WITHIN {
+                return false;
+            }
+            tracing::warn!(
+                seconds = FOLLOWED_WITHIN.as_secs(),
+                "topics of stored dimension tables cannot be read to their ends: users are computed with \
+                 what is known"
+            );
         }
         self.follow_epochs();
         self.prepared = true;
