@@ -5,9 +5,9 @@
 //! Invariant: bounded in bytes; ages are measured by the caller's clock, not the machine's; what was
 //! read before a row is forgotten is not kept behind that.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 use moka::sync::Cache;
 
 use crate::pace::Limit;
@@ -91,10 +91,9 @@ pub(super) struct Fetched {
 /// The cached rows of one table.
 pub(super) struct CachedRows {
     rows: Cache<Key, Entry>,
-    flights: Mutex<HashSet<Key>>,
+    /// Keys that are being read; true: forgotten meanwhile.
+    flights: Mutex<HashMap<Key, bool>>,
     landed: Condvar,
-    /// How often rows were forgotten.
-    forgotten: RwLock<u64>,
     hits: metrics::Counter,
     misses: metrics::Counter,
 }
@@ -122,18 +121,22 @@ impl CachedRows {
         let rows = Cache::builder().max_capacity(bytes_max).weigher(weigh).build();
         let hits = names::DIMENSION_HITS.counter(&[table]);
         let misses = names::DIMENSION_MISSES.counter(&[table]);
-        let (flights, landed, forgotten) = (Mutex::default(), Condvar::new(), RwLock::default());
-        Self { rows, flights, landed, forgotten, hits, misses }
+        Self { rows, flights: Mutex::default(), landed: Condvar::new(), hits, misses }
     }
 
     /// These rows are other ones now: whoever asks from now on reads them.
     pub(super) fn forget<'a>(&self, epoch: Epoch, keys: impl Iterator<Item = &'a [u8]>) {
-        let mut forgotten = self.forgotten.write().unwrap_or_else(PoisonError::into_inner);
-        *forgotten += 1;
-        keys.for_each(|key| self.rows.invalidate(&(epoch, key.into())));
+        let mut flights = self.flights();
+        for key in keys {
+            let key = (epoch, key.into());
+            if let Some(is_forgotten) = flights.get_mut(&key) {
+                *is_forgotten = true;
+            }
+            self.rows.invalidate(&key);
+        }
     }
 
-    fn flights(&self) -> MutexGuard<'_, HashSet<Key>> {
+    fn flights(&self) -> MutexGuard<'_, HashMap<Key, bool>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -157,7 +160,7 @@ impl CachedRows {
             read += mine.len();
             self.read(from, &keys, mine, &mut found, &mut fetched);
             let mut flights = self.flights();
-            while theirs.iter().any(|at| flights.contains(&keys[*at])) {
+            while theirs.iter().any(|at| flights.contains_key(&keys[*at])) {
                 flights = self.landed.wait(flights).unwrap_or_else(PoisonError::into_inner);
             }
         }
@@ -171,7 +174,7 @@ impl CachedRows {
     fn take_off(&self, keys: &[Key], found: &[Option<Found>]) -> (Vec<usize>, Vec<usize>) {
         let unknown = (0..keys.len()).filter(|at| found[*at].is_none());
         let mut flights = self.flights();
-        unknown.partition(|at| flights.insert(keys[*at].clone()))
+        unknown.partition(|at| flights.try_insert(keys[*at].clone(), false).is_ok())
     }
 
     fn read(
@@ -214,15 +217,13 @@ impl CachedRows {
         fetched: &mut Fetched,
     ) {
         let wanted: Vec<&[u8]> = part.iter().map(|at| &*keys[*at].1).collect();
-        let forgotten = || self.forgotten.read().unwrap_or_else(PoisonError::into_inner);
-        let before = *forgotten();
         match from.store.dim_get(from.table, from.epoch, &wanted) {
             Ok(rows) => {
                 // Held until they are kept: what is forgotten meanwhile is forgotten behind that.
-                let now = forgotten();
+                let flights = self.flights();
                 for (at, row) in part.iter().zip(rows) {
                     found[*at] = Some(known(row.clone()));
-                    if *now == before {
+                    if flights.get(&keys[*at]) == Some(&false) {
                         self.rows.insert(keys[*at].clone(), from.ages.entry(row));
                     }
                 }
@@ -275,13 +276,14 @@ mod tests {
         let identity =
             Identity { uid: UidType::U64, timezone: "UTC".to_owned(), clock: ClockMode::Wall };
         let stored: Arc<dyn Store> = Arc::new(MemoryStore::new(identity, 1));
-        let put = |text: &str| vec![(b"k"[..].into(), text.as_bytes().into())];
+        let put =
+            |text: &str| [b"k", b"o"].map(|k| (k[..].into(), text.as_bytes().into())).to_vec();
         let epoch = stored.dim_begin("t").unwrap();
         stored.dim_put("t", epoch, put("old")).unwrap();
         stored.dim_commit("t", meta()).unwrap();
         let rows: Arc<OnceLock<CachedRows>> = Arc::default();
         let (cache, forgets) = (Arc::clone(&rows), Mutex::new(true));
-        // While a row is read for the first time, it becomes another one.
+        // While rows are read for the first time, one becomes another one.
         let store = Intercepted::new(Arc::clone(&stored), move |call| {
             let is_first = call == Call::DimGet && std::mem::take(&mut *forgets.lock().unwrap());
             if let Some(cache) = cache.get().filter(|_| is_first) {
@@ -295,7 +297,10 @@ mod tests {
         let from = From { store: &store, table: "t", epoch: 1, ages, limit: Some(&limit) };
         let look = || rows.fetch(&from, vec![b"k"[..].into()]).found;
         let row = |text: &str| [Found::Row(text.as_bytes().into())];
-        assert_eq!(look(), row("old"));
+        let both = rows.fetch(&from, vec![b"k"[..].into(), b"o"[..].into()]).found;
+        assert_eq!(both, [row("old"), row("old")].concat());
+        stored.dim_upsert("t", 1, 1, vec![(b"o"[..].into(), Some(b"new"[..].into()))]).unwrap();
+        assert_eq!(rows.fetch(&from, vec![b"o"[..].into()]).found, row("old"), "the other is kept");
         stored.dim_upsert("t", 1, 1, vec![(b"k"[..].into(), Some(b"new"[..].into()))]).unwrap();
         assert_eq!(look(), row("new"));
         stored.dim_upsert("t", 1, 2, vec![(b"k"[..].into(), None)]).unwrap();

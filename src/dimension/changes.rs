@@ -69,10 +69,10 @@ impl ChangeLog {
         *self.state() = State { floor: at, standing, ..State::default() };
     }
 
-    /// From now on records are written to this epoch.
-    pub(super) fn writes_to(&self, epoch: Epoch, is_ready: bool) {
+    /// From now on records are written to this epoch, which does not have what is told yet.
+    pub(super) fn writes_to(&self, epoch: Epoch) {
         let standing = &mut self.state().standing;
-        (standing.epoch, standing.is_ready) = (Some(epoch), is_ready);
+        (standing.epoch, standing.is_ready) = (Some(epoch), false);
     }
 
     /// The epoch has what is told.
@@ -193,7 +193,7 @@ mod tests {
     fn what_another_epoch_lacked_is_told_once_more() {
         let log = ChangeLog::new(10_000);
         log.begin(at("one", &[(0, 5), (AGAIN, 2)]));
-        log.writes_to(2, false);
+        log.writes_to(2);
         put(&log, 0, 3, "a");
         put(&log, 0, 4, "b");
         put(&log, 0, 5, "c");

@@ -198,6 +198,7 @@ impl Following {
                     }
                     std::thread::park_timeout(LOOK_EVERY);
                 }
+                Err(_) if *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) => return,
                 Err(reason) => {
                     // What was read and not written is read again.
                     (self.reading, self.looked) = (None, None);
@@ -305,15 +306,12 @@ impl Following {
         let base = written.or(current.topic).filter(|at| at.topic_id == *topic_id);
         let base = base.unwrap_or_else(nothing);
         let log = &self.upserted.log;
-        let mut ready_at = match self.target {
-            Some(_) => self.next.clone(),
-            None => {
-                let known = self.known.take().filter(|at| at.topic_id == *topic_id);
-                let known = known.unwrap_or_else(|| base.clone());
-                log.begin(known.clone());
-                known
-            }
-        };
+        if self.target.is_none() {
+            let known = self.known.take().filter(|at| at.topic_id == *topic_id);
+            log.begin(known.unwrap_or_else(|| base.clone()));
+        }
+        // All that was told: an epoch before this one may not have come so far.
+        let mut ready_at = log.standing().at;
         ready_at.next.remove(&AGAIN);
         self.next = ready_at.least(&base).unwrap_or_else(nothing);
         let is_ready = self.next.is_behind(&ready_at);
@@ -324,9 +322,10 @@ impl Following {
         let columns = current.columns.iter().map(|column| (column.name.clone(), kind(column)));
         let columns = columns.collect();
         let codings = current.columns.iter().map(|c| Coding::of_name(&c.kind)).collect();
-        log.writes_to(current.epoch, is_ready);
+        log.writes_to(current.epoch);
         let epoch = current.epoch;
-        self.target = Some(Target { epoch, base, ready_at, is_ready, columns, codings });
+        self.target = Some(Target { epoch, base, ready_at, is_ready: false, columns, codings });
+        self.ready(is_ready);
         match &mut self.reading {
             Some(reading) => reading.reader.seek(&self.next),
             None => Ok(()),

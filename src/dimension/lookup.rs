@@ -428,7 +428,7 @@ impl Pinned {
         let at = places.iter().map(|place| row_of_place[*place as usize]);
         let at = rows.at(at.collect());
         let rows_where = |of_place: &[bool]| -> Vec<u32> {
-            let rows = all_rows(len).into_iter().zip(&places);
+            let rows = (0u32..).zip(&places);
             rows.filter_map(|(row, place)| of_place[*place as usize].then_some(row)).collect()
         };
         let (missing, stale_rows) = (rows_where(&unknown), rows_where(&stale));

@@ -173,7 +173,7 @@ impl PreloadedTable {
 type Page = Vec<(Bytes, Bytes)>;
 
 /// Reads an epoch in key order until `each` wants no more.
-fn scan(
+pub(super) fn scan(
     store: &dyn Store,
     table: &str,
     epoch: Epoch,

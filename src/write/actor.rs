@@ -73,8 +73,10 @@ impl WriterActor {
     ) -> Result<(), EngineError> {
         if let Some(lease) = self.lease.as_ref().filter(|_| !self.store.is_atomic()) {
             // The group's offsets are the positions: another owner reads them there.
-            let name = |key: &str| key.strip_prefix(POSITION_PREFIX).map(str::to_owned);
-            write.meta.retain(|(key, _)| !name(key).is_some_and(|name| lease.remembers(&name)));
+            write.meta.retain(|(key, _)| {
+                let name = key.strip_prefix(POSITION_PREFIX);
+                !name.is_some_and(|name| lease.remembers(name))
+            });
         }
         self.check_lease()?;
         let changed = self.publish.list(window, &mut write)?;

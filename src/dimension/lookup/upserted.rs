@@ -12,12 +12,9 @@ use super::super::broadcast::TopicTable;
 use super::super::changes::ChangeLog;
 use super::super::follow::{Follower, Following};
 use super::super::options::{Feeds, Lookups};
-use super::super::table::{Layout, Preloaded};
+use super::super::table::{Layout, Preloaded, scan};
 use super::{Dimensions, Inner, Loaded, Table};
 use crate::store::{Bytes, DimMeta, Epoch, Positions, Result, Store};
-
-/// Rows of a table read at once.
-const PAGE_ROWS: usize = 8192;
 
 /// Rows of a table that are looked up at once, because they changed.
 const CHANGED_ROWS_MAX: usize = 8192;
@@ -61,17 +58,12 @@ impl Rows {
     ) -> Result<()> {
         let Some(changed) = changed.filter(|_| self.epoch == Some(epoch)) else {
             *self = Self::default();
-            let mut after: Option<Bytes> = None;
-            loop {
-                let page = store.dim_scan(table, epoch, after.as_deref(), PAGE_ROWS)?;
-                let is_last = page.len() < PAGE_ROWS;
-                after = page.last().map(|(key, _)| key.clone());
+            scan(store, table, epoch, |page| {
                 self.by_key.extend(page);
-                if is_last {
-                    self.epoch = Some(epoch);
-                    return Ok(());
-                }
-            }
+                true
+            })?;
+            self.epoch = Some(epoch);
+            return Ok(());
         };
         for keys in changed.chunks(CHANGED_ROWS_MAX) {
             let wanted: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();

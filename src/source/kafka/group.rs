@@ -22,7 +22,7 @@ use super::lag::Lag;
 use super::reach::Reach;
 use super::start::{Start, Starts};
 use super::topics::describe;
-use super::{KafkaConfig, KafkaError, SourceId, TopicMeta, position_name};
+use super::{KafkaConfig, KafkaError, SourceId, TopicMeta, position_name, topic_of_position};
 use crate::clock::boot_ms;
 use crate::engine::status::Status;
 use crate::source::position::Position;
@@ -441,10 +441,8 @@ impl Lease {
 
     /// Whether a position is one of its topics', which the group remembers.
     pub fn remembers(&self, name: &str) -> bool {
-        self.shared.topics.iter().any(|topic| {
-            let all = 0..topic.partitions;
-            all.into_iter().any(|partition| position_name(&topic.topic, partition) == name)
-        })
+        let topic = topic_of_position(name);
+        topic.is_some_and(|topic| self.shared.topics.iter().any(|read| read.topic == topic))
     }
 
     /// Whether a partition waits for a commit before it is read on: a window should close.

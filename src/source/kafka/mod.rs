@@ -71,6 +71,11 @@ pub fn position_name(topic: &str, partition: u32) -> String {
     format!("kafka/{topic}/{partition}")
 }
 
+/// The topic of such a name.
+pub(crate) fn topic_of_position(name: &str) -> Option<&str> {
+    name.strip_prefix("kafka/")?.rsplit_once('/').map(|(topic, _)| topic)
+}
+
 /// Logs what librdkafka says.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {

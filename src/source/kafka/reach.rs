@@ -51,6 +51,10 @@ impl Reach {
             Some((since, looks, _)) => (since, looks.saturating_add(1), who),
             None => (Stopwatch::start(), 1, who),
         });
+        if known.away.is_none() {
+            // They were of another time.
+            known.words = None;
+        }
     }
 
     /// librdkafka has said something about a connection.

@@ -12,6 +12,7 @@ use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::Message;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+use super::context::is_final;
 use super::table::{ANSWER_WITHIN, LOOK_EVERY, POLL, failed, look_at, value_of};
 use super::{KafkaError, TopicMeta};
 use crate::clock::Stopwatch;
@@ -45,20 +46,20 @@ impl KafkaReader {
             let offset = offset.map_or(Offset::Beginning, Offset::Offset);
             list.add_partition_offset(&self.meta.topic, number(partition), offset)
                 .map_err(failed("first offsets"))?;
-            self.warn_of_gap(partition, next);
-            next.map(|next| self.next.insert(partition, next));
+            if let Some(next) = next {
+                self.warn_of_gap(partition, next)?;
+                self.next.insert(partition, next);
+            }
         }
         self.consumer.assign(&list).map_err(failed("assignment"))
     }
 
     /// Of a topic that is not compacted, what has left it is lost to the table.
-    fn warn_of_gap(&self, partition: u32, next: Option<u64>) {
+    fn warn_of_gap(&self, partition: u32, next: u64) -> Result<(), KafkaError> {
         let topic = &self.meta.topic;
         let ends = self.consumer.fetch_watermarks(topic, number(partition), ANSWER_WITHIN);
-        let first = ends.ok().and_then(|(first, _)| u64::try_from(first).ok());
-        if let (Some(next), Some(first)) = (next, first)
-            && next < first
-        {
+        let first = ends.map_err(failed("a table's topic"))?.0.max(0).cast_unsigned();
+        if next < first {
             tracing::warn!(
                 topic,
                 partition,
@@ -67,6 +68,7 @@ impl KafkaReader {
                 "records have left the log before they were read: load the table if it is not whole"
             );
         }
+        Ok(())
     }
 
     fn take(
@@ -109,6 +111,14 @@ impl KafkaReader {
             let Some(polled) = self.consumer.poll(wait) else { break };
             // The borrow of the consumer ends here.
             let polled = polled.map(|record| record.detach());
+            if let Err(error) = &polled
+                && !matches!(error, ClientError::PartitionEOF(_))
+                && !is_final(error)
+            {
+                // librdkafka tries again by itself.
+                tracing::warn!(topic = self.meta.topic, %error, "a table's topic");
+                break;
+            }
             let taken = self.take(polled)?;
             let Some(record) = taken else { continue };
             bytes += record.key.len() + record.value.as_ref().map_or(0, Vec::len);
