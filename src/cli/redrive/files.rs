@@ -38,7 +38,7 @@ pub(super) const ROWS_MAX: usize = 100_000;
 struct Rows {
     number: u64,
     rejects: OfStreams,
-    /// Where their files stand, absolute: positions go by it. Empty: nothing is tried again.
+    /// Where their files stand, absolute: positions go by it. Empty: nothing was tried again yet.
     #[serde(default)]
     dir: PathBuf,
 }
@@ -46,6 +46,19 @@ struct Rows {
 impl Rows {
     fn path(&self, stream: &str) -> PathBuf {
         self.dir.join(format!("{}-{stream}.jsonl", self.number))
+    }
+
+    /// Whatever is left of their files.
+    fn remove_files(&self) -> Outcome {
+        let Ok(files) = std::fs::read_dir(&self.dir) else { return Ok(()) };
+        let of_these = format!("{}-", self.number);
+        for path in files.flatten().map(|file| file.path()) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(&of_these) {
+                std::fs::remove_file(&path).map_err(failed(&path))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -113,6 +126,8 @@ impl Trial<'_> {
             }
             self.go(&last, done)?;
         }
+        // A command may have been killed when all it had left to do was this.
+        last.remove_files()?;
         rejects.retain(|_, ids| !ids.is_empty());
         if rejects.is_empty() {
             return Ok(());
@@ -159,16 +174,12 @@ impl Trial<'_> {
         done.rows += ids.len() as u64;
         done.rejects += ids.len() as u64;
         done.refused_again += report.rejected_rows;
-        let none = Rows { number: rows.number, ..Rows::default() };
+        let none = Rows { rejects: OfStreams::new(), dir: rows.dir.clone(), ..*rows };
         let bytes = serde_json::to_vec(&none).map_err(Failure::failed)?;
         let meta = vec![(ROWS_KEY.to_owned(), bytes)];
         let window = WindowWrite { rejects_done: ids, meta, ..WindowWrite::default() };
         store.write_window(window).map_err(open::store_failure)?;
-        for stream in rows.rejects.keys() {
-            let path = rows.path(stream);
-            std::fs::remove_file(&path).map_err(failed(&path))?;
-        }
-        Ok(())
+        rows.remove_files()
     }
 }
 
