@@ -100,6 +100,11 @@ impl Group {
         });
     }
 
+    /// Waits until the last record of a stream is committed, in a topic that is also written in transactions.
+    pub fn wait_read(&self, stream: &str) {
+        self.kafka.wait_read(self.name, &self.portrait.topic(stream), CAUGHT_UP);
+    }
+
     pub fn wait_committed(&self) {
         self.kafka.wait_committed(self.name, &self.portrait.topics(), CAUGHT_UP);
     }

@@ -23,6 +23,7 @@ mod http;
 mod load;
 mod publish;
 mod rates;
+mod redrive;
 mod relay;
 mod rig;
 mod served;
