@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::http;
 use crate::rig::free_ports;
 use crate::rig::hbase::{Hbase, client};
-use crate::rig::metrics::Metrics;
 use crate::rig::portrait::Portrait;
+use crate::rig::served::Served;
 use crate::rig::shop::Shop;
 
 const REACHED: Duration = Duration::from_secs(60);
@@ -74,9 +74,8 @@ fn a_dimension_table_that_cannot_be_read_for_a_while_leaves_nobody_wrong() {
     shop.ok(&["store", "init"]);
     shop.write("campaign.csv", "customer,arm\n7,a\n8,b\n");
     shop.ok(&["dims", "load", "campaign", "campaign.csv"]);
-    let process = shop.run("gone", &["--serve"]);
+    let served = Served::new(shop.run("gone", &["--serve"]), port);
     shop.buy(7, 10);
-    crate::rig::wait_until("it answers", REACHED, || std::net::TcpStream::connect(at).is_ok());
     wait(at, 7, "a".into(), 10, &[]);
 
     // Read anew just before.
@@ -94,11 +93,11 @@ fn a_dimension_table_that_cannot_be_read_for_a_while_leaves_nobody_wrong() {
     shop.buy(8, 1);
     wait(at, 7, Value::Null, 19, &["missing"]);
     wait(at, 8, Value::Null, 1, &["missing"]);
-    assert!(Metrics::of(port).value("tagloom_dimension_rows_missing_total") >= 2.0);
+    assert!(served.metric("tagloom_dimension_rows_missing_total") >= 2.0);
 
     // Nobody buys any more.
     admin.enable_table(table()).unwrap();
     wait(at, 7, "a".into(), 19, &[]);
     wait(at, 8, "b".into(), 1, &[]);
-    Portrait::stop(process);
+    Portrait::stop(served.process);
 }

@@ -4,7 +4,7 @@
 //! runs over the same topics in turns.
 
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use crate::rig::kafka::Kafka;
 use crate::rig::metrics::Metrics;
 use crate::rig::portrait::{AS_OF_MS, Portrait};
 use crate::rig::process::Process;
+use crate::rig::served::Served;
 use crate::rig::{free_ports, wait_until};
 
 const ROUNDS: usize = 3;
@@ -75,12 +76,11 @@ fn rates_of_topics_into_memory() {
                 format!("serve.listen=127.0.0.1:{port}"),
             ]);
             let watch = Stopwatch::start();
-            let process = portrait.start_with("memory", &arguments, &settings);
-            let at = SocketAddr::from(([127, 0, 0, 1], port));
-            wait_until("it answers", CAUGHT_UP, || TcpStream::connect(at).is_ok());
+            let served = Served::new(portrait.start_with("memory", &arguments, &settings), port);
             wait_until("everything is read", CAUGHT_UP, || {
-                Metrics::of(port).get("tagloom_source_rows_total") >= Some(records as f64)
+                served.metric("tagloom_source_rows_total") >= records as f64
             });
+            let process = served.process;
             let (cpu_s, peak) = (process.cpu_seconds(), Process::peak_mb_of(process.pid()));
             // The last window is stored.
             Portrait::stop(process);
@@ -199,10 +199,9 @@ fn ceiling(options: &HbaseOptions, shape: Shape) -> f64 {
 
 /// Single reads over HTTP from HBase, beside a bare handler.
 fn reads(portrait: &Portrait, settings: &[String], port: u16, profiles: &[CheckedRow]) {
-    let process =
-        portrait.start_with("serve", &["--as-of", &AS_OF_MS.to_string(), "--serve"], settings);
+    let arguments = ["--as-of", &AS_OF_MS.to_string(), "--serve"];
+    let served = Served::new(portrait.start_with("serve", &arguments, settings), port);
     let at = SocketAddr::from(([127, 0, 0, 1], port));
-    wait_until("it answers", CAUGHT_UP, || TcpStream::connect(at).is_ok());
     let uids: Vec<u64> = profiles.iter().map(|row| row.key.as_u64().unwrap()).collect();
     let get = |number| {
         let uid = uids[usize::try_from(number).unwrap()];
@@ -217,7 +216,7 @@ fn reads(portrait: &Portrait, settings: &[String], port: u16, profiles: &[Checke
         measure(at, users, ASKING, get)
     );
     eprintln!("  a bare handler:                                 {bare}");
-    Portrait::stop(process);
+    Portrait::stop(served.process);
 }
 
 /// A store that events flow into at a steady rate.

@@ -9,6 +9,7 @@ use tagloom::store::hbase::HbaseStore;
 use tagloom::store::{ProfileCells, Store, WindowWrite};
 
 use crate::rig::hbase::Hbase;
+use crate::rig::wait_until;
 
 const CATALOG: [(&str, &str); 4] = [
     ("catalog.yaml", "name: small\nuid: u64\ntimezone: UTC\n"),
@@ -142,13 +143,13 @@ fn commands_work_over_hbase() {
 
     cells_are_checked_and_repaired(&hbase, &shop);
     cells_that_were_left_out_come_with_the_next_write(&hbase);
-    refused_rows_of_files_count_once(&shop);
+    refused_rows_of_files_count_once(&hbase, &shop);
     wrong_tables_are_told(&hbase);
 }
 
 /// Rows that were refused are read again after the catalogue is mended, each once, though the command is
 /// killed.
-fn refused_rows_of_files_count_once(shop: &Shop) {
+fn refused_rows_of_files_count_once(hbase: &Hbase, shop: &Shop) {
     const ROWS: u64 = 3_000;
     let line = |row: u64| format!("{{\"customer\":{},\"at\":9000}}\n", 10_000 + row);
     std::fs::write(shop.path("refused.jsonl"), (0..ROWS).map(line).collect::<String>()).unwrap();
@@ -161,12 +162,24 @@ fn refused_rows_of_files_count_once(shop: &Shop) {
     let path = shop.path("tags/streams/buy.yaml");
     let mended = std::fs::read_to_string(&path).unwrap().replace("amount: int", "amount: 'int?'");
     std::fs::write(path, mended).unwrap();
-    for after_ms in [300, 900, 1_500] {
+    let store = HbaseStore::open_existing(&hbase.options("shop_")).unwrap();
+    let is_under_way = || {
+        let rows = store.meta("redrive/rows").unwrap();
+        rows.is_some_and(|rows| {
+            let rows: Value = serde_json::from_slice(&rows).unwrap();
+            rows["rejects"].as_object().is_some_and(|rejects| !rejects.is_empty())
+        })
+    };
+    for after_ms in [0, 300, 600] {
         let mut command = shop.command(&["rejects", "redrive"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_until("rows are tried again", Duration::from_secs(30), || {
+            is_under_way() || child.try_wait().unwrap().is_some()
+        });
         std::thread::park_timeout(Duration::from_millis(after_ms));
         child.kill().unwrap();
         child.wait().unwrap();
+        assert!(after_ms > 0 || is_under_way(), "it was to be killed before it was done");
     }
     shop.ok(&["rejects", "redrive"]);
     assert_eq!(kept(shop), 0);

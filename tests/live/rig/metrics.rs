@@ -26,6 +26,16 @@ impl Metrics {
         self.get(name).unwrap_or_else(|| panic!("no {name} in\n{}", self.0))
     }
 
+    /// The sum of the samples of a metric whose labels contain this text. None: there is no such sample.
+    pub fn sum(&self, name: &str, labels: &str) -> Option<f64> {
+        let value = |line: &str| {
+            let (found, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
+            let is_it = (found.is_empty() || found.starts_with('{')) && found.contains(labels);
+            is_it.then(|| value.parse::<f64>().unwrap())
+        };
+        self.0.lines().filter_map(value).reduce(|a, b| a + b)
+    }
+
     fn buckets(&self, name: &str) -> Vec<(f64, f64)> {
         let bucket = |line: &str| {
             let (border, count) =

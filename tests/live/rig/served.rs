@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use super::metrics::Metrics;
 use super::process::{Process, READY_MAX};
 use super::wait_until;
 use crate::http;
@@ -62,14 +63,7 @@ impl Served {
     /// Sum of a metric's series whose labels contain this text; none: there is no such series.
     #[track_caller]
     pub fn metric_of(&self, name: &str, labels: &str) -> Option<f64> {
-        let body = self.get("/metrics").body;
-        let value = |line: &str| {
-            let rest = line.strip_prefix(name)?;
-            let (found, value) = rest.rsplit_once(' ')?;
-            let is_it = (found.is_empty() || found.starts_with('{')) && found.contains(labels);
-            is_it.then(|| value.parse::<f64>().unwrap())
-        };
-        body.lines().filter_map(value).reduce(|a, b| a + b)
+        Metrics::of(self.at.port()).sum(name, labels)
     }
 
     #[track_caller]
