@@ -238,13 +238,15 @@ fn what_another_process_makes_active_is_followed_and_an_old_directory_takes_noth
     let other = files(&rules(&[("level", OTHER_LEVEL)]), Some(lock_of(&first)));
     // What is compiled is left for the engine, as a version that is there.
     assert_eq!(compiled(store.as_ref(), &other).save(store.as_ref()).unwrap(), Saved::Done);
-    assert!(swaps.follow(&store, &cache).unwrap() && swaps.is_busy());
-    assert_eq!(version::versions(store.as_ref()).unwrap().len(), 2);
-
     let again = |files: &Files| {
         let loaded = load_from("t", files.clone()).unwrap();
         swaps.propose(&store, loaded, MOMENT, &cache)
     };
+    // A directory that has it too, a moment later, does not make it run here.
+    assert!(!again(&other).unwrap(), "it is active");
+    assert_eq!(swaps.active().unwrap().ruleset.version, 1);
+    assert!(swaps.follow(&store, &cache).unwrap() && swaps.is_busy());
+    assert_eq!(version::versions(store.as_ref()).unwrap().len(), 2);
     assert!(!again(&other).unwrap(), "it is active");
     let refused = again(&first).unwrap_err().to_string();
     assert!(refused.contains("version 2") && refused.contains("catalog activate"), "{refused}");

@@ -258,7 +258,8 @@ impl Swaps {
 
     fn replace_files(&self, ruleset: Ruleset, files: Files) {
         let mut active = locked(&self.0.active);
-        if active.as_ref().is_some_and(|a| a.ruleset.schema_id == ruleset.schema_id) {
+        // The schema would not tell: other expressions of the same tags are read and stored alike.
+        if active.as_ref().is_some_and(|a| a.ruleset.version == ruleset.version) {
             *active = Some(Active { ruleset: Arc::new(ruleset), files: Arc::new(files) });
         }
     }

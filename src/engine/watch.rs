@@ -132,8 +132,7 @@ impl Watched {
             }
             Err(error) => return self.tell(&error),
         };
-        if now != *done && seen.as_ref() == Some(&now) {
-            self.propose(now.clone());
+        if now != *done && seen.as_ref() == Some(&now) && self.propose(now.clone()) {
             (*done, *seen) = (now, None);
         } else {
             *seen = Some(now);
@@ -177,11 +176,13 @@ impl Watched {
         }
     }
 
-    fn propose(&self, texts: Texts) {
+    /// False: the store could not be read, so these files have to be proposed once more.
+    fn propose(&self, texts: Texts) -> bool {
         let loaded = match load_from(&self.dir.to_string_lossy(), texts) {
             Ok(loaded) => loaded,
             Err(error @ (LoadError::Wrong { .. } | LoadError::Io { .. })) => {
-                return self.tell(&error);
+                self.tell(&error);
+                return true;
             }
         };
         let proposed = Moment::running(self.store.as_ref(), self.clock, self.retire_after_ms)
@@ -190,8 +191,13 @@ impl Watched {
         match proposed {
             Ok(true) => {}
             Ok(false) => self.swaps.note_trouble(None),
+            Err(SwapError::Version(VersionError::Store(error))) => {
+                tracing::warn!(%error, "the rule directory has changed, and the store cannot be read yet");
+                return false;
+            }
             Err(error) => self.tell(&error),
         }
+        true
     }
 
     fn tell(&self, error: &dyn std::fmt::Display) {

@@ -76,6 +76,8 @@ impl Hbase {
             .arg("-cp")
             .arg(format!("{}:{}", conf.display(), self.classpath))
             .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+            // Its web server unpacks itself there, and a killed one never tidies up.
+            .arg(format!("-Djava.io.tmpdir={}", self.dir.path().display()))
             .arg(source)
             .args(arguments);
         command
