@@ -27,6 +27,7 @@ use tagloom::rule::{AsOf, Scratch, TagBatch};
 use tagloom::shard::users::User;
 use tagloom::shard::{Shard, Shared, WindowClose};
 use tagloom::source::file::{FileSource, FileSpec, ReadLimits};
+use tagloom::spare::Spare;
 use tagloom::store::fjall::{FjallOptions, FjallStore};
 use tagloom::store::memory::MemoryStore;
 use tagloom::store::{ClockMode, Identity, Store, Uid, WindowWrite};
@@ -146,7 +147,7 @@ impl Workload {
         for user in users {
             features.push(&user.state, self.as_of(), &texts);
         }
-        let mut columns = features.take(&texts);
+        let mut columns = features.take(&texts, &mut Spare::default());
         let uids: Vec<u64> = users.iter().map(|u| number(&u.uid)).collect();
         let pinned = self.dimensions.pin();
         for (at, dimension) in ruleset.catalog.dimensions.iter().enumerate() {
@@ -157,7 +158,7 @@ impl Workload {
                     KeyColumn::Array(&columns[ruleset.dimension_inputs[dimension] + column])
                 }
             };
-            let enriched = pinned.enrich(at, key).unwrap();
+            let enriched = pinned.enrich(at, key, &mut Spare::default()).unwrap();
             columns.extend(enriched.columns);
         }
         columns
@@ -213,6 +214,7 @@ fn features(criterion: &mut Criterion, workload: &Workload, users: &[&User]) {
     let ruleset = &workload.shared.ruleset;
     let texts = workload.shared.texts.view();
     let mut batch = FeatureBatch::new(&ruleset.layout, &ruleset.feature_types);
+    let mut spare = Spare::default();
     let users = &users[..8192];
     let mut group = criterion.benchmark_group("features");
     group.throughput(Throughput::Elements(users.len() as u64));
@@ -222,7 +224,8 @@ fn features(criterion: &mut Criterion, workload: &Workload, users: &[&User]) {
                 for user in chunk {
                     black_box(batch.push(&user.state, workload.as_of(), &texts));
                 }
-                black_box(batch.take(&texts));
+                let columns = batch.take(&texts, &mut spare);
+                spare.give_back(black_box(columns));
             }
         });
     });

@@ -30,22 +30,25 @@ pub(super) fn float_bits(value: f64) -> i64 {
 }
 
 /// Reads a cell. An empty one is NULL. The error says what the text is not.
-#[inline]
 pub(super) fn parse<'a>(kind: &ColumnType, zone: &Zone, text: &'a str) -> Result<Cell<'a>, String> {
     if text.is_empty() {
         return Ok(Cell::Null);
     }
     match kind {
         ColumnType::String => Ok(Cell::Text(text)),
-        // Most cells of large tables, without a call.
-        ColumnType::Int | ColumnType::U64 => match scan::whole(text.as_bytes(), 0) {
-            Some((number, end)) if end == text.len() && i64::try_from(number).is_ok() => {
-                Ok(Cell::Bits(number.cast_signed()))
-            }
-            _ => parse_bits(kind, zone, text).map(Cell::Bits),
-        },
         _ => parse_bits(kind, zone, text).map(Cell::Bits),
     }
+}
+
+/// The whole number at `at`, as most cells of large tables are written, and where it ends; `None`: the
+/// column is of something else, or [`parse`] has to look.
+#[inline]
+pub(super) fn whole(kind: &ColumnType, bytes: &[u8], at: usize) -> Option<(i64, usize)> {
+    if !matches!(kind, ColumnType::Int | ColumnType::U64) {
+        return None;
+    }
+    let (number, end) = scan::whole(bytes, at)?;
+    Some((i64::try_from(number).ok()?, end))
 }
 
 fn parse_bits(kind: &ColumnType, zone: &Zone, text: &str) -> Result<i64, String> {

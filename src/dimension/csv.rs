@@ -15,7 +15,7 @@ use csv::{ByteRecord, ReaderBuilder};
 use super::chunk::{Piece, Pieces};
 use super::load::{LoadError, Progress, Sink};
 use super::row::RowWriter;
-use super::text_rows::{Parsed, TextRows};
+use super::text_rows::{Cells, Parsed, TextRows};
 
 const PROGRESS_ROWS: u64 = 4096;
 const THREADS_MAX: usize = 4;
@@ -67,6 +67,7 @@ pub(super) fn read(
         _ => Box::new(counted),
     };
     let mut meter = Meter { bytes, bytes_total, progress };
+    sink.expect_bytes(bytes_total);
     let mut pieces = Pieces::new(input);
     match pieces.next().map_err(io)? {
         Some(Piece::Plain(text)) => plain(path, text, pieces, sink, &mut meter)?,
@@ -212,8 +213,10 @@ fn rest<R: Read>(
     let (mut record, mut writer) = (ByteRecord::new(), RowWriter::default());
     while reader.read_byte_record(&mut record).map_err(|e| failed(path, e))? {
         let at = line + record.position().map_or(1, csv::Position::line) - 1;
-        let text = |cell: usize| std::str::from_utf8(&record[cell]).ok();
-        match rows.row(record.len(), text, &mut writer) {
+        let cells = Cells { bytes: record.as_slice(), text: None };
+        // The row is asked for the cells it has.
+        let range = |cell: usize| record.range(cell).unwrap_or_default();
+        match rows.row(&cells, record.len(), range, &mut writer) {
             Ok((key, row)) => sink.push(key, row)?,
             Err((column, reason)) => sink.reject(at, column, reason)?,
         }

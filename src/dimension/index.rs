@@ -10,6 +10,7 @@ use arrow::array::{Array, DictionaryArray, StringArray};
 use arrow::datatypes::Int32Type;
 
 use super::key::{KeyKind, Keys, number_of_bytes};
+use crate::words::hash_number;
 
 /// Beyond this many slots a row, numbers are hashed instead of used as positions.
 const DENSE_SLOTS_PER_ROW_MAX: u64 = 4;
@@ -25,14 +26,6 @@ pub(super) enum Index {
     Decimals(HashTable<(i128, u32)>),
     /// By text.
     Texts(HashTable<(Box<str>, u32)>),
-}
-
-/// A multiplicative hash of one number (Fibonacci hashing, folded): uids need no more.
-pub(super) fn hash_number(value: u64) -> u64 {
-    let product = u128::from(value ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93_u128;
-    #[expect(clippy::cast_possible_truncation, reason = "both halves are folded into one")]
-    let folded = (product as u64) ^ ((product >> 64) as u64);
-    folded
 }
 
 fn hash_decimal(value: i128) -> u64 {

@@ -21,6 +21,7 @@ use super::table::{Layout, Preloaded, RowsBuilder};
 use crate::catalog::model::{Catalog, Strategy};
 use crate::clock::Zone;
 use crate::pace::Limit;
+use crate::spare::Spare;
 use crate::store::{DimMeta, Epoch, Positions, Result, Store};
 use arrow::array::ArrayRef;
 
@@ -342,11 +343,13 @@ impl Pinned {
         self.state[table].epoch.as_ref().map(|loaded| loaded.meta.epoch)
     }
 
-    /// Looks a batch up in a dimension of the catalogue. `key` has one key a row.
+    /// Looks a batch up in a dimension of the catalogue. `key` has one key a row; `spare`: memory for
+    /// the columns.
     pub fn enrich(
         &self,
         dimension: usize,
         key: KeyColumn<'_>,
+        spare: &mut Spare,
     ) -> std::result::Result<Enriched, EnrichError> {
         let plan = &self.inner.plans[dimension];
         let (table, state) = (&self.inner.tables[plan.table], &self.state[plan.table]);
@@ -369,7 +372,7 @@ impl Pinned {
                     return Ok(nothing(&table.spec, plan, &self.inner.zone, len, missing, state));
                 }
                 let at = preloaded.rows.at(preloaded.index.rows(&keys, len));
-                let gather = |column: &usize| preloaded.rows.gather(*column, &at);
+                let gather = |column: &usize| preloaded.rows.gather(*column, &at, spare);
                 Ok(Enriched {
                     columns: plan.columns.iter().map(gather).collect(),
                     stale,
@@ -379,18 +382,16 @@ impl Pinned {
                     failure: state.failure.clone(),
                 })
             }
-            _ => Ok(self.cached(plan, table, loaded, state, &keys, len)),
+            _ => Ok(self.cached((plan, table, loaded, state), &keys, len, spare)),
         }
     }
 
     fn cached(
         &self,
-        plan: &Plan,
-        table: &Table,
-        loaded: &Loaded,
-        state: &TableState,
+        (plan, table, loaded, state): (&Plan, &Table, &Loaded, &TableState),
         keys: &Keys<'_>,
         len: usize,
+        spare: &mut Spare,
     ) -> Enriched {
         let (distinct, places) = distinct(keys, table.kind, len);
         let is_direct = plan.strategy == Strategy::Direct;
@@ -433,7 +434,7 @@ impl Pinned {
         };
         let (missing, stale_rows) = (rows_where(&unknown), rows_where(&stale));
         Enriched {
-            columns: plan.columns.iter().map(|c| rows.gather(*c, &at)).collect(),
+            columns: plan.columns.iter().map(|c| rows.gather(*c, &at, spare)).collect(),
             stale: !stale_rows.is_empty(),
             absent_rows: at.zeros - missing.len(),
             missing,

@@ -29,7 +29,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod text_rows;
-mod texts;
 mod written;
 
 pub use crate::store::Positions;

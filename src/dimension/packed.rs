@@ -268,27 +268,32 @@ impl Packed {
         RowNumbers { rows, starts, present, zeros }
     }
 
-    /// A column's values at these rows. `nulls`: it has NULLs beside row 0.
+    /// A column's values at these rows. `nulls`: it has NULLs beside row 0. `values`: room for them.
     pub(super) fn gather<O: Default>(
         &self,
         column: usize,
         at: &RowNumbers,
         nulls: bool,
+        mut values: Vec<O>,
         to: impl Fn(i64) -> O,
     ) -> (Vec<O>, Option<NullBuffer>) {
         let read = Cells { bytes: &self.bytes, starts: &at.starts, nulls };
         let offset = self.slots[column].offset;
         match &self.slots[column].width {
-            Width::I8 => read.gather(offset, |b| i8::from_le_bytes(b).into(), i8::MIN, to),
-            Width::I16 => read.gather(offset, |b| i16::from_le_bytes(b).into(), i16::MIN, to),
-            Width::I32 => read.gather(offset, |b| i32::from_le_bytes(b).into(), i32::MIN, to),
-            Width::I64 => read.gather(offset, i64::from_le_bytes, i64::MIN, to),
+            Width::I8 => read.gather(offset, |b| i8::from_le_bytes(b).into(), i8::MIN, values, to),
+            Width::I16 => {
+                read.gather(offset, |b| i16::from_le_bytes(b).into(), i16::MIN, values, to)
+            }
+            Width::I32 => {
+                read.gather(offset, |b| i32::from_le_bytes(b).into(), i32::MIN, values, to)
+            }
+            Width::I64 => read.gather(offset, i64::from_le_bytes, i64::MIN, values, to),
             Width::Wide(data) => {
                 let value = |row: &u32| data[*row as usize];
-                let values = at.rows.iter().map(|r| value(r).map_or_else(O::default, &to));
+                values.extend(at.rows.iter().map(|r| value(r).map_or_else(O::default, &to)));
                 let valid = |i: usize| value(&at.rows[i]).is_some();
                 let valid = BooleanBuffer::collect_bool(at.rows.len(), valid);
-                (values.collect(), Some(NullBuffer::new(valid)))
+                (values, Some(NullBuffer::new(valid)))
             }
         }
     }
@@ -307,6 +312,7 @@ impl Cells<'_> {
         offset: usize,
         read: impl Fn([u8; N]) -> i64,
         null: impl Into<i64>,
+        mut values: Vec<O>,
         to: impl Fn(i64) -> O,
     ) -> (Vec<O>, Option<NullBuffer>) {
         let cell = |start: &usize| {
@@ -314,10 +320,11 @@ impl Cells<'_> {
             read(self.bytes[at..at + N].try_into().expect("N bytes were cut"))
         };
         if !self.nulls {
-            return (self.starts.iter().map(|start| to(cell(start))).collect(), None);
+            values.extend(self.starts.iter().map(|start| to(cell(start))));
+            return (values, None);
         }
         let null: i64 = null.into();
-        let mut values = Vec::with_capacity(self.starts.len());
+        values.reserve_exact(self.starts.len());
         let mut words = Vec::with_capacity(self.starts.len().div_ceil(64));
         for chunk in self.starts.chunks(64) {
             let mut word = 0u64;

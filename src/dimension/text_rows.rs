@@ -3,12 +3,16 @@
 //! In: cells, or a piece of text without quotes. Out: keys and encoded rows, and why some are none.
 //! Invariant: no I/O; threads share one [`TextRows`].
 
-use super::cell::parse;
+use std::ops::Range;
+
+use super::cell::{Cell, parse, whole};
 use super::key::{KeyKind, key_of_cell};
 use super::load::{EMPTY_KEY, Positions, Sink, bad_cell};
 use super::row::{Coding, RowWriter};
 use super::spec::TableSpec;
+use crate::catalog::model::ColumnType;
 use crate::clock::Zone;
+use crate::event::scan::each_place;
 use crate::store::DimRow;
 
 /// How a file's cells become rows of a table.
@@ -53,22 +57,23 @@ impl<'a> TextRows<'a> {
     pub(super) fn parse(&self, text: &str) -> Parsed {
         let mut parsed = Parsed::default();
         let (mut begins, mut writer) = (Vec::new(), RowWriter::default());
+        let cells = Cells { bytes: text.as_bytes(), text: Some(text) };
         // As the csv crate counts: empty lines belong to the row behind them.
-        let mut row_line = 0;
+        let (mut row_line, mut line_at) = (0, 0);
         for line in text.split_terminator('\n') {
+            let at = line_at;
+            line_at += line.len() + 1;
             parsed.lines += 1;
             if line.is_empty() {
                 continue;
             }
-            // Each cell's begin, and one behind the comma that the last one does not have. Cells are
-            // short: a search for each comma costs more than looking at every byte.
+            // Each cell's begin, and one behind the comma that the last one does not have.
             begins.clear();
-            begins.push(0);
-            let commas = line.bytes().enumerate().filter(|(_, byte)| *byte == b',');
-            commas.for_each(|(at, _)| begins.push(at + 1));
-            begins.push(line.len() + 1);
-            let cell = |at: usize| line.get(begins[at]..begins[at + 1] - 1);
-            match self.row(begins.len() - 1, cell, &mut writer) {
+            begins.push(at);
+            each_place(cells.bytes, at..line_at - 1, b',', |comma| begins.push(comma + 1));
+            begins.push(line_at);
+            let range = |cell: usize| begins[cell]..begins[cell + 1] - 1;
+            match self.row(&cells, begins.len() - 1, range, &mut writer) {
                 Ok(row) => parsed.rows.push(row),
                 Err((column, reason)) => parsed.rejects.push(Reject {
                     rows_before: parsed.rows.len(),
@@ -82,11 +87,12 @@ impl<'a> TextRows<'a> {
         parsed
     }
 
-    /// One row of `len` cells; `text` gives one, or `None` when it is not UTF-8.
-    pub(super) fn row<'t>(
+    /// One row of `len` cells; `range` says where each stands.
+    pub(super) fn row(
         &self,
+        cells: &Cells<'_>,
         len: usize,
-        text: impl Fn(usize) -> Option<&'t str>,
+        range: impl Fn(usize) -> Range<usize>,
         writer: &mut RowWriter,
     ) -> Result<DimRow, Bad<'_>> {
         if len != self.names.len() {
@@ -96,22 +102,43 @@ impl<'a> TextRows<'a> {
             );
             return Err((None, what));
         }
-        let not_utf8 = || "is not UTF-8; convert the file to UTF-8".to_owned();
         let key_name = Some(self.names[self.positions.key].as_str());
-        let key_text = text(self.positions.key).ok_or_else(|| (key_name, not_utf8()))?;
-        let key = parse(&self.spec.key, self.zone, key_text)
-            .map_err(|what| (key_name, bad_cell(key_text, &what)))?;
+        let key = cells.get(&self.spec.key, self.zone, range(self.positions.key));
+        let key = key.map_err(|what| (key_name, what))?;
         writer.begin(self.codings.len());
         let columns = self.positions.columns.iter().zip(&self.spec.columns).zip(&self.codings);
         for (column, ((at, (name, kind)), coding)) in columns.enumerate() {
-            let text = text(*at).ok_or_else(|| (Some(name.as_str()), not_utf8()))?;
-            match parse(kind, self.zone, text) {
-                Ok(cell) => writer.put(column, *coding, &cell),
-                Err(what) => return Err((Some(name.as_str()), bad_cell(text, &what))),
-            }
+            let cell = cells.get(kind, self.zone, range(*at));
+            let cell = cell.map_err(|what| (Some(name.as_str()), what))?;
+            writer.put(column, *coding, &cell);
         }
         let key = key_of_cell(self.kind, &key);
         let key = key.ok_or_else(|| (key_name, EMPTY_KEY.to_owned()))?;
         Ok((key, writer.row()))
+    }
+}
+
+/// Where a row's cells stand: a piece, or the cells of a row without what was between them.
+pub(super) struct Cells<'t> {
+    pub(super) bytes: &'t [u8],
+    /// The same, where all of it is known to be UTF-8.
+    pub(super) text: Option<&'t str>,
+}
+
+impl<'t> Cells<'t> {
+    #[inline]
+    fn get(&self, kind: &ColumnType, zone: &Zone, range: Range<usize>) -> Result<Cell<'t>, String> {
+        // Read where it stands, eight bytes at a time: behind a cut cell there would be nothing.
+        if let Some((bits, end)) = whole(kind, self.bytes, range.start)
+            && end == range.end
+        {
+            return Ok(Cell::Bits(bits));
+        }
+        let text = match self.text {
+            Some(text) => &text[range],
+            None => std::str::from_utf8(&self.bytes[range])
+                .map_err(|_| "is not UTF-8; convert the file to UTF-8".to_owned())?,
+        };
+        parse(kind, zone, text).map_err(|what| bad_cell(text, &what))
     }
 }

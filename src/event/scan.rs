@@ -6,6 +6,8 @@
 //! no JSON at all), which slower readers then judge.
 //! Invariant: what is given is what serde_json would give.
 
+use std::ops::Range;
+
 /// One in every byte.
 const ONES: u64 = u64::MAX / 255;
 /// The highest bit of every byte.
@@ -45,6 +47,27 @@ fn load_end(rest: &[u8]) -> u64 {
 #[inline]
 fn first_zero(word: u64) -> u64 {
     word.wrapping_sub(ONES) & !word
+}
+
+/// Calls `each` with every place in a range where a byte stands, eight at a time: where it is met every
+/// few bytes, looking for the next one again and again costs more.
+#[inline]
+pub(crate) fn each_place(bytes: &[u8], range: Range<usize>, byte: u8, mut each: impl FnMut(usize)) {
+    let mut at = range.start;
+    while at < range.end {
+        let other = load(bytes, at) ^ (ONES * u64::from(byte));
+        // The highest bit of each byte that is 0, and no other bit.
+        let mut places = !(((other & !HIGH) + !HIGH) | other | !HIGH);
+        let rest = range.end - at;
+        if rest < 8 {
+            places &= (1 << (8 * rest)) - 1;
+        }
+        while places != 0 {
+            each(at + places.trailing_zeros() as usize / 8);
+            places &= places - 1;
+        }
+        at += 8;
+    }
 }
 
 /// Behind blanks, of which there are mostly none. A line break is none.
@@ -200,9 +223,60 @@ impl Decimal {
     }
 }
 
+/// A text that is looked for where it is expected: two words at once instead of byte by byte.
+#[derive(Debug)]
+pub(super) struct Expected {
+    text: Vec<u8>,
+    /// Its first 16 bytes, those behind its end 0, and where it has bytes.
+    words: [u64; 2],
+    masks: [u64; 2],
+}
+
+impl Expected {
+    pub(super) fn new(text: Vec<u8>) -> Self {
+        let words = [load(&text, 0), load(&text, 8)];
+        let ones = vec![u8::MAX; text.len()];
+        let masks = [load(&ones, 0), load(&ones, 8)];
+        Self { text, words, masks }
+    }
+
+    /// Where it ends, if it begins at `at`.
+    #[inline]
+    pub(super) fn behind(&self, bytes: &[u8], at: usize) -> Option<usize> {
+        let differs = (load(bytes, at) ^ self.words[0]) & self.masks[0]
+            | (load(bytes, at + 8) ^ self.words[1]) & self.masks[1];
+        if differs != 0 || (self.text.len() > 16 && !bytes.get(at..)?.starts_with(&self.text)) {
+            return None;
+        }
+        Some(at + self.text.len())
+    }
+}
+
 /// Where `true`, `false` or `null` at `at` ends, if it is `word`.
 #[inline]
 pub(super) fn behind_word(bytes: &[u8], at: usize, word: &[u8]) -> Option<usize> {
     let rest = bytes.get(at..)?;
     rest.starts_with(word).then_some(at + word.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::each_place;
+
+    proptest! {
+        #[test]
+        fn a_byte_is_found_wherever_it_stands(
+            bytes in proptest::collection::vec(prop_oneof![Just(b','), Just(b'-'), Just(0xac), any::<u8>()], 0..40),
+            from in 0_usize..40,
+            to in 0_usize..40,
+        ) {
+            let range = from.min(bytes.len())..to.min(bytes.len());
+            let mut found = Vec::new();
+            each_place(&bytes, range.clone(), b',', |at| found.push(at));
+            let expect: Vec<usize> = range.filter(|at| bytes[*at] == b',').collect();
+            prop_assert_eq!(found, expect);
+        }
+    }
 }

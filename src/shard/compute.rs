@@ -20,12 +20,13 @@ use crate::dimension::{Enriched, KeyColumn, Pinned};
 use crate::engine::ruleset::Ruleset;
 use crate::rule::closed::ClosedBatch;
 use crate::rule::{AsOf, Scratch, TagBatch};
+use crate::spare::Spare;
 use crate::store::Uid;
 use crate::user::features::{Due, FeatureBatch};
 
 /// Users whose memory is asked for before the first of them is needed: as many reads as a core has
 /// under way at once.
-const AHEAD_USERS: usize = 32;
+pub(super) const AHEAD_USERS: usize = 32;
 
 /// What a window's computation works on.
 pub(super) struct Work<'a> {
@@ -63,6 +64,8 @@ pub(super) struct Computer {
     scratch: Scratch,
     computed: Computed,
     kept: Kept,
+    /// Memory of the columns of the batch before.
+    spare: Spare,
     /// 1 for users that were never computed before.
     fresh: Vec<u8>,
     /// Tests make a user's computation panic.
@@ -78,6 +81,7 @@ impl Computer {
             scratch: Scratch::default(),
             computed: Computed::default(),
             kept: Kept::new(ruleset),
+            spare: Spare::default(),
             fresh: Vec::new(),
             #[cfg(test)]
             poison: None,
@@ -150,6 +154,7 @@ impl Computer {
             let days = tags.due_days.iter_mut().zip(&closed.due_days);
             days.for_each(|(due, closed)| *due = (*due).min(*closed));
         }
+        self.spare.give_back(columns);
         for (tag, rows) in &tags.failed {
             work.stats.tags[*tag].failed += rows;
         }
@@ -181,7 +186,7 @@ impl Computer {
             }
         }
         work.stats.feature_overflows += std::mem::take(&mut self.features.overflows);
-        self.features.take(&texts)
+        self.features.take(&texts, &mut self.spare)
     }
 
     /// Appends the columns of all dimensions.
@@ -190,20 +195,23 @@ impl Computer {
         let incomplete = &mut self.computed.incomplete;
         incomplete.clear();
         let (ruleset, dimensions) = (&work.shared.ruleset, &work.window.dimensions);
-        add_dimension_columns(ruleset, dimensions, &uids, columns, |_, enriched| {
+        let spare = &mut self.spare;
+        add_dimension_columns(ruleset, dimensions, &uids, columns, spare, |_, enriched| {
             work.stats.dimension_missing += enriched.missing.len() as u64;
             incomplete.extend(enriched.missing.iter().chain(&enriched.stale_rows));
         });
         incomplete.sort_unstable();
     }
 }
+
 /// Appends the columns of all dimensions to the feature columns of a batch of users. `seen` gets
-/// each dimension's index and what its lookup gave, before its columns are appended.
+/// each dimension's index and what its lookup gave, before its columns are appended; `spare`: memory for them.
 pub(crate) fn add_dimension_columns(
     ruleset: &Ruleset,
     dimensions: &Pinned,
     uids: &[&Uid],
     columns: &mut Vec<ArrayRef>,
+    spare: &mut Spare,
     mut seen: impl FnMut(usize, &Enriched),
 ) {
     for (at, dimension) in ruleset.catalog.dimensions.iter().enumerate() {
@@ -226,7 +234,7 @@ pub(crate) fn add_dimension_columns(
                 KeyColumn::Array(&columns[ruleset.dimension_inputs[dimension] + column])
             }
         };
-        match dimensions.enrich(at, key) {
+        match dimensions.enrich(at, key, spare) {
             Ok(enriched) => {
                 seen(at, &enriched);
                 columns.extend(enriched.columns);

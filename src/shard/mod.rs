@@ -574,13 +574,18 @@ impl Shard {
             window,
             shared: &self.shared,
             stats: &mut stats,
-            results: Results::default(),
+            results: Results::with_room(slots.len()),
             is_shared: !self.shared.store.is_atomic(),
             wants_cells: self.shared.store.wants_cells(),
             schema_id: self.shared.ruleset.schema_in(self.shared.store.as_ref()).0,
         };
         self.computer.run(&mut work, &slots);
-        let Results { profiles, cells, mut due } = work.results;
+        let Results { mut profiles, cells, mut due } = work.results;
+        if cells.is_empty() {
+            // A store that wants them in order has to join the shards' parts only, which sort theirs
+            // side by side. Stable: the last one of a key wins.
+            profiles.sort_by(|a, b| a.0.cmp(&b.0));
+        }
         for (at, keys) in std::mem::take(&mut self.others_due) {
             due.entry(at).or_default().extend(keys);
         }

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 
 use super::cells::Values;
 use super::changes::Public;
-use super::compute::{Computed, Work, lap};
+use super::compute::{AHEAD_USERS, Computed, Work, lap};
 use super::users::{Slot, User};
 use super::{Shared, WindowClose};
 use crate::clock::{Day, Stopwatch, earlier};
@@ -37,6 +37,13 @@ pub(super) struct Results {
     pub(super) due: BTreeMap<(i64, u32), Vec<UidKey>>,
 }
 
+impl Results {
+    /// Nothing yet, with room for the profiles of so many users.
+    pub(super) fn with_room(users: usize) -> Self {
+        Self { profiles: Vec::with_capacity(users), ..Self::default() }
+    }
+}
+
 /// What is reused from window to window.
 #[derive(Default)]
 pub(super) struct Kept {
@@ -57,6 +64,10 @@ impl Work<'_> {
         let texts = self.shared.texts.view();
         let edge_ms = self.shared.ruleset.plan.next_edge_ms(self.window.as_of_ms);
         for (row, slot) in slots.iter().enumerate() {
+            if row.is_multiple_of(AHEAD_USERS) {
+                // Since their features were computed, others have been.
+                self.users.touch(&slots[row..slots.len().min(row + AHEAD_USERS)]);
+            }
             self.remember(*slot, kept);
             let mut changed = self.keep_codes(*slot, computed.tags.codes_of(row));
             open::pack(&computed.tags.open, row, &mut kept.open);
@@ -99,12 +110,12 @@ impl Work<'_> {
     }
 
     fn keep_codes(&mut self, slot: Slot, codes: &[u8]) -> bool {
-        let old = self.users.codes(slot);
-        if old == codes {
-            return false;
-        }
-        // What a new user has is counted by column.
+        // What a new user has is counted by column, and there is nothing to compare it with.
         if self.users.get(slot).version > 0 {
+            let old = self.users.codes(slot);
+            if old == codes {
+                return false;
+            }
             let plan = &self.shared.ruleset.plan;
             let stats = &mut *self.stats;
             plan.packing().for_each_change(old, codes, |tag| {

@@ -15,5 +15,6 @@ pub mod settled;
 pub mod snapshot;
 pub mod state;
 pub mod stored;
+mod stored_rows;
 pub mod texts;
 mod wanted;

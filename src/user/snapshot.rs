@@ -3,10 +3,10 @@
 //! In: codes, open values, state. Out: one packed record, and back.
 //!
 //! The record is postcard (<https://postcard.jamesmunns.com/wire-format>): a format byte, then head,
-//! codes, open values and state. Codes and rows are plain bytes, copied as they are. Texts are
-//! written once for each profile, and rows hold their index in that list, so a record does not
-//! depend on the process that wrote it. `schema` names the [`Schema`] by which codes and rows are to
-//! be read.
+//! codes, open values and state. Codes are plain bytes, copied as they are; rows leave out bytes that
+//! are zero in all of them ([`super::stored_rows`]). Texts are written once for each profile, and rows
+//! hold their index in that list, so a record does not depend on the process that wrote it. `schema`
+//! names the [`Schema`] by which codes and rows are to be read.
 //! Invariant: no clock, no I/O.
 
 use std::sync::Arc;
@@ -15,19 +15,21 @@ use serde::{Deserialize, Serialize};
 
 use super::changelog::Partly;
 use super::history::HistoryId;
-use super::layout::{
-    StateLayout, StreamLayout, Value, ValueKind, flag_set, hash64, row_stream, value_word,
-};
+use super::layout::{StateLayout, StreamLayout, Value, ValueKind, hash64, row_stream};
 use super::settled::{Cell, Period, Settled, Tile, text_code};
 use super::state::UserState;
 use super::stored::StoredLayout;
+use super::stored_rows::{self, RowPacker};
 use super::texts::{Texts, TextsView};
 use crate::clock::Day;
 use crate::rule::packed::CodeBits;
 use crate::source::kafka::SourceId;
 
 /// First byte of every record.
-pub const FORMAT: u8 = 4;
+pub const FORMAT: u8 = 5;
+
+/// The last one with rows as plain words.
+const FORMAT_WORDS: u8 = 4;
 
 /// The oldest format that is read: it knows no sources.
 const FORMAT_OLDEST: u8 = 3;
@@ -97,7 +99,7 @@ struct OldestTagsRecord<'a> {
 struct StateRecord<'a> {
     #[serde(borrow)]
     texts: Vec<&'a str>,
-    /// Words, each as 8 bytes, lowest first.
+    /// See [`super::stored_rows`]; up to [`FORMAT_WORDS`] words, each as 8 bytes, lowest first.
     #[serde(serialize_with = "plain")]
     rows: &'a [u8],
     tiles: Vec<TileRecord>,
@@ -130,6 +132,7 @@ pub struct TagsOnly<'a> {
     applied: &'a [u8],
     /// Everything after it.
     state: &'a [u8],
+    format: u8,
 }
 
 /// A record that cannot be read.
@@ -267,7 +270,7 @@ impl Schema {
 #[derive(Debug, Default)]
 pub struct Packer {
     local: Local,
-    rows: Vec<u8>,
+    rows: RowPacker,
     applied: Vec<u8>,
     out: Vec<u8>,
 }
@@ -298,8 +301,8 @@ impl Packer {
         texts: &TextsView<'_>,
     ) -> &[u8] {
         self.local.clear();
-        self.pack_rows(profile.state.words(), layout);
         self.pack_applied(profile.applied, profile.outbox);
+        let rows = self.rows.pack(profile.state.words(), layout, |code| self.local.index(code));
         let settled = profile.state.settled();
         let tiles = settled.map_or(&[][..], |s| &s.tiles);
         let tiles = tiles.iter().map(|t| encode_tile(t, layout, &mut self.local)).collect();
@@ -310,7 +313,7 @@ impl Packer {
             applied: &self.applied,
             state: StateRecord {
                 texts: self.local.codes.iter().map(|c| texts.get(*c)).collect(),
-                rows: &self.rows,
+                rows,
                 tiles,
                 ids_forgotten_until: settled.and_then(|s| s.ids_forgotten_until),
                 partly: profile.state.partly().map_or_else(Vec::new, |p| p.streams().to_vec()),
@@ -333,28 +336,6 @@ impl Packer {
             self.applied = postcard::to_extend(applied, std::mem::take(&mut self.applied))
                 .expect("plain data into a growing buffer always fits");
             self.applied.extend_from_slice(outbox);
-        }
-    }
-
-    /// The rows as bytes, text codes replaced by their index in this record's list.
-    fn pack_rows(&mut self, words: &[u64], layout: &StateLayout) {
-        // One copy; byte by byte it was a fiftieth of a run.
-        self.rows.resize(words.len() * 8, 0);
-        let (places, _) = self.rows.as_chunks_mut::<8>();
-        places.iter_mut().zip(words).for_each(|(place, word)| *place = word.to_le_bytes());
-        let mut at = 0;
-        while at < words.len() {
-            let stream = &layout.streams[row_stream(words[at])];
-            let row = &words[at..at + stream.width];
-            for value in &stream.values[stream.first_half..] {
-                if value.kind != ValueKind::Text || flag_set(row, value.null_flag) {
-                    continue;
-                }
-                let index = self.local.index(super::layout::low32(value_word(row, value)));
-                let half = (at + value.word) * 8 + if value.upper { 4 } else { 0 };
-                self.rows[half..half + 4].copy_from_slice(&index.to_le_bytes());
-            }
-            at += stream.width;
         }
     }
 }
@@ -444,6 +425,10 @@ fn decode_cell(
     })
 }
 
+fn damaged_rows() -> SnapshotError {
+    SnapshotError::Damaged("rows cannot be read".to_owned())
+}
+
 fn is_text(stream: &StreamLayout, partial: usize) -> bool {
     stream.partials[partial].value.is_some_and(|v| stream.values[v].kind == ValueKind::Text)
 }
@@ -468,10 +453,10 @@ pub fn decode_tags(bytes: &[u8]) -> Result<TagsOnly<'_>, SnapshotError> {
     }
     if *format == FORMAT_OLDEST {
         let (OldestTagsRecord { head, codes, open }, state) = postcard::take_from_bytes(rest)?;
-        return Ok(TagsOnly { head, codes, open, applied: &[], state });
+        return Ok(TagsOnly { head, codes, open, applied: &[], state, format: *format });
     }
     let (TagsRecord { head, codes, open, applied }, state) = postcard::take_from_bytes(rest)?;
-    Ok(TagsOnly { head, codes, open, applied, state })
+    Ok(TagsOnly { head, codes, open, applied, state, format: *format })
 }
 
 impl<'a> TagsOnly<'a> {
@@ -486,8 +471,12 @@ impl<'a> TagsOnly<'a> {
         };
         let settled: usize =
             record.tiles.iter().flat_map(|(_, _, cells)| cells).map(|(_, cell)| most(cell)).sum();
-        // A row has at least two words.
-        let values = record.rows.len() / 16 + settled;
+        let rows = match self.format {
+            // A row has at least two words.
+            ..=FORMAT_WORDS => record.rows.len() / 16,
+            _ => stored_rows::count(record.rows).ok_or_else(damaged_rows)?,
+        };
+        let values = rows.saturating_add(settled);
         Ok(record.partly.is_empty() && record.ids_forgotten_until.is_none() && values <= values_max)
     }
 
@@ -498,6 +487,18 @@ impl<'a> TagsOnly<'a> {
             return Ok((Applied::default(), &[]));
         }
         Ok(postcard::take_from_bytes(self.applied)?)
+    }
+
+    /// The words of all rows.
+    fn words(&self, rows: &[u8]) -> Result<Vec<u64>, SnapshotError> {
+        if self.format > FORMAT_WORDS {
+            return stored_rows::unpack(rows).ok_or_else(damaged_rows);
+        }
+        let (words, odd) = rows.as_chunks::<8>();
+        if !odd.is_empty() {
+            return Err(damaged_rows());
+        }
+        Ok(words.iter().map(|word| u64::from_le_bytes(*word)).collect())
     }
 
     /// Reads the state: rows of the schema `stored`, brought to the present `layout`.
@@ -516,11 +517,7 @@ impl<'a> TagsOnly<'a> {
                 .copied()
                 .ok_or_else(|| SnapshotError::Damaged("text index out of range".into()))
         };
-        let (words, odd) = record.rows.as_chunks::<8>();
-        if !odd.is_empty() {
-            return Err(SnapshotError::Damaged("half a word of rows".into()));
-        }
-        let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
+        let words = self.words(record.rows)?;
         let mut rows = Vec::with_capacity(words.len());
         let mut rest = words.as_slice();
         while let Some(first) = rest.first() {
@@ -580,5 +577,76 @@ impl<'a> TagsOnly<'a> {
         }
         settled.tiles.sort_by_key(|t| (t.stream, t.period));
         Ok(settled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stored_rows::tests::{layout, row};
+    use super::*;
+
+    /// The same record as tagloom wrote it in an older format.
+    fn older(record: &[u8], format: u8) -> Vec<u8> {
+        let (tags, state): (TagsRecord<'_>, _) = postcard::take_from_bytes(&record[1..]).unwrap();
+        let mut state: StateRecord<'_> = postcard::from_bytes(state).unwrap();
+        let words = stored_rows::unpack(state.rows).unwrap();
+        let rows: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        state.rows = &rows;
+        let applied = if format == FORMAT_OLDEST { Vec::new() } else { bytes(tags.applied) };
+        let parts = [
+            postcard::to_stdvec(&tags.head).unwrap(),
+            bytes(tags.codes),
+            bytes(tags.open),
+            applied,
+            postcard::to_stdvec(&state).unwrap(),
+        ];
+        [&[format][..], &parts.concat()].concat()
+    }
+
+    fn bytes(bytes: &[u8]) -> Vec<u8> {
+        postcard::to_stdvec(bytes).unwrap()
+    }
+
+    #[test]
+    fn profiles_of_older_formats_are_read() {
+        let layout = Arc::new(layout());
+        let stored = StoredLayout::new(&Schema::new(&layout, vec![], vec![], vec![]), &layout);
+        let texts = Texts::default();
+        ["a", "bc", "", "d"].iter().for_each(|text| {
+            texts.intern(text);
+        });
+        let mut state = UserState::default();
+        for seed in 0..30_u64 {
+            let row =
+                row(&layout, &[seed, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), !seed, 3 * seed]);
+            let stream = &layout.streams[row_stream(row[0])];
+            state.fold(&row, stream, &layout);
+        }
+        let profile = Profile {
+            head: Head { schema: 7, as_of_ms: 11, due_ms: Some(13), version: 2, ..Head::default() },
+            codes: &[1, 2, 3],
+            open: &[4],
+            state: &state,
+            applied: &Applied { partition: Some(5), fence: Vec::new() },
+            outbox: &[],
+        };
+        let record = Packer::default().pack(&profile, &layout, &texts.view()).to_vec();
+        let read = |record: &[u8]| {
+            let tags = decode_tags(record).unwrap();
+            let state = tags.state(&stored, &layout, &texts).unwrap();
+            assert!(tags.is_exact(200).unwrap() && !tags.is_exact(29).unwrap());
+            (tags.head, tags.codes.to_vec(), tags.applied().unwrap().0, state.words().to_vec())
+        };
+        let now = read(&record);
+        assert_eq!(now.3.len(), state.words().len());
+        assert_eq!(read(&older(&record, FORMAT_WORDS)), now);
+        let (head, codes, applied, words) = read(&older(&record, FORMAT_OLDEST));
+        assert_eq!((head, codes, words, applied), (now.0, now.1, now.3, Applied::default()));
+        for end in 1..record.len() {
+            let tags = decode_tags(&record[..end]);
+            assert!(tags.and_then(|tags| tags.state(&stored, &layout, &texts)).is_err(), "{end}");
+        }
+        assert!(matches!(decode_tags(&[FORMAT + 1]), Err(SnapshotError::Newer(_))));
+        assert!(matches!(decode_tags(&[FORMAT_OLDEST - 1]), Err(SnapshotError::Older(_))));
     }
 }

@@ -55,7 +55,11 @@ impl Assembly {
     /// Adds a shard's part. True when it was the last.
     pub fn add(&mut self, part: ShardWindow) -> bool {
         debug_assert_eq!(part.window, self.window);
-        self.write.profiles.extend(part.profiles);
+        if self.write.profiles.is_empty() {
+            self.write.profiles = part.profiles;
+        } else {
+            self.write.profiles.extend(part.profiles);
+        }
         self.write.cells.extend(part.cells);
         self.write.due.extend(part.due);
         self.stats.add(&part.stats);

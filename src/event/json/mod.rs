@@ -13,6 +13,7 @@ mod tests;
 use hashbrown::HashMap;
 
 use super::column::Column;
+use super::scan::Expected;
 use crate::clock::Zone;
 
 pub(super) use self::strict::{KeySeed, push_by_text, read_line};
@@ -24,7 +25,7 @@ const UNREAD_KEYS_MAX: usize = 64;
 struct Key {
     name: String,
     /// `"name":`, where that is how the name is written in JSON.
-    written: Option<Vec<u8>>,
+    written: Option<Expected>,
     /// The columns it feeds, in the order of the catalogue; none for a key that nobody reads.
     columns: Vec<usize>,
     /// The keys of the object that is its value, where columns stand in there.
@@ -108,7 +109,8 @@ impl Keys {
     fn add(&mut self, name: &str) -> usize {
         let at = self.keys.len();
         let is_plain = |c: char| c != '"' && c != '\\' && !c.is_control();
-        let written = name.chars().all(is_plain).then(|| format!("\"{name}\":").into_bytes());
+        let written =
+            name.chars().all(is_plain).then(|| Expected::new(format!("\"{name}\":").into()));
         let (columns, members) = (Vec::new(), None);
         self.keys.push(Key { name: name.to_owned(), written, columns, members });
         self.by_name.insert(name.to_owned(), at);
@@ -126,9 +128,8 @@ impl Keys {
     #[inline]
     fn expected(&self, block: &[u8], at: usize, after: usize) -> Option<(Option<usize>, usize)> {
         let guess = self.next[after];
-        let written = self.keys.get(guess)?.written.as_ref()?;
-        let stands_here = block.get(at..)?.starts_with(written);
-        stands_here.then_some((Some(guess), at + written.len()))
+        let behind = self.keys.get(guess)?.written.as_ref()?.behind(block, at)?;
+        Some((Some(guess), behind))
     }
 
     /// The key with this name; one that nobody reads is remembered, as long as there are not many.

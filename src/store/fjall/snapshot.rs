@@ -388,6 +388,7 @@ fn read_file(
     let mut checksum = Checksum::default();
     let error = |e| store_error(making, e);
     let mut ingestion = keyspace.start_ingestion().map_err(error)?;
+    let mut last: Option<Vec<u8>> = None;
     for row in 0..file.rows {
         let [key_bytes, value_bytes] = [(); 2].map(|()| {
             let mut bytes = [0; 4];
@@ -396,10 +397,11 @@ fn read_file(
         let (key_bytes, value_bytes) = (key_bytes.map_err(io)?, value_bytes.map_err(io)?);
         checksum.add(&key_bytes);
         checksum.add(&value_bytes);
+        let damaged_row = || damaged(format!("row {row} is damaged: take another snapshot"));
         let mut cell = |bytes: [u8; 4]| {
             let bytes = u32::from_le_bytes(bytes);
             if bytes > CELL_BYTES_MAX {
-                return Err(damaged(format!("row {row} is damaged: take another snapshot")));
+                return Err(damaged_row());
             }
             let mut cell = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
             input.read_exact(&mut cell).map_err(io)?;
@@ -407,7 +409,13 @@ fn read_file(
             Ok(cell)
         };
         let (key, value) = (cell(key_bytes)?, cell(value_bytes)?);
-        ingestion.write(key, value).map_err(error)?;
+        // The checksum is known at the end only, and fjall panics at keys that are none or do not ascend.
+        let is_key = !key.is_empty() && key.len() <= usize::from(u16::MAX);
+        if !is_key || last.as_ref().is_some_and(|last| *last >= key) {
+            return Err(damaged_row());
+        }
+        ingestion.write(key.as_slice(), value).map_err(error)?;
+        last = Some(key);
         if row.is_multiple_of(TELL_EVERY_ROWS) {
             tell(row);
         }

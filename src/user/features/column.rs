@@ -12,9 +12,10 @@ use arrow::array::{
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{ArrowNativeType, DataType, Field};
 
 use super::exact::Exact;
+use crate::spare::Spare;
 use crate::user::layout::{PartialKind, ValueKind};
 use crate::user::settled::settled_key;
 use crate::user::texts::TextsView;
@@ -186,13 +187,13 @@ impl Column {
     }
 
     /// Takes the rows as an array.
-    pub(super) fn take(&mut self, texts: &TextsView<'_>) -> ArrayRef {
-        let Some(list) = &mut self.list else { return self.take_items(texts) };
+    pub(super) fn take(&mut self, texts: &TextsView<'_>, spare: &mut Spare) -> ArrayRef {
+        let Some(list) = &mut self.list else { return self.take_items(texts, spare) };
         let rows = std::mem::take(&mut list.rows);
         let items = self.numbers.split_off(0);
         let in_rows = rows.iter().flatten().flat_map(|row| &items[row.clone()]);
         self.numbers.extend(in_rows);
-        let mut items = self.take_items(texts);
+        let mut items = self.take_items(texts, spare);
         if let DataType::Dictionary(_, plain) = items.data_type() {
             // A dictionary's own values always cast.
             items = cast(&items, plain).unwrap_or(items);
@@ -204,26 +205,40 @@ impl Column {
         Arc::new(ListArray::new(Arc::new(field), OffsetBuffer::from_lengths(lengths), items, nulls))
     }
 
-    fn take_items(&mut self, texts: &TextsView<'_>) -> ArrayRef {
-        // The next batch is likely as long.
-        let next = Vec::with_capacity(self.numbers.len());
-        let numbers = std::mem::replace(&mut self.numbers, next);
-        let valid = std::mem::take(&mut self.valid);
+    fn take_items(&mut self, texts: &TextsView<'_>, spare: &mut Spare) -> ArrayRef {
+        let valid = &self.valid;
         let nulls = valid
             .contains(&false)
             .then(|| NullBuffer::new(BooleanBuffer::collect_bool(valid.len(), |i| valid[i])));
+        self.valid.clear();
+        let array = self.array(nulls, texts, spare);
+        self.numbers.clear();
+        array
+    }
+
+    fn array(
+        &mut self,
+        nulls: Option<NullBuffer>,
+        texts: &TextsView<'_>,
+        spare: &mut Spare,
+    ) -> ArrayRef {
+        let numbers = &mut self.numbers;
         let word = |n: &i64| self.key.map_or(n.cast_unsigned(), |k| k.from_signed_key(*n));
         match &self.data_type {
-            DataType::Int64 => Arc::new(Int64Array::new(numbers.into(), nulls)),
+            DataType::Int64 => {
+                let numbers = std::mem::replace(numbers, spare.vec());
+                Arc::new(Int64Array::new(numbers.into(), nulls))
+            }
             DataType::UInt64 => {
-                Arc::new(UInt64Array::new(numbers.iter().map(word).collect(), nulls))
+                let words = filled(spare, numbers.iter().map(word));
+                Arc::new(UInt64Array::new(words.into(), nulls))
             }
             DataType::Float64 => {
-                let floats = numbers.iter().map(|n| f64::from_bits(word(n)));
-                Arc::new(Float64Array::new(floats.collect(), nulls))
+                let floats = filled(spare, numbers.iter().map(|n| f64::from_bits(word(n))));
+                Arc::new(Float64Array::new(floats.into(), nulls))
             }
             DataType::Decimal128(precision, scale) => {
-                let mut wide: Vec<i128> = numbers.iter().map(|n| i128::from(*n)).collect();
+                let mut wide = filled(spare, numbers.iter().map(|n| i128::from(*n)));
                 self.wide.drain(..).for_each(|(row, sum)| wide[row] = sum);
                 let array = Decimal128Array::new(wide.into(), nulls);
                 Arc::new(array.with_data_type(DataType::Decimal128(*precision, *scale)))
@@ -235,31 +250,40 @@ impl Column {
             DataType::Date32 => {
                 // A date's key is a number of days.
                 let day = |n: &i64| i32::try_from(*n).unwrap_or(0);
-                Arc::new(Date32Array::new(numbers.iter().map(day).collect(), nulls))
+                Arc::new(Date32Array::new(filled(spare, numbers.iter().map(day)).into(), nulls))
             }
             DataType::Timestamp(_, zone) => {
+                let numbers = std::mem::replace(numbers, spare.vec());
                 let array = TimestampMillisecondArray::new(numbers.into(), nulls);
                 Arc::new(array.with_timezone_opt(zone.clone()))
             }
-            _ => self.dictionary.array_of(&numbers, nulls, texts),
+            _ => self.dictionary.array_of(numbers, nulls, texts, spare.vec()),
         }
     }
 }
 
+/// Values in memory that serves again.
+fn filled<T: ArrowNativeType>(spare: &mut Spare, values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut vec = spare.vec();
+    vec.extend(values);
+    vec
+}
+
 impl Dictionary {
-    /// Codes as a dictionary. Who reads many batches finds the same array of texts again and need
+    /// Codes as a dictionary; `keys`: room for it. Who reads many batches finds the same array of texts again and need
     /// not look at it twice.
     fn array_of(
         &mut self,
         codes: &[i64],
         nulls: Option<NullBuffer>,
         texts: &TextsView<'_>,
+        mut keys: Vec<i32>,
     ) -> ArrayRef {
         if self.codes.len() > TEXTS_MAX {
             *self = Self::default();
         }
         let known = self.codes.len();
-        let mut keys = Vec::with_capacity(codes.len());
+        keys.reserve_exact(codes.len());
         for (row, code) in codes.iter().enumerate() {
             if nulls.as_ref().is_some_and(|n| n.is_null(row)) {
                 keys.push(0);

@@ -30,6 +30,7 @@ use super::state::UserState;
 use super::texts::TextsView;
 use crate::clock::{Day, HOP_MS, Hop, hop_of};
 use crate::rule::AsOf;
+use crate::spare::Spare;
 
 /// When something may change with time alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,11 +170,12 @@ impl FeatureBatch {
     }
 
     /// Takes the columns, in feature order, and starts anew. Texts become dictionaries of this batch.
-    pub fn take(&mut self, texts: &TextsView<'_>) -> Vec<ArrayRef> {
+    /// `spare`: memory for them.
+    pub fn take(&mut self, texts: &TextsView<'_>, spare: &mut Spare) -> Vec<ArrayRef> {
         self.finish_group(texts);
         debug_assert!(self.columns.iter().all(|c| c.rows() == self.rows));
         self.rows = 0;
-        self.columns.iter_mut().map(|c| c.take(texts)).collect()
+        self.columns.iter_mut().map(|c| c.take(texts, spare)).collect()
     }
 }
 

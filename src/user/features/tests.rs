@@ -7,6 +7,7 @@ use super::*;
 use crate::catalog::load_from;
 use crate::catalog::model::Catalog;
 use crate::clock::Zone;
+use crate::spare::Spare;
 use crate::user::layout::{ValueKind, flag_at, pack_day, pack_time};
 use crate::user::lineage::Lineage;
 use crate::user::texts::Texts;
@@ -205,7 +206,8 @@ proptest! {
                 exactly.finish_group(&view);
             }
         }
-        let (columns, expect) = (batch.take(&view), exactly.take(&view));
+        let spare = &mut Spare::default();
+        let (columns, expect) = (batch.take(&view, spare), exactly.take(&view, spare));
         prop_assert_eq!(batch.overflows, exactly.overflows);
         for (at, (column, expect)) in columns.iter().zip(&expect).enumerate() {
             let feature = &catalog.features[at];
