@@ -78,7 +78,10 @@ fn a_changed_rule_says_who_flips() {
     let before = exported(&shop, "tags");
     fs::copy(shop.0.path().join("new/rules/r.yaml"), shop.0.path().join("tags/rules/r.yaml"))
         .unwrap();
-    shop.check(&["backfill"], 0, &[]);
+    // Everybody is computed once, though other rules would have it done anyway.
+    shop.check(&["backfill"], 0, &["\n60 users examined, 1 tags moved"]);
+    assert_eq!(shop.json(&["catalog"])["recomputed"], true);
+    shop.check(&["backfill"], 0, &["60 users examined, no tag moves"]);
     let after = exported(&shop, "tags");
     assert_eq!(before.iter().zip(&after).filter(|(a, b)| a != b).count(), 10);
 }

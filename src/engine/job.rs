@@ -147,6 +147,18 @@ impl Job {
         })
     }
 
+    /// Whether it computes everybody because somebody asked for it, from the first user on.
+    pub fn is_whole_backfill(&self) -> bool {
+        matches!(self, Self::All { after: None, progress_key: Some(key), .. } if *key == BACKFILL_KEY)
+    }
+
+    /// When it is done, what another job of everybody would have done is done too.
+    pub fn stands_for(&mut self, other: Self) {
+        if let (Self::All { done, .. }, Self::All { done: of_other, .. }) = (self, other) {
+            done.extend(of_other);
+        }
+    }
+
     /// Whether this is what [`Job::recompute`] gives.
     pub fn is_recompute(&self) -> bool {
         matches!(self, Self::All { progress_key: Some(key), .. } if *key == RECOMPUTE_KEY)

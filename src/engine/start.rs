@@ -138,7 +138,12 @@ fn recompute_if_new(options: &mut Options) -> Result<(), EngineError> {
         return Ok(());
     }
     let limit = options.recompute_users_per_s_max.filter(|_| options.live).map(Limit::new);
-    options.jobs.push_front(Job::recompute(store, ruleset, limit, None)?);
+    let recompute = Job::recompute(store, ruleset, limit, None)?;
+    match options.jobs.iter_mut().find(|job| job.is_whole_backfill()) {
+        // It computes everybody by these rules, once.
+        Some(backfill) => backfill.stands_for(recompute),
+        None => options.jobs.push_front(recompute),
+    }
     Ok(())
 }
 
