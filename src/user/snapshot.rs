@@ -4,7 +4,7 @@
 //!
 //! The record is postcard (<https://postcard.jamesmunns.com/wire-format>): a format byte, then head,
 //! codes, open values and state. Codes are plain bytes, copied as they are; rows leave out bytes that
-//! are zero in all of them ([`super::stored_rows`]). Texts are written once for each profile, and rows
+//! are zero in all of them (`stored_rows.rs`). Texts are written once for each profile, and rows
 //! hold their index in that list, so a record does not depend on the process that wrote it. `schema`
 //! names the [`Schema`] by which codes and rows are to be read.
 //! Invariant: no clock, no I/O.
