@@ -6,6 +6,7 @@ mod driven;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use driven::{Driver, Files, identity, locked};
@@ -22,8 +23,9 @@ use tagloom::engine::version::{
 };
 use tagloom::engine::watch::{Watch, Watched};
 use tagloom::store::fjall::{FjallOptions, FjallStore};
+use tagloom::store::intercepted::Intercepted;
 use tagloom::store::memory::MemoryStore;
-use tagloom::store::{Store, UidKey};
+use tagloom::store::{Store, StoreError, UidKey};
 
 const MOMENT: Moment = Moment { as_of_ms: None, retire_after_ms: i64::MAX, running: false };
 
@@ -288,6 +290,53 @@ fn a_process_that_cannot_follow_is_told_to_stop_until_it_can() {
     save(&files(&rules(&[("level", OTHER_LEVEL)]), Some(lock_of(&first))));
     while !swaps.is_busy() {
         assert!(!deadline.is_over(), "it does not follow");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    drop(watch.unwrap());
+}
+
+#[test]
+fn a_directory_that_changes_while_the_store_cannot_be_read_is_proposed_once_it_can() {
+    let first = files(&rules(&[("level", LEVEL)]), None);
+    let memory: Arc<dyn Store> = shared(&driven::ruleset(first.clone()));
+    let swaps = running(&memory, &first);
+    let (is_away, asked) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+    let (away, calls) = (Arc::clone(&is_away), Arc::clone(&asked));
+    let store: Arc<dyn Store> = Arc::new(Intercepted::new(memory, move |_| {
+        calls.fetch_add(1, Ordering::Relaxed);
+        match away.load(Ordering::Relaxed) {
+            true => Err(StoreError::Unavailable { reason: "pulled plug".to_owned() }),
+            false => Ok(()),
+        }
+    }));
+    let dir = tempfile::tempdir().unwrap();
+    let other = files(&rules(&[("level", OTHER_LEVEL)]), Some(lock_of(&first)));
+    for (path, text) in &other {
+        let path = dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let watch = Watch::start(Watched {
+        dir: dir.path().to_owned(),
+        watches_dir: true,
+        follows_store: false,
+        every: Duration::from_millis(5),
+        swaps: swaps.clone(),
+        store,
+        lookups: Lookups::default(),
+        retire_after_ms: 0,
+        clock: Clock::Fixed(0),
+        running: first,
+    });
+    let deadline = Deadline::after(Duration::from_secs(20));
+    while asked.load(Ordering::Relaxed) < 3 {
+        assert!(!deadline.is_over(), "it was proposed once only");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    assert!(!swaps.is_busy());
+    is_away.store(false, Ordering::Relaxed);
+    while !swaps.is_busy() {
+        assert!(!deadline.is_over(), "it is not proposed");
         std::thread::park_timeout(Duration::from_millis(5));
     }
     drop(watch.unwrap());

@@ -19,7 +19,6 @@ use crate::catalog::model::{
 };
 use crate::catalog::place::Place;
 use crate::clock::Zone;
-use crate::spare::Spare;
 use crate::store::intercepted::{Call, Intercepted};
 use crate::store::memory::MemoryStore;
 use crate::store::{ClockMode, Identity, Store, StoreError};
@@ -232,7 +231,7 @@ fn check(
     key: KeyColumn<'_>,
     expect: &[&str],
 ) -> Enriched {
-    let got = dimensions.pin().enrich(dimension, key, &mut Spare::default()).unwrap();
+    let got = dimensions.pin().enrich(dimension, key).unwrap();
     let columns: Vec<Vec<String>> = got.columns.iter().map(shown).collect();
     let rows: Vec<String> = (0..key.len())
         .map(|row| columns.iter().map(|c| c[row].as_str()).collect::<Vec<_>>().join(" "))

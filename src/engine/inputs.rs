@@ -9,7 +9,6 @@ use super::ruleset::Ruleset;
 use crate::dimension::Pinned;
 use crate::rule::AsOf;
 use crate::shard::compute::add_dimension_columns;
-use crate::spare::Spare;
 use crate::store::Uid;
 use crate::user::features::FeatureBatch;
 use crate::user::state::UserState;
@@ -28,15 +27,8 @@ pub fn of_user(
         let view = texts.view();
         let mut features = FeatureBatch::new(&ruleset.layout, &ruleset.feature_types);
         features.push(state, as_of, &view);
-        features.take(&view, &mut Spare::default())
+        features.take(&view)
     };
-    add_dimension_columns(
-        ruleset,
-        dimensions,
-        &[uid],
-        &mut columns,
-        &mut Spare::default(),
-        |_, _| (),
-    );
+    add_dimension_columns(ruleset, dimensions, &[uid], &mut columns, |_, _| ());
     columns
 }

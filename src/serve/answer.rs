@@ -18,7 +18,6 @@ use super::read::{Lookup, QUARANTINED, ReadError, Reader, not_back};
 use crate::clock::{Stopwatch, earlier};
 use crate::rule::AsOf;
 use crate::shard::compute::add_dimension_columns;
-use crate::spare::Spare;
 use crate::store::{Bytes, Uid, UidKey};
 use crate::user::features::{Due, FeatureBatch};
 use crate::user::snapshot::{Head, TagsOnly, decode_tags};
@@ -212,7 +211,7 @@ impl Reader {
         let mut features = FeatureBatch::new(&ruleset.layout, &ruleset.feature_types);
         let view = texts.view();
         let dues: Vec<Due> = states.iter().map(|s| features.push(s, as_of, &view)).collect();
-        let mut inputs = features.take(&view, &mut Spare::default());
+        let mut inputs = features.take(&view);
         drop(view);
         let lookups = self.look_up(held, &mut inputs);
         let tags = plan.evaluate(&inputs, held.len(), as_of);
@@ -249,22 +248,15 @@ impl Reader {
         let pinned = self.dimensions.pin();
         let mut lookups = vec![Lookup::default(); self.ruleset.catalog.dimensions.len()];
         let uids: Vec<&Uid> = held.iter().map(|h| h.uid).collect();
-        add_dimension_columns(
-            &self.ruleset,
-            &pinned,
-            &uids,
-            inputs,
-            &mut Spare::default(),
-            |at, enriched| {
-                lookups[at] = Lookup {
-                    epoch: pinned.epoch(at),
-                    stale: enriched.stale,
-                    missing: !enriched.missing.is_empty(),
-                    absent: enriched.absent_rows > 0,
-                    failure: enriched.failure.clone(),
-                };
-            },
-        );
+        add_dimension_columns(&self.ruleset, &pinned, &uids, inputs, |at, enriched| {
+            lookups[at] = Lookup {
+                epoch: pinned.epoch(at),
+                stale: enriched.stale,
+                missing: !enriched.missing.is_empty(),
+                absent: enriched.absent_rows > 0,
+                failure: enriched.failure.clone(),
+            };
+        });
         lookups
     }
 

@@ -21,7 +21,6 @@ use crate::engine::version::VersionError;
 use crate::rule::closed::ClosedBatch;
 use crate::rule::{AsOf, Plan, PlanError, TagBatch};
 use crate::shard::compute::add_dimension_columns;
-use crate::spare::Spare;
 use crate::store::{Bytes, ClockMode, Epoch, Store, StoreError, Uid, UidError, UidKey};
 use crate::user::features::{Due, FeatureBatch};
 use crate::user::snapshot::{Head, decode_tags};
@@ -360,17 +359,10 @@ impl Reader {
                 healthy.push(at);
             }
         }
-        let mut inputs = features.take(&texts.view(), &mut Spare::default());
+        let mut inputs = features.take(&texts.view());
         let uids: Vec<&Uid> = healthy.iter().map(|at| &users[*at].uid).collect();
         let pinned = self.dimensions.pin();
-        add_dimension_columns(
-            ruleset,
-            &pinned,
-            &uids,
-            &mut inputs,
-            &mut Spare::default(),
-            |_, _| {},
-        );
+        add_dimension_columns(ruleset, &pinned, &uids, &mut inputs, |_, _| {});
         Ok(Batch { users, healthy, inputs })
     }
 
@@ -477,26 +469,19 @@ impl Reader {
         let mut features = FeatureBatch::new(&ruleset.layout, &ruleset.feature_types);
         let texts = user.texts.view();
         let feature_due = features.push(&user.state, as_of, &texts);
-        let mut inputs = features.take(&texts, &mut Spare::default());
+        let mut inputs = features.take(&texts);
         let pinned = self.dimensions.pin();
         let mut lookups = vec![Lookup::default(); ruleset.catalog.dimensions.len()];
         let uids = [&user.uid];
-        add_dimension_columns(
-            ruleset,
-            &pinned,
-            &uids,
-            &mut inputs,
-            &mut Spare::default(),
-            |at, enriched| {
-                lookups[at] = Lookup {
-                    epoch: pinned.epoch(at),
-                    stale: enriched.stale,
-                    missing: !enriched.missing.is_empty(),
-                    absent: enriched.absent_rows > 0,
-                    failure: enriched.failure.clone(),
-                };
-            },
-        );
+        add_dimension_columns(ruleset, &pinned, &uids, &mut inputs, |at, enriched| {
+            lookups[at] = Lookup {
+                epoch: pinned.epoch(at),
+                stale: enriched.stale,
+                missing: !enriched.missing.is_empty(),
+                absent: enriched.absent_rows > 0,
+                failure: enriched.failure.clone(),
+            };
+        });
         (inputs, feature_due, lookups)
     }
 

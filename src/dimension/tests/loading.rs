@@ -95,7 +95,7 @@ fn a_second_load_tells_whose_rows_changed() {
     let refreshed = dimensions.refresh();
     assert_eq!(refreshed.iter().map(|r| (&*r.table, r.epoch)).collect::<Vec<_>>(), [("city", 2)]);
     let key: ArrayRef = Arc::new(StringArray::from(vec!["leeds", "york"]));
-    let old = pinned.enrich(1, KeyColumn::Array(&key), &mut Spare::default()).unwrap();
+    let old = pinned.enrich(1, KeyColumn::Array(&key)).unwrap();
     assert_eq!(
         (shown(&old.columns[1]), pinned.epoch(1)),
         (vec!["north".into(), "-".into()], Some(1))

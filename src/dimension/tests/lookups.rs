@@ -44,10 +44,7 @@ fn keys_may_be_features_or_columns_of_another_dimension() {
         // Fewer rows than dictionary values.
         let one = dictionary.slice(3, 1);
         check(&dimensions, 1, KeyColumn::Array(&one), &["1 south"]);
-        let users = dimensions
-            .pin()
-            .enrich(0, KeyColumn::Numbers(&[7, 9, 8]), &mut Spare::default())
-            .unwrap();
+        let users = dimensions.pin().enrich(0, KeyColumn::Numbers(&[7, 9, 8])).unwrap();
         let home = &users.columns[1];
         check(&dimensions, 2, KeyColumn::Array(home), &["2 north", "- -", "3 -"]);
     }
@@ -75,18 +72,13 @@ fn integers_find_each_other_whatever_their_width_and_sign() {
     for strategy in STRATEGIES {
         let (_world, dimensions) = World::loaded(strategy);
         let signed: ArrayRef = Arc::new(Int64Array::from(vec![Some(7), Some(-7), None]));
-        let got =
-            dimensions.pin().enrich(0, KeyColumn::Array(&signed), &mut Spare::default()).unwrap();
+        let got = dimensions.pin().enrich(0, KeyColumn::Array(&signed)).unwrap();
         assert_eq!(shown(&got.columns[0]), ["10", "-", "-"]);
         let unsigned: ArrayRef = Arc::new(UInt64Array::from(vec![8, u64::MAX]));
-        let got =
-            dimensions.pin().enrich(0, KeyColumn::Array(&unsigned), &mut Spare::default()).unwrap();
+        let got = dimensions.pin().enrich(0, KeyColumn::Array(&unsigned)).unwrap();
         assert_eq!(shown(&got.columns[0]), ["-3", "-"]);
         let wrong: ArrayRef = Arc::new(StringArray::from(vec!["7"]));
-        let error = dimensions
-            .pin()
-            .enrich(0, KeyColumn::Array(&wrong), &mut Spare::default())
-            .unwrap_err();
+        let error = dimensions.pin().enrich(0, KeyColumn::Array(&wrong)).unwrap_err();
         assert_eq!(error.to_string(), "dimension `user` cannot be looked up by a column of Utf8");
     }
 }

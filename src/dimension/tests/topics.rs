@@ -50,9 +50,7 @@ const SEVEN: &str = r#"{"nps":10,"home_city":"leeds","credit":12.5,"since":"2026
 #[track_caller]
 fn check_nps(dimensions: &Dimensions, expect: &[&str]) -> Enriched {
     let pinned = dimensions.pin();
-    let got = pinned
-        .enrich(0, KeyColumn::Numbers(&[7, 8, 9][..expect.len()]), &mut Spare::default())
-        .unwrap();
+    let got = pinned.enrich(0, KeyColumn::Numbers(&[7, 8, 9][..expect.len()])).unwrap();
     assert_eq!(shown(&got.columns[0]), expect);
     got
 }
@@ -90,7 +88,7 @@ fn a_window_sees_the_table_as_it_was_when_it_began() {
     check_nps(&dimensions, &["10", "20", "-"]);
     assert_eq!(dimensions.refresh().len(), 1);
     check_nps(&dimensions, &["11", "-", "-"]);
-    let old = pinned.enrich(0, KeyColumn::Numbers(&[7, 8]), &mut Spare::default()).unwrap();
+    let old = pinned.enrich(0, KeyColumn::Numbers(&[7, 8])).unwrap();
     assert_eq!(shown(&old.columns[0]), ["10", "20"]);
     let changed = dimensions.of_topics()[0].changed_behind(&before[0].at).unwrap();
     assert_eq!(changed.len(), 3, "users 7, 8 and 9");

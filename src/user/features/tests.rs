@@ -7,7 +7,6 @@ use super::*;
 use crate::catalog::load_from;
 use crate::catalog::model::Catalog;
 use crate::clock::Zone;
-use crate::spare::Spare;
 use crate::user::layout::{ValueKind, flag_at, pack_day, pack_time};
 use crate::user::lineage::Lineage;
 use crate::user::texts::Texts;
@@ -206,8 +205,7 @@ proptest! {
                 exactly.finish_group(&view);
             }
         }
-        let spare = &mut Spare::default();
-        let (columns, expect) = (batch.take(&view, spare), exactly.take(&view, spare));
+        let (columns, expect) = (batch.take(&view), exactly.take(&view));
         prop_assert_eq!(batch.overflows, exactly.overflows);
         for (at, (column, expect)) in columns.iter().zip(&expect).enumerate() {
             let feature = &catalog.features[at];
