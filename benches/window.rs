@@ -16,6 +16,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use tagloom::buffer_pool::BufferPool;
 use tagloom::catalog::model::{Catalog, Format};
 use tagloom::clock::Day;
 use tagloom::dimension::{Dimensions, KeyColumn, LoadOptions, Lookups, TableSpec, load};
@@ -27,7 +28,6 @@ use tagloom::rule::{AsOf, Scratch, TagBatch};
 use tagloom::shard::users::User;
 use tagloom::shard::{Shard, Shared, WindowClose};
 use tagloom::source::file::{FileSource, FileSpec, ReadLimits};
-use tagloom::spare::Spare;
 use tagloom::store::fjall::{FjallOptions, FjallStore};
 use tagloom::store::memory::MemoryStore;
 use tagloom::store::{ClockMode, Identity, Store, Uid, WindowWrite};
@@ -147,7 +147,7 @@ impl Workload {
         for user in users {
             features.push(&user.state, self.as_of(), &texts);
         }
-        let mut columns = features.take(&texts, &mut Spare::default());
+        let mut columns = features.take(&texts);
         let uids: Vec<u64> = users.iter().map(|u| number(&u.uid)).collect();
         let pinned = self.dimensions.pin();
         for (at, dimension) in ruleset.catalog.dimensions.iter().enumerate() {
@@ -158,7 +158,7 @@ impl Workload {
                     KeyColumn::Array(&columns[ruleset.dimension_inputs[dimension] + column])
                 }
             };
-            let enriched = pinned.enrich(at, key, &mut Spare::default()).unwrap();
+            let enriched = pinned.enrich(at, key).unwrap();
             columns.extend(enriched.columns);
         }
         columns
@@ -214,7 +214,7 @@ fn features(criterion: &mut Criterion, workload: &Workload, users: &[&User]) {
     let ruleset = &workload.shared.ruleset;
     let texts = workload.shared.texts.view();
     let mut batch = FeatureBatch::new(&ruleset.layout, &ruleset.feature_types);
-    let mut spare = Spare::default();
+    let mut pool = BufferPool::default();
     let users = &users[..8192];
     let mut group = criterion.benchmark_group("features");
     group.throughput(Throughput::Elements(users.len() as u64));
@@ -224,8 +224,8 @@ fn features(criterion: &mut Criterion, workload: &Workload, users: &[&User]) {
                 for user in chunk {
                     black_box(batch.push(&user.state, workload.as_of(), &texts));
                 }
-                let columns = batch.take(&texts, &mut spare);
-                spare.give_back(black_box(columns));
+                let columns = batch.take_with(&texts, &mut pool);
+                pool.give_back(black_box(columns));
             }
         });
     });

@@ -1,11 +1,12 @@
-//! Memory of columns that serves the next batch.
+//! Buffers of columns that serve the next batch.
 //!
 //! In: arrays nobody else holds any more. Out: empty vectors with room. Invariant: it holds what was
 //! given back at most, so a batch's columns.
 //!
 //! An allocator could do the same, but it gives whole pages back when all of a batch's columns are
 //! freed at once, and takes others for the next batch, which the system then has to clear: in a run
-//! over 200,000 users that was 50 MB of 570.
+//! over 200,000 users 50 of the 517 MB of pages that it touched, and 25 of 65 ms of looking up
+//! dimensions.
 
 use arrow::array::{Array, ArrayRef};
 use arrow::buffer::Buffer;
@@ -16,11 +17,11 @@ const WIDTHS: usize = 5;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Spare {
+pub struct BufferPool {
     by_width: [Vec<Buffer>; WIDTHS],
 }
 
-impl Spare {
+impl BufferPool {
     /// An empty vector, with room if some was given back.
     pub fn vec<T: ArrowNativeType>(&mut self) -> Vec<T> {
         let Some(spare) = self.by_width.get_mut(width_of(size_of::<T>())) else {
@@ -65,7 +66,7 @@ mod tests {
 
     #[test]
     fn memory_serves_again_unless_somebody_holds_it() {
-        let mut spare = Spare::default();
+        let mut spare = BufferPool::default();
         let (whole, held): (ArrayRef, ArrayRef) =
             (Arc::new(Int64Array::from(vec![1, 2, 3])), Arc::new(Int64Array::from(vec![4, 5, 6])));
         let wide = Arc::new(Decimal128Array::from(vec![7, 8]));

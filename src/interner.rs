@@ -17,9 +17,9 @@ pub(crate) fn hash_number(value: u64) -> u64 {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Words {
+pub(crate) struct Interner {
     values: Vec<Box<str>>,
-    /// Words of up to 8 bytes as a number, and their length: most words of most tables, found
+    /// Texts of up to 8 bytes as a number, and their length: most words of most tables, found
     /// without looking elsewhere.
     short: HashTable<(u64, usize, u32)>,
     long: HashTable<u32>,
@@ -27,14 +27,14 @@ pub(crate) struct Words {
     seed: u64,
 }
 
-impl Default for Words {
+impl Default for Interner {
     fn default() -> Self {
         let seed = RandomState::new().hash_one(0);
         Self { values: Vec::new(), short: HashTable::new(), long: HashTable::new(), seed }
     }
 }
 
-impl Words {
+impl Interner {
     /// In order of their codes.
     pub(crate) fn values(&self) -> &[Box<str>] {
         &self.values
@@ -134,7 +134,7 @@ mod tests {
             "123456789",
             "é",
         ];
-        let mut known = Words::default();
+        let mut known = Interner::default();
         for _ in 0..2 {
             for (code, text) in (0..).zip(texts) {
                 assert_eq!(known.code(text.as_bytes()), Some(code), "{text:?}");

@@ -4,6 +4,7 @@
 //!
 //! Modules in the order data meets them.
 
+pub mod buffer_pool;
 pub mod catalog;
 pub mod cli;
 pub mod clock;
@@ -11,15 +12,14 @@ pub mod config;
 pub mod dimension;
 pub mod engine;
 pub mod event;
+mod interner;
 pub mod pace;
 pub mod relay;
 pub mod rule;
 pub mod serve;
 pub mod shard;
 pub mod source;
-pub mod spare;
 pub mod store;
 pub mod telemetry;
 pub mod user;
-mod words;
 pub mod write;

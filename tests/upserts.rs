@@ -18,7 +18,6 @@ use tagloom::dimension::{
 };
 use tagloom::engine::ruleset::Ruleset;
 use tagloom::engine::{Clock, Report};
-use tagloom::spare::Spare;
 use tagloom::store::fjall::{FjallOptions, FjallStore};
 use tagloom::store::memory::MemoryStore;
 use tagloom::store::{ClockMode, DimMeta, Store};
@@ -405,10 +404,7 @@ fn another_topic_of_the_same_name_goes_on_top() {
 
 /// Arms of users 1 to 4 as one process looks them up.
 fn arms(dimensions: &Dimensions) -> Vec<String> {
-    let found = dimensions
-        .pin()
-        .enrich(0, KeyColumn::Numbers(&[1, 2, 3, 4]), &mut Spare::default())
-        .unwrap();
+    let found = dimensions.pin().enrich(0, KeyColumn::Numbers(&[1, 2, 3, 4])).unwrap();
     let shown = arrow::util::display::array_value_to_string;
     (0..4).map(|row| shown(&found.columns[0], row).unwrap()).collect()
 }

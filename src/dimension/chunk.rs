@@ -7,7 +7,7 @@ use std::io::{self, Read};
 
 /// Bytes of a piece, about: some milliseconds of work for the thread that parses it. Few in tests,
 /// which look at the ends of pieces.
-const PIECE_BYTES: usize = if cfg!(test) { 40 } else { 512 << 10 };
+const PIECE_BYTES: usize = if cfg!(test) { 40 } else { 2 << 20 };
 
 /// Some whole rows.
 pub(super) enum Piece {

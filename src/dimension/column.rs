@@ -8,10 +8,10 @@
 use std::sync::Arc;
 
 use super::packed::{Packed, RowNumbers};
+use crate::buffer_pool::BufferPool;
 use crate::catalog::model::ColumnType;
 use crate::clock::Zone;
-use crate::spare::Spare;
-use crate::words::Words;
+use crate::interner::Interner;
 use arrow::array::{
     ArrayRef, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array,
     Int32Array, Int64Array, StringArray, TimestampMillisecondArray, UInt64Array,
@@ -30,7 +30,12 @@ pub(super) struct Column {
 
 impl Column {
     /// A column of this type; one of text comes with its texts.
-    pub(super) fn new(kind: &ColumnType, zone: &Zone, texts: Option<&Words>, nulls: bool) -> Self {
+    pub(super) fn new(
+        kind: &ColumnType,
+        zone: &Zone,
+        texts: Option<&Interner>,
+        nulls: bool,
+    ) -> Self {
         let values = texts.map(|texts| {
             // Never empty: the slot of a NULL then still names an entry.
             let filler = texts.values().is_empty().then_some("");
@@ -51,7 +56,7 @@ impl Column {
         packed: &Packed,
         column: usize,
         at: &RowNumbers,
-        spare: &mut Spare,
+        pool: &mut BufferPool,
     ) -> ArrayRef {
         let nulls = self.nulls;
         // A column without NULLs of its own shares one bitmap with all others.
@@ -59,20 +64,20 @@ impl Column {
         match &self.kind {
             ColumnType::U64 => {
                 let (values, nulls) =
-                    packed.gather(column, at, nulls, spare.vec(), i64::cast_unsigned);
+                    packed.gather(column, at, nulls, pool.vec(), i64::cast_unsigned);
                 Arc::new(UInt64Array::new(values.into(), bits(nulls)))
             }
             ColumnType::Int => {
-                let (values, nulls) = packed.gather(column, at, nulls, spare.vec(), |v| v);
+                let (values, nulls) = packed.gather(column, at, nulls, pool.vec(), |v| v);
                 Arc::new(Int64Array::new(values.into(), bits(nulls)))
             }
             ColumnType::Float => {
                 let to = |v: i64| f64::from_bits(v.cast_unsigned());
-                let (values, nulls) = packed.gather(column, at, nulls, spare.vec(), to);
+                let (values, nulls) = packed.gather(column, at, nulls, pool.vec(), to);
                 Arc::new(Float64Array::new(values.into(), bits(nulls)))
             }
             ColumnType::Decimal { precision, scale } => {
-                let (values, nulls) = packed.gather(column, at, nulls, spare.vec(), i128::from);
+                let (values, nulls) = packed.gather(column, at, nulls, pool.vec(), i128::from);
                 let data_type = DataType::Decimal128(*precision, *scale);
                 Arc::new(Decimal128Array::new(values.into(), bits(nulls)).with_data_type(data_type))
             }
@@ -81,16 +86,16 @@ impl Column {
                 Arc::new(BooleanArray::new(values.into(), bits(nulls)))
             }
             ColumnType::Date => {
-                let (values, nulls) = packed.gather(column, at, nulls, spare.vec(), |v| v as i32);
+                let (values, nulls) = packed.gather(column, at, nulls, pool.vec(), |v| v as i32);
                 Arc::new(Date32Array::new(values.into(), bits(nulls)))
             }
             ColumnType::Timestamp(_) => {
-                let (values, nulls) = packed.gather(column, at, nulls, spare.vec(), |v| v);
+                let (values, nulls) = packed.gather(column, at, nulls, pool.vec(), |v| v);
                 let array = TimestampMillisecondArray::new(values.into(), bits(nulls));
                 Arc::new(array.with_timezone(Arc::clone(&self.zone)))
             }
             ColumnType::String => {
-                let (codes, nulls) = packed.gather(column, at, nulls, spare.vec(), |v| v as i32);
+                let (codes, nulls) = packed.gather(column, at, nulls, pool.vec(), |v| v as i32);
                 let codes = Int32Array::new(codes.into(), bits(nulls));
                 let values = self.values.as_ref().expect("`new` gives text columns values");
                 let array = DictionaryArray::<Int32Type>::try_new(codes, Arc::clone(values));
@@ -135,17 +140,19 @@ mod tests {
         let column = Column::new(&ColumnType::Int, &zone, None, nulls[1]);
         let rows: Vec<u32> = (0..=values.len() as u32).collect();
         let present =
-            column.gather(&packed, 1, &packed.at(rows[1..].to_vec()), &mut Spare::default());
-        let got = column.gather(&packed, 2, &packed.at(rows), &mut Spare::default());
+            column.gather(&packed, 1, &packed.at(rows[1..].to_vec()), &mut BufferPool::default());
+        let got = column.gather(&packed, 2, &packed.at(rows), &mut BufferPool::default());
         let got: Vec<Option<i64>> = got.as_primitive::<Int64Type>().iter().collect();
         assert_eq!(got[0], None);
         assert_eq!(&got[1..], values);
         let beside = Column::new(&ColumnType::Int, &zone, None, false);
         for (column, value) in [(0, 300), (3, -1)] {
-            let got = beside.gather(&packed, column, &packed.at(vec![0; 1]), &mut Spare::default());
+            let got =
+                beside.gather(&packed, column, &packed.at(vec![0; 1]), &mut BufferPool::default());
             assert!(got.is_null(0));
             let last = values.len() as u32;
-            let got = beside.gather(&packed, column, &packed.at(vec![last]), &mut Spare::default());
+            let got =
+                beside.gather(&packed, column, &packed.at(vec![last]), &mut BufferPool::default());
             assert!(values.is_empty() || got.as_primitive::<Int64Type>().value(0) == value);
         }
         assert_eq!(present.null_count(), values.iter().filter(|v| v.is_none()).count());

@@ -67,7 +67,6 @@ pub(super) fn read(
         _ => Box::new(counted),
     };
     let mut meter = Meter { bytes, bytes_total, progress };
-    sink.expect_bytes(bytes_total);
     let mut pieces = Pieces::new(input);
     match pieces.next().map_err(io)? {
         Some(Piece::Plain(text)) => plain(path, text, pieces, sink, &mut meter)?,

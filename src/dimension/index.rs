@@ -10,7 +10,7 @@ use arrow::array::{Array, DictionaryArray, StringArray};
 use arrow::datatypes::Int32Type;
 
 use super::key::{KeyKind, Keys, number_of_bytes};
-use crate::words::hash_number;
+use crate::interner::hash_number;
 
 /// Beyond this many slots a row, numbers are hashed instead of used as positions.
 const DENSE_SLOTS_PER_ROW_MAX: u64 = 4;

@@ -242,13 +242,6 @@ impl Sink<'_> {
         self.push(key, row)
     }
 
-    /// Rows come from a file of this size: room for them, so that they need not move again and again.
-    pub(super) fn expect_bytes(&mut self, bytes: u64) {
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(self.options.chunk_bytes_max);
-        // What is never needed is never touched, so it costs nothing.
-        self.chunk.reserve_exact(bytes / ROW_BYTES_FEW);
-    }
-
     /// Takes a row that is ready to be stored.
     pub(super) fn push(&mut self, key: Bytes, row: Bytes) -> Result<(), LoadError> {
         self.ascending &= self.written == 0 || key > self.last_key;
@@ -296,9 +289,6 @@ impl Sink<'_> {
         Ok(self.store.dim_put(&self.spec.table, self.epoch, chunk)?)
     }
 }
-
-/// Bytes of a short row of a table with more columns than a few, as text.
-const ROW_BYTES_FEW: usize = 64;
 
 /// What is wrong with a row whose key is NULL.
 pub(super) const EMPTY_KEY: &str = "the key is empty; fill it in";

@@ -18,10 +18,10 @@ use super::key::{KeyColumn, KeyKind, Keys};
 use super::options::Lookups;
 use super::spec::{SpecError, TableSpec};
 use super::table::{Layout, Preloaded, RowsBuilder};
+use crate::buffer_pool::BufferPool;
 use crate::catalog::model::{Catalog, Strategy};
 use crate::clock::Zone;
 use crate::pace::Limit;
-use crate::spare::Spare;
 use crate::store::{DimMeta, Epoch, Positions, Result, Store};
 use arrow::array::ArrayRef;
 
@@ -343,13 +343,21 @@ impl Pinned {
         self.state[table].epoch.as_ref().map(|loaded| loaded.meta.epoch)
     }
 
-    /// Looks a batch up in a dimension of the catalogue. `key` has one key a row; `spare`: memory for
-    /// the columns.
+    /// Looks a batch up in a dimension of the catalogue. `key` has one key a row.
     pub fn enrich(
         &self,
         dimension: usize,
         key: KeyColumn<'_>,
-        spare: &mut Spare,
+    ) -> std::result::Result<Enriched, EnrichError> {
+        self.enrich_with(dimension, key, &mut BufferPool::default())
+    }
+
+    /// The same, with memory for the columns.
+    pub fn enrich_with(
+        &self,
+        dimension: usize,
+        key: KeyColumn<'_>,
+        pool: &mut BufferPool,
     ) -> std::result::Result<Enriched, EnrichError> {
         let plan = &self.inner.plans[dimension];
         let (table, state) = (&self.inner.tables[plan.table], &self.state[plan.table]);
@@ -372,7 +380,7 @@ impl Pinned {
                     return Ok(nothing(&table.spec, plan, &self.inner.zone, len, missing, state));
                 }
                 let at = preloaded.rows.at(preloaded.index.rows(&keys, len));
-                let gather = |column: &usize| preloaded.rows.gather(*column, &at, spare);
+                let gather = |column: &usize| preloaded.rows.gather(*column, &at, pool);
                 Ok(Enriched {
                     columns: plan.columns.iter().map(gather).collect(),
                     stale,
@@ -382,17 +390,19 @@ impl Pinned {
                     failure: state.failure.clone(),
                 })
             }
-            _ => Ok(self.cached((plan, table, loaded, state), &keys, len, spare)),
+            _ => Ok(self.cached(plan, loaded, &keys, len, pool)),
         }
     }
 
     fn cached(
         &self,
-        (plan, table, loaded, state): (&Plan, &Table, &Loaded, &TableState),
+        plan: &Plan,
+        loaded: &Loaded,
         keys: &Keys<'_>,
         len: usize,
-        spare: &mut Spare,
+        pool: &mut BufferPool,
     ) -> Enriched {
+        let (table, state) = (&self.inner.tables[plan.table], &self.state[plan.table]);
         let (distinct, places) = distinct(keys, table.kind, len);
         let is_direct = plan.strategy == Strategy::Direct;
         let ages = Ages {
@@ -434,7 +444,7 @@ impl Pinned {
         };
         let (missing, stale_rows) = (rows_where(&unknown), rows_where(&stale));
         Enriched {
-            columns: plan.columns.iter().map(|c| rows.gather(*c, &at, spare)).collect(),
+            columns: plan.columns.iter().map(|c| rows.gather(*c, &at, pool)).collect(),
             stale: !stale_rows.is_empty(),
             absent_rows: at.zeros - missing.len(),
             missing,

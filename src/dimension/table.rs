@@ -12,11 +12,11 @@ use super::key::{KeyColumn, KeyKind};
 use super::packed::{Packed, PackedBuilder, RowNumbers};
 use super::row::{self, Coding, Stored};
 use super::spec::{TableSpec, type_name};
+use crate::buffer_pool::BufferPool;
 use crate::catalog::model::ColumnType;
 use crate::clock::Zone;
-use crate::spare::Spare;
+use crate::interner::Interner;
 use crate::store::{Bytes, DimMeta, Epoch, Result, Store, StoreError};
-use crate::words::Words;
 
 const PAGE_ROWS: usize = 8192;
 const PAGES_WAITING_MAX: usize = 2;
@@ -75,12 +75,12 @@ pub(super) struct RowsBuilder<'a> {
     layout: &'a Layout,
     packed: PackedBuilder,
     /// Of each asked column of text.
-    texts: Vec<Option<Words>>,
+    texts: Vec<Option<Interner>>,
 }
 
 impl<'a> RowsBuilder<'a> {
     pub(super) fn new(layout: &'a Layout, rows_expected: usize) -> Self {
-        let text = |kind: &ColumnType| (*kind == ColumnType::String).then(Words::default);
+        let text = |kind: &ColumnType| (*kind == ColumnType::String).then(Interner::default);
         Self {
             layout,
             packed: PackedBuilder::new(layout.kinds.len(), rows_expected),
@@ -114,7 +114,7 @@ impl<'a> RowsBuilder<'a> {
         let layout = self.layout;
         let (packed, nulls) = self.packed.finish();
         let columns = layout.kinds.iter().zip(&self.texts).zip(nulls);
-        let column = |((kind, texts), nulls): ((_, &Option<Words>), _)| {
+        let column = |((kind, texts), nulls): ((_, &Option<Interner>), _)| {
             Column::new(kind, &layout.zone, texts.as_ref(), nulls)
         };
         Rows { columns: columns.map(column).collect(), packed }
@@ -128,8 +128,8 @@ impl Rows {
     }
 
     /// One asked column at these rows.
-    pub(super) fn gather(&self, column: usize, at: &RowNumbers, spare: &mut Spare) -> ArrayRef {
-        self.columns[column].gather(&self.packed, column, at, spare)
+    pub(super) fn gather(&self, column: usize, at: &RowNumbers, pool: &mut BufferPool) -> ArrayRef {
+        self.columns[column].gather(&self.packed, column, at, pool)
     }
 }
 
@@ -166,8 +166,8 @@ impl PreloadedTable {
     pub fn columns(&self, key: KeyColumn<'_>) -> Option<Vec<ArrayRef>> {
         let rows = &self.table.rows;
         let at = rows.at(self.table.index.rows(&key.keys(self.kind)?, key.len()));
-        let spare = &mut Spare::default();
-        Some((0..rows.columns.len()).map(|column| rows.gather(column, &at, spare)).collect())
+        let pool = &mut BufferPool::default();
+        Some((0..rows.columns.len()).map(|column| rows.gather(column, &at, pool)).collect())
     }
 }
 

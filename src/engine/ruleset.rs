@@ -14,7 +14,7 @@ use crate::rule::{InputField, Plan, PlanError};
 use crate::store::{Store, StoreError, TagShortId};
 use crate::user::layout::{LayoutError, StateLayout};
 use crate::user::lineage::Lineage;
-use crate::user::snapshot::Schema;
+use crate::user::schema::Schema;
 use crate::write::profile::schema_key;
 
 /// Everything the engine needs to know of a catalogue.

@@ -3,7 +3,7 @@
 //! In: texts. Out: codes, kept from batch to batch. Invariant: no I/O; memory is bounded, since the
 //! dictionary starts over when it is full.
 
-use crate::words::Words;
+use crate::interner::Interner;
 
 /// Texts a decoder keeps for one column before it starts over.
 pub(super) const DICTIONARY_TEXTS_MAX: usize = 65_536;
@@ -11,7 +11,7 @@ pub(super) const DICTIONARY_TEXTS_MAX: usize = 65_536;
 /// Texts by small code; code 0 is NULL.
 #[derive(Debug, Default)]
 pub(super) struct Dictionary {
-    words: Words,
+    texts: Interner,
     /// Grows when the dictionary starts over: caches by code are void.
     pub(super) generation: u64,
 }
@@ -20,7 +20,7 @@ impl Dictionary {
     /// The code of a text, given as UTF-8.
     #[inline]
     pub(super) fn code(&mut self, text: &[u8]) -> u32 {
-        match self.words.code(text) {
+        match self.texts.code(text) {
             Some(code) => code + 1,
             None => self.code_of_other(text),
         }
@@ -30,23 +30,23 @@ impl Dictionary {
     #[cold]
     fn code_of_other(&mut self, text: &[u8]) -> u32 {
         let text = String::from_utf8_lossy(text);
-        self.words.code(text.as_bytes()).map_or(0, |code| code + 1)
+        self.texts.code(text.as_bytes()).map_or(0, |code| code + 1)
     }
 
     /// Number of codes, NULL's included.
     pub(super) fn len(&self) -> usize {
-        self.words.values().len() + 1
+        self.texts.values().len() + 1
     }
 
     /// The text of a code; `None` for NULL.
     pub(super) fn text(&self, code: usize) -> Option<&str> {
-        code.checked_sub(1).map(|at| &*self.words.values()[at])
+        code.checked_sub(1).map(|at| &*self.texts.values()[at])
     }
 
     /// Forgets everything when there is too much of it.
     pub(super) fn start_over_if_full(&mut self) {
-        if self.words.values().len() > DICTIONARY_TEXTS_MAX {
-            self.words.clear();
+        if self.texts.values().len() > DICTIONARY_TEXTS_MAX {
+            self.texts.clear();
             self.generation += 1;
         }
     }

@@ -17,7 +17,6 @@ use super::notes::{Mark, Note, Seen};
 use super::read::{Lookup, QUARANTINED, ReadError, Reader, not_back};
 use crate::clock::{Stopwatch, earlier};
 use crate::rule::AsOf;
-use crate::shard::compute::add_dimension_columns;
 use crate::store::{Bytes, Uid, UidKey};
 use crate::user::features::{Due, FeatureBatch};
 use crate::user::snapshot::{Head, TagsOnly, decode_tags};
@@ -213,7 +212,8 @@ impl Reader {
         let dues: Vec<Due> = states.iter().map(|s| features.push(s, as_of, &view)).collect();
         let mut inputs = features.take(&view);
         drop(view);
-        let lookups = self.look_up(held, &mut inputs);
+        let uids: Vec<&Uid> = held.iter().map(|h| h.uid).collect();
+        let lookups = self.look_up(&uids, &mut inputs);
         let tags = plan.evaluate(&inputs, held.len(), as_of);
         let closed = self.closed(&inputs, held.len(), as_of);
         let is_one = held.len() == 1;
@@ -242,22 +242,6 @@ impl Reader {
             answers.push(answer);
         }
         Ok(Some(answers))
-    }
-
-    fn look_up(&self, held: &[&Held<'_>], inputs: &mut Vec<arrow::array::ArrayRef>) -> Vec<Lookup> {
-        let pinned = self.dimensions.pin();
-        let mut lookups = vec![Lookup::default(); self.ruleset.catalog.dimensions.len()];
-        let uids: Vec<&Uid> = held.iter().map(|h| h.uid).collect();
-        add_dimension_columns(&self.ruleset, &pinned, &uids, inputs, |at, enriched| {
-            lookups[at] = Lookup {
-                epoch: pinned.epoch(at),
-                stale: enriched.stale,
-                missing: !enriched.missing.is_empty(),
-                absent: enriched.absent_rows > 0,
-                failure: enriched.failure.clone(),
-            };
-        });
-        lookups
     }
 
     fn due_at(&self, due: Due, as_of: AsOf) -> Option<i64> {

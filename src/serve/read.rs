@@ -470,10 +470,15 @@ impl Reader {
         let texts = user.texts.view();
         let feature_due = features.push(&user.state, as_of, &texts);
         let mut inputs = features.take(&texts);
+        let lookups = self.look_up(&[&user.uid], &mut inputs);
+        (inputs, feature_due, lookups)
+    }
+
+    /// Appends the columns of all dimensions to users' features; gives what each lookup gave.
+    pub(super) fn look_up(&self, uids: &[&Uid], inputs: &mut Vec<ArrayRef>) -> Vec<Lookup> {
         let pinned = self.dimensions.pin();
-        let mut lookups = vec![Lookup::default(); ruleset.catalog.dimensions.len()];
-        let uids = [&user.uid];
-        add_dimension_columns(ruleset, &pinned, &uids, &mut inputs, |at, enriched| {
+        let mut lookups = vec![Lookup::default(); self.ruleset.catalog.dimensions.len()];
+        add_dimension_columns(&self.ruleset, &pinned, uids, inputs, |at, enriched| {
             lookups[at] = Lookup {
                 epoch: pinned.epoch(at),
                 stale: enriched.stale,
@@ -482,7 +487,7 @@ impl Reader {
                 failure: enriched.failure.clone(),
             };
         });
-        (inputs, feature_due, lookups)
+        lookups
     }
 
     /// All tags of one row, by catalogue tag index.

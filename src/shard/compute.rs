@@ -14,13 +14,13 @@ use super::fence::Fenced;
 use super::results::{Kept, Results};
 use super::users::{Slot, UserTable};
 use super::{Shared, WindowClose, WindowStats};
+use crate::buffer_pool::BufferPool;
 use crate::catalog::model::DimensionKey;
 use crate::clock::Stopwatch;
 use crate::dimension::{Enriched, KeyColumn, Pinned};
 use crate::engine::ruleset::Ruleset;
 use crate::rule::closed::ClosedBatch;
 use crate::rule::{AsOf, Scratch, TagBatch};
-use crate::spare::Spare;
 use crate::store::Uid;
 use crate::user::features::{Due, FeatureBatch};
 
@@ -65,7 +65,7 @@ pub(super) struct Computer {
     computed: Computed,
     kept: Kept,
     /// Memory of the columns of the batch before.
-    spare: Spare,
+    pool: BufferPool,
     /// 1 for users that were never computed before.
     fresh: Vec<u8>,
     /// Tests make a user's computation panic.
@@ -81,7 +81,7 @@ impl Computer {
             scratch: Scratch::default(),
             computed: Computed::default(),
             kept: Kept::new(ruleset),
-            spare: Spare::default(),
+            pool: BufferPool::default(),
             fresh: Vec::new(),
             #[cfg(test)]
             poison: None,
@@ -154,7 +154,7 @@ impl Computer {
             let days = tags.due_days.iter_mut().zip(&closed.due_days);
             days.for_each(|(due, closed)| *due = (*due).min(*closed));
         }
-        self.spare.give_back(columns);
+        self.pool.give_back(columns);
         for (tag, rows) in &tags.failed {
             work.stats.tags[*tag].failed += rows;
         }
@@ -186,7 +186,7 @@ impl Computer {
             }
         }
         work.stats.feature_overflows += std::mem::take(&mut self.features.overflows);
-        self.features.take(&texts, &mut self.spare)
+        self.features.take_with(&texts, &mut self.pool)
     }
 
     /// Appends the columns of all dimensions.
@@ -195,8 +195,8 @@ impl Computer {
         let incomplete = &mut self.computed.incomplete;
         incomplete.clear();
         let (ruleset, dimensions) = (&work.shared.ruleset, &work.window.dimensions);
-        let spare = &mut self.spare;
-        add_dimension_columns(ruleset, dimensions, &uids, columns, spare, |_, enriched| {
+        let pool = &mut self.pool;
+        add_dimension_columns_with(ruleset, dimensions, &uids, columns, pool, |_, enriched| {
             work.stats.dimension_missing += enriched.missing.len() as u64;
             incomplete.extend(enriched.missing.iter().chain(&enriched.stale_rows));
         });
@@ -205,13 +205,25 @@ impl Computer {
 }
 
 /// Appends the columns of all dimensions to the feature columns of a batch of users. `seen` gets
-/// each dimension's index and what its lookup gave, before its columns are appended; `spare`: memory for them.
+/// each dimension's index and what its lookup gave, before its columns are appended.
 pub(crate) fn add_dimension_columns(
     ruleset: &Ruleset,
     dimensions: &Pinned,
     uids: &[&Uid],
     columns: &mut Vec<ArrayRef>,
-    spare: &mut Spare,
+    seen: impl FnMut(usize, &Enriched),
+) {
+    let pool = &mut BufferPool::default();
+    add_dimension_columns_with(ruleset, dimensions, uids, columns, pool, seen);
+}
+
+/// The same, with memory for the columns.
+fn add_dimension_columns_with(
+    ruleset: &Ruleset,
+    dimensions: &Pinned,
+    uids: &[&Uid],
+    columns: &mut Vec<ArrayRef>,
+    pool: &mut BufferPool,
     mut seen: impl FnMut(usize, &Enriched),
 ) {
     for (at, dimension) in ruleset.catalog.dimensions.iter().enumerate() {
@@ -234,7 +246,7 @@ pub(crate) fn add_dimension_columns(
                 KeyColumn::Array(&columns[ruleset.dimension_inputs[dimension] + column])
             }
         };
-        match dimensions.enrich(at, key, spare) {
+        match dimensions.enrich_with(at, key, pool) {
             Ok(enriched) => {
                 seen(at, &enriched);
                 columns.extend(enriched.columns);

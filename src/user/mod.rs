@@ -11,6 +11,7 @@ pub mod lineage;
 mod program;
 pub mod ranked;
 pub mod sample;
+pub mod schema;
 pub mod settled;
 pub mod snapshot;
 pub mod state;

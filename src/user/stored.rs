@@ -8,7 +8,8 @@ use super::history::HistoryId;
 use super::layout::{
     Filter, StateLayout, StreamLayout, ValueKind, flag_at, flag_set, row_time, set_flag,
 };
-use super::snapshot::{Schema, SnapshotError, StreamSchema, ValueSchema};
+use super::schema::{Schema, StreamSchema, ValueSchema};
+use super::snapshot::SnapshotError;
 use crate::clock::Day;
 
 /// A stored schema, resolved against the present layout.

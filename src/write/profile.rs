@@ -13,7 +13,8 @@ use crate::catalog::model::{Catalog, Domain};
 use crate::engine::ruleset::Ruleset;
 use crate::rule::packed::PackedCodes;
 use crate::store::{Store, StoreError, TagShortId};
-use crate::user::snapshot::{Schema, SnapshotError, TagsOnly};
+use crate::user::schema::Schema;
+use crate::user::snapshot::{SnapshotError, TagsOnly};
 use crate::user::stored::StoredLayout;
 
 /// Keys of schemas in the store begin with this.

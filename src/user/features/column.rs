@@ -15,7 +15,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{ArrowNativeType, DataType, Field};
 
 use super::exact::Exact;
-use crate::spare::Spare;
+use crate::buffer_pool::BufferPool;
 use crate::user::layout::{PartialKind, ValueKind};
 use crate::user::settled::settled_key;
 use crate::user::texts::TextsView;
@@ -187,13 +187,13 @@ impl Column {
     }
 
     /// Takes the rows as an array.
-    pub(super) fn take(&mut self, texts: &TextsView<'_>, spare: &mut Spare) -> ArrayRef {
-        let Some(list) = &mut self.list else { return self.take_items(texts, spare) };
+    pub(super) fn take(&mut self, texts: &TextsView<'_>, pool: &mut BufferPool) -> ArrayRef {
+        let Some(list) = &mut self.list else { return self.take_items(texts, pool) };
         let rows = std::mem::take(&mut list.rows);
         let items = self.numbers.split_off(0);
         let in_rows = rows.iter().flatten().flat_map(|row| &items[row.clone()]);
         self.numbers.extend(in_rows);
-        let mut items = self.take_items(texts, spare);
+        let mut items = self.take_items(texts, pool);
         if let DataType::Dictionary(_, plain) = items.data_type() {
             // A dictionary's own values always cast.
             items = cast(&items, plain).unwrap_or(items);
@@ -205,13 +205,13 @@ impl Column {
         Arc::new(ListArray::new(Arc::new(field), OffsetBuffer::from_lengths(lengths), items, nulls))
     }
 
-    fn take_items(&mut self, texts: &TextsView<'_>, spare: &mut Spare) -> ArrayRef {
+    fn take_items(&mut self, texts: &TextsView<'_>, pool: &mut BufferPool) -> ArrayRef {
         let valid = &self.valid;
         let nulls = valid
             .contains(&false)
             .then(|| NullBuffer::new(BooleanBuffer::collect_bool(valid.len(), |i| valid[i])));
         self.valid.clear();
-        let array = self.array(nulls, texts, spare);
+        let array = self.array(nulls, texts, pool);
         self.numbers.clear();
         array
     }
@@ -220,25 +220,25 @@ impl Column {
         &mut self,
         nulls: Option<NullBuffer>,
         texts: &TextsView<'_>,
-        spare: &mut Spare,
+        pool: &mut BufferPool,
     ) -> ArrayRef {
         let numbers = &mut self.numbers;
         let word = |n: &i64| self.key.map_or(n.cast_unsigned(), |k| k.from_signed_key(*n));
         match &self.data_type {
             DataType::Int64 => {
-                let numbers = std::mem::replace(numbers, spare.vec());
+                let numbers = std::mem::replace(numbers, pool.vec());
                 Arc::new(Int64Array::new(numbers.into(), nulls))
             }
             DataType::UInt64 => {
-                let words = filled(spare, numbers.iter().map(word));
+                let words = filled(pool, numbers.iter().map(word));
                 Arc::new(UInt64Array::new(words.into(), nulls))
             }
             DataType::Float64 => {
-                let floats = filled(spare, numbers.iter().map(|n| f64::from_bits(word(n))));
+                let floats = filled(pool, numbers.iter().map(|n| f64::from_bits(word(n))));
                 Arc::new(Float64Array::new(floats.into(), nulls))
             }
             DataType::Decimal128(precision, scale) => {
-                let mut wide = filled(spare, numbers.iter().map(|n| i128::from(*n)));
+                let mut wide = filled(pool, numbers.iter().map(|n| i128::from(*n)));
                 self.wide.drain(..).for_each(|(row, sum)| wide[row] = sum);
                 let array = Decimal128Array::new(wide.into(), nulls);
                 Arc::new(array.with_data_type(DataType::Decimal128(*precision, *scale)))
@@ -250,21 +250,21 @@ impl Column {
             DataType::Date32 => {
                 // A date's key is a number of days.
                 let day = |n: &i64| i32::try_from(*n).unwrap_or(0);
-                Arc::new(Date32Array::new(filled(spare, numbers.iter().map(day)).into(), nulls))
+                Arc::new(Date32Array::new(filled(pool, numbers.iter().map(day)).into(), nulls))
             }
             DataType::Timestamp(_, zone) => {
-                let numbers = std::mem::replace(numbers, spare.vec());
+                let numbers = std::mem::replace(numbers, pool.vec());
                 let array = TimestampMillisecondArray::new(numbers.into(), nulls);
                 Arc::new(array.with_timezone_opt(zone.clone()))
             }
-            _ => self.dictionary.array_of(numbers, nulls, texts, spare.vec()),
+            _ => self.dictionary.array_of(numbers, nulls, texts, pool.vec()),
         }
     }
 }
 
 /// Values in memory that serves again.
-fn filled<T: ArrowNativeType>(spare: &mut Spare, values: impl Iterator<Item = T>) -> Vec<T> {
-    let mut vec = spare.vec();
+fn filled<T: ArrowNativeType>(pool: &mut BufferPool, values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut vec = pool.vec();
     vec.extend(values);
     vec
 }

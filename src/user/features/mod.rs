@@ -28,9 +28,9 @@ use super::program::{Programs, StreamProgram, compile};
 use super::settled::Period;
 use super::state::UserState;
 use super::texts::TextsView;
+use crate::buffer_pool::BufferPool;
 use crate::clock::{Day, HOP_MS, Hop, hop_of};
 use crate::rule::AsOf;
-use crate::spare::Spare;
 
 /// When something may change with time alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,12 +170,16 @@ impl FeatureBatch {
     }
 
     /// Takes the columns, in feature order, and starts anew. Texts become dictionaries of this batch.
-    /// `spare`: memory for them.
-    pub fn take(&mut self, texts: &TextsView<'_>, spare: &mut Spare) -> Vec<ArrayRef> {
+    pub fn take(&mut self, texts: &TextsView<'_>) -> Vec<ArrayRef> {
+        self.take_with(texts, &mut BufferPool::default())
+    }
+
+    /// The same, with memory for them.
+    pub fn take_with(&mut self, texts: &TextsView<'_>, pool: &mut BufferPool) -> Vec<ArrayRef> {
         self.finish_group(texts);
         debug_assert!(self.columns.iter().all(|c| c.rows() == self.rows));
         self.rows = 0;
-        self.columns.iter_mut().map(|c| c.take(texts, spare)).collect()
+        self.columns.iter_mut().map(|c| c.take(texts, pool)).collect()
     }
 }
 
