@@ -92,6 +92,7 @@ impl Workload {
             batch_users_max: 1024,
             replay: Arc::default(),
             publishing: None,
+            packs_late: false,
             ruleset,
         };
         let mut blocks = Vec::new();

@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use tagloom::catalog::place::Files;
 use tagloom::engine::ruleset::Ruleset;
-use tagloom::engine::{Clock, Report};
+use tagloom::engine::{Clock, Options, Reads, Report};
 use tagloom::serve::read::Reader;
 use tagloom::store::fjall::{FjallOptions, FjallStore};
 use tagloom::store::memory::MemoryStore;
 use tagloom::store::{ClockMode, Store, Uid, UidKey};
+use tagloom::user::snapshot::decode_tags;
 use tagloom::write::canonical;
 
 const USERS: u64 = 3_000;
@@ -75,13 +76,23 @@ fn run(
     path: &Path,
     resident_bytes_max: usize,
 ) -> Report {
+    let options = options(ruleset, store, path, resident_bytes_max);
+    tagloom::engine::run(options, &mut |_| {}).unwrap()
+}
+
+fn options(
+    ruleset: &Arc<Ruleset>,
+    store: &Arc<dyn Store>,
+    path: &Path,
+    resident_bytes_max: usize,
+) -> Options {
     let spec = support::json_file(path, &[0]);
     let mut options = support::options(ruleset, store, Clock::Event, vec![spec]);
     // Windows close on memory alone.
     options.limits.users_max = usize::MAX;
     options.limits.close_ms = 60_000;
     options.resident_bytes_max = resident_bytes_max;
-    tagloom::engine::run(options, &mut |_| {}).unwrap()
+    options
 }
 
 fn dump(ruleset: &Ruleset, store: &Arc<dyn Store>, report: &Report) -> Vec<String> {
@@ -116,6 +127,50 @@ fn a_tenth_of_the_memory_gives_an_equal_store() {
             "{}",
             tight.resident_bytes_peak
         );
+    }
+}
+
+#[test]
+fn profiles_that_are_packed_late_are_those_that_windows_pack() {
+    let ruleset = shop();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.jsonl");
+    std::fs::write(&path, lines(30_000)).unwrap();
+    let late = |store: &Arc<dyn Store>, reads, resident_bytes_max| {
+        let mut options = options(&ruleset, store, &path, resident_bytes_max);
+        options.reads = reads;
+        // The last window's users, and then those whose tags time moves.
+        options.then_as_of_ms = Some(i64::try_from(START_MS).unwrap() + 40 * 86_400_000);
+        options.limits.users_max = 700;
+        tagloom::engine::run(options, &mut |_| {}).unwrap()
+    };
+    let eager = in_memory(&ruleset);
+    let all = late(&eager, Reads::Meanwhile, usize::MAX);
+    assert!(all.windows > 5 && all.stats.due_users > 0, "{} windows", all.windows);
+    let want = dump(&ruleset, &eager, &all);
+    let as_of_day = |store: &Arc<dyn Store>| {
+        let rows = store.scan_profiles(None, usize::MAX).unwrap();
+        rows.iter().map(|(_, row)| decode_tags(row).unwrap().head.as_of_ms / 86_400_000).max()
+    };
+
+    let budget = usize::try_from(all.resident_bytes).unwrap() / 10;
+    for resident_bytes_max in [usize::MAX, budget] {
+        let store = in_memory(&ruleset);
+        let end = late(&store, Reads::AtTheEnd, resident_bytes_max);
+        assert!(dump(&ruleset, &store, &end) == want, "the stores differ");
+        assert_eq!(as_of_day(&store), as_of_day(&eager));
+        assert_eq!(end.folds.users, USERS);
+        assert_eq!(end.stats.passivated_users > USERS, resident_bytes_max == budget);
+        // Each is packed when it leaves, and once more at the end.
+        let packed = store.stats().unwrap().cached_bytes;
+        assert_eq!(end.packed_bytes == packed, resident_bytes_max == usize::MAX);
+        assert!(end.packed_bytes >= packed && all.packed_bytes > 2 * packed);
+
+        let store = in_memory(&ruleset);
+        let never = late(&store, Reads::Never, resident_bytes_max);
+        assert!(never.profiles > USERS, "{} of all windows", never.profiles);
+        let there = store.stats().unwrap().profiles_approximate;
+        assert_eq!(there > 0, resident_bytes_max == budget, "only of those who left: {there}");
     }
 }
 

@@ -228,6 +228,7 @@ fn options_of(
         prepare: Default::default(),
         patience: Default::default(),
         publish: Default::default(),
+        reads: Default::default(),
         slices: None,
     }
 }

@@ -22,7 +22,7 @@ use crate::engine::slices::SliceLimits;
 use crate::engine::swap::Swaps;
 use crate::engine::topics::Topics;
 use crate::engine::watch::{Watch, Watched};
-use crate::engine::{Clock, EngineError, Observed, Options, Prepare};
+use crate::engine::{Clock, EngineError, Observed, Options, Prepare, Reads};
 use crate::serve::http::Server;
 use crate::serve::readers::Readers;
 use crate::source::file::{FileSpec, ReadLimits};
@@ -108,6 +108,7 @@ pub(super) fn run(args: RunArgs, config: &Config, json: bool) -> Outcome {
     options.prepare = prepare;
     options.then_as_of_ms = then_as_of_ms;
     options.jobs = VecDeque::from([Job::Due]);
+    options.reads = reads(args.serve, args.export.is_some(), &ruleset);
     (options.stay, options.live) = (stay, live);
     options.swaps = swaps.clone();
     let follows = reads_topics && !store.is_atomic();
@@ -207,6 +208,16 @@ fn join(options: &mut Options, catalog: &Catalog, config: &Config, reads_topics:
     // It is waited for already.
     (options.store, options.patience) = (store, patience);
     Ok(())
+}
+
+/// When the store is read beside the engine.
+fn reads(serves: bool, exports: bool, ruleset: &Ruleset) -> Reads {
+    let counts_shadow = ruleset.catalog.tags.iter().any(|tag| tag.terms.shadow);
+    match serves {
+        true => Reads::Meanwhile,
+        false if exports || counts_shadow => Reads::AtTheEnd,
+        false => Reads::Never,
+    }
 }
 
 /// Before the group is joined, which would take users from whoever merges a history.
@@ -329,6 +340,7 @@ pub(super) fn options(
     Options {
         ruleset: Arc::clone(ruleset),
         store,
+        reads: Reads::Meanwhile,
         sources: Vec::new(),
         topics: None,
         clock,

@@ -77,6 +77,7 @@ impl Direct {
             batch_users_max: 1024,
             replay: Arc::default(),
             publishing: None,
+            packs_late: false,
         };
         let number = |at: usize| u16::try_from(at).unwrap_or(u16::MAX);
         Ok(Self {
@@ -219,7 +220,7 @@ impl Direct {
         self.window += 1;
         let (write, stats) = assembly.finish(&mut self.folds);
         self.shared.store.write_window(write)?;
-        self.shards.iter_mut().for_each(Shard::stored);
+        self.shards.iter_mut().try_for_each(Shard::stored)?;
         Ok(stats)
     }
 }

@@ -16,7 +16,7 @@ use super::credits::Credits;
 use super::feed::{Flow, Latest, start_source};
 use super::intake::{FoldTotals, Intake};
 use super::job::Job;
-use super::options::Options;
+use super::options::{Options, Reads};
 use super::report::{Observed, SourceProgress};
 use super::route::Router;
 use super::signals::stop_signals;
@@ -27,7 +27,7 @@ use super::{Clock, EngineError};
 use crate::catalog::model::UidType;
 use crate::clock::Stopwatch;
 use crate::dimension::Dimensions;
-use crate::shard::actor::ShardActor;
+use crate::shard::actor::{PackEverybody, ShardActor};
 use crate::shard::{Shard, Shared};
 use crate::source::kafka::Lease;
 use crate::write::actor::WriterActor;
@@ -69,6 +69,7 @@ impl Parts<'_> {
         let max_ahead_ms = self.options.ruleset.catalog.max_ahead_ms;
         let of_round = self.round.as_ref().map(|round| round.latest_ms);
         let latest = Latest { clock: self.options.clock, max_ahead_ms, of_round };
+        let packs_at_the_end = self.shared.packs_late && self.options.reads == Reads::AtTheEnd;
         let system = System::new();
         let result = system.block_on(async {
             let (done, ended) = oneshot::channel();
@@ -86,6 +87,9 @@ impl Parts<'_> {
                 drop(thread.join());
             }
             router.slices().join();
+            if packs_at_the_end && !status.failed() {
+                ended.stats.packed_bytes += pack_everybody(&router).await;
+            }
             // What could not be stored in time is not waited for when the process ends.
             let ends = status.failed() && stop_signals().load(Ordering::Relaxed);
             for arbiter in arbiters {
@@ -188,6 +192,20 @@ impl Parts<'_> {
         arbiters.push(checkpoint_arbiter);
         (router, arbiters)
     }
+}
+
+/// Has all profiles stored that are not yet. Gives their bytes.
+async fn pack_everybody(router: &Router) -> u64 {
+    // Side by side: a message is on its way before it is waited for.
+    let sent: Vec<_> = router.shards().iter().map(|shard| shard.send(PackEverybody)).collect();
+    let mut bytes = 0;
+    for packed in sent {
+        match packed.await {
+            Ok(packed) => bytes += packed,
+            Err(_) => router.status().fail(EngineError::ActorGone("shard")),
+        }
+    }
+    bytes
 }
 
 /// Waits for the checkpoint's word, showing progress; a signal asks it to finish early.

@@ -36,7 +36,7 @@ pub mod version;
 pub mod watch;
 
 pub use assignments::wait_for_store;
-pub use options::{Errand, Options, Prepare};
+pub use options::{Errand, Options, Prepare, Reads};
 #[cfg(test)]
 pub(crate) use owned::OwnedStore;
 pub use owned::totals;
@@ -85,7 +85,7 @@ pub enum EngineError {
     Dimension(#[from] SpecError),
     /// An actor's thread has died.
     #[error(
-        "the {0} died of a panic (see the log above); state was reloaded from the store several times without success: please report it with the input that causes it"
+        "the {0} died of a panic (see the log above), and starting again from the store, where that can be done, did not help: please report it with the input that causes it"
     )]
     ActorGone(&'static str),
     /// As-of would go back.

@@ -29,6 +29,8 @@ pub struct Options {
     pub ruleset: Arc<Ruleset>,
     /// Where profiles go.
     pub store: Arc<dyn Store>,
+    /// When somebody reads profiles there.
+    pub reads: Reads,
     /// Files to read.
     pub sources: Vec<FileSpec>,
     /// Topics to read.
@@ -83,6 +85,18 @@ pub struct Options {
     pub errand: Option<Errand>,
 }
 
+/// When profiles are read in the store by others than the engine itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reads {
+    /// At any time.
+    #[default]
+    Meanwhile,
+    /// When the engine has ended.
+    AtTheEnd,
+    /// Never: one in memory need not hold any but those of users who left.
+    Never,
+}
+
 /// What a process joins the group for that reads no records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Errand {
@@ -94,6 +108,16 @@ pub enum Errand {
 }
 
 impl Options {
+    /// Whether profiles are packed when their users leave memory, or when the engine ends: nobody reads
+    /// them before, and there is nothing to be lost by a crash that the store would not lose. Not where
+    /// other rules or other rows of tables may come meanwhile, whose users are looked for in the store.
+    pub(super) fn packs_late(&self) -> bool {
+        let goes_on = self.live || self.stay || self.topics.is_some();
+        let tables_change = self.ruleset.catalog.dimensions.iter().any(|d| d.topic.is_some());
+        let is_read = self.reads == Reads::Meanwhile || self.publish.changes.is_some();
+        self.store.is_volatile() && !(goes_on || tables_change || is_read)
+    }
+
     /// Batches between sources and shards: so few that their users do not take much more memory
     /// than there is. A block of events may bring users of some eight times its size.
     pub(super) fn batches_max(&self) -> usize {

@@ -84,7 +84,7 @@ pub fn run(
     loop {
         let jobs = std::mem::take(&mut options.jobs);
         // A job that was under way is not known to be done: its command says so and is run again.
-        let repeatable = jobs.iter().all(Job::is_found_again);
+        let repeatable = jobs.iter().all(Job::is_found_again) && !options.packs_late();
         match attempt(&options, None, jobs, observe) {
             Err(EngineError::ActorGone(what)) if repeatable && restarts < RESTARTS_MAX => {
                 restarts += 1;
@@ -252,6 +252,7 @@ pub(super) fn shared(
         batch_users_max: options.batch_users_max,
         replay: Arc::new(replay(options, assignment)?),
         publishing: None,
+        packs_late: options.packs_late(),
     })
 }
 

@@ -41,6 +41,12 @@ pub struct Close(pub WindowClose);
 #[rtype(result = "()")]
 pub struct WindowStored;
 
+/// All profiles are to be in the store, as far as they were computed. Gives the bytes of those that
+/// were packed for it.
+#[derive(Message)]
+#[rtype(result = "u64")]
+pub struct PackEverybody;
+
 /// Go on with another catalogue.
 #[derive(Message, Clone)]
 #[rtype(result = "()")]
@@ -144,7 +150,20 @@ impl Handler<WindowStored> for ShardActor {
     type Result = ();
 
     fn handle(&mut self, _: WindowStored, _: &mut Self::Context) {
-        self.shard.stored();
+        if let Err(error) = self.shard.stored() {
+            self.status.fail(error.into());
+        }
         self.note();
+    }
+}
+
+impl Handler<PackEverybody> for ShardActor {
+    type Result = u64;
+
+    fn handle(&mut self, _: PackEverybody, _: &mut Self::Context) -> u64 {
+        self.shard.pack_everybody().unwrap_or_else(|error| {
+            self.status.fail(error.into());
+            0
+        })
     }
 }

@@ -11,6 +11,7 @@ mod cells;
 mod changes;
 pub(crate) mod compute;
 pub mod fence;
+mod late;
 mod residency;
 mod results;
 mod stats;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use self::cells::Leftover;
 use self::compute::{Computer, Work};
 use self::fence::{At, Fenced, Fences, Replay};
+use self::late::Late;
 use self::residency::Residency;
 use self::results::Results;
 pub use self::stats::{FoldCounts, TagStats, WindowStats};
@@ -77,6 +79,8 @@ pub struct Shared {
     pub replay: Arc<Replay>,
     /// Changes of tags are published: which of those in profiles are, at the engine's start.
     pub publishing: Option<Arc<Published>>,
+    /// Profiles are packed when their users leave memory, not with each window.
+    pub packs_late: bool,
 }
 
 impl Shared {
@@ -164,6 +168,7 @@ pub struct Shard {
     residency: Residency,
     fenced: Fenced,
     leftover: Leftover,
+    late: Late,
     activated: u64,
     /// Users that were read with changes that are not known to be published.
     owing: Vec<Slot>,
@@ -193,6 +198,7 @@ impl Shard {
             residency,
             fenced: Fenced::new(&shared.replay),
             leftover: Leftover::default(),
+            late: Late::default(),
             activated: 0,
             owing: Vec::new(),
             others_due: BTreeMap::new(),
@@ -240,15 +246,22 @@ impl Shard {
     }
 
     /// The windows that were closed are stored: their users may leave from now on.
-    pub fn stored(&mut self) {
+    pub fn stored(&mut self) -> Result<(), ProfileError> {
         for guest in self.residency.stored() {
-            self.users.remove(guest);
-            self.fenced.forget(guest);
-            self.leftover.forget(guest);
+            self.leave(guest);
             self.residency.free(guest);
         }
         self.make_room();
         self.give_back();
+        self.put_away()
+    }
+
+    /// A user moves out.
+    fn leave(&mut self, slot: Slot) {
+        self.pack(slot);
+        self.fenced.forget(slot);
+        self.leftover.forget(slot);
+        self.users.remove(slot);
     }
 
     /// Gives memory back of which much more is free than is needed.
@@ -256,9 +269,7 @@ impl Shard {
         while let Some(piece) = self.users.closing() {
             for slot in piece {
                 if self.residency.leave(slot) {
-                    self.fenced.forget(slot);
-                    self.leftover.forget(slot);
-                    self.users.remove(slot);
+                    self.leave(slot);
                 }
             }
             if !self.users.release() {
@@ -276,9 +287,7 @@ impl Shard {
         {
             // Its slot stays and still counts.
             wanted = wanted.saturating_sub(self.users.heap_bytes_of(slot));
-            self.fenced.forget(slot);
-            self.leftover.forget(slot);
-            self.users.remove(slot);
+            self.leave(slot);
         }
     }
 
@@ -309,6 +318,7 @@ impl Shard {
         self.folded.add(counts);
         // Not before: the block's users would have to be kept out of it.
         self.make_room();
+        self.put_away()?;
         Ok(counts)
     }
 
@@ -466,6 +476,7 @@ impl Shard {
         stats.passivated_users = self.residency.left() - self.left_before;
         self.left_before = self.residency.left();
         stats.packed_bytes = profiles.iter().map(|p| p.1.len() as u64).sum();
+        stats.packed_bytes += self.late.take_bytes();
         Ok(ShardWindow { window: window.window, shard: self.index, profiles, cells, due, stats })
     }
 }

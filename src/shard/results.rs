@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
+use super::Shared;
 use super::cells::Values;
 use super::changes::Public;
 use super::compute::{AHEAD_USERS, Computed, Work, lap};
 use super::users::{Slot, User};
-use super::{Shared, WindowClose};
 use crate::clock::{Day, Stopwatch, earlier};
 use crate::engine::ruleset::Ruleset;
 use crate::store::{Bytes, FILES, ProfileCells, UidKey};
@@ -191,16 +191,21 @@ impl Work<'_> {
         }
         self.fill_outbox(slot, &now, kept);
         let user = self.users.get_mut(slot);
+        self.stats.profiles += 1;
         self.stats.new_users += u64::from(user.version == 0);
         user.version += 1;
         user.unsaved = false;
         user.rewrite = false;
+        if self.shared.packs_late {
+            (user.unpacked, user.as_of_ms) = (true, self.window.as_of_ms);
+            return;
+        }
         let user = self.users.get(slot);
         kept.applied.partition = user.partition;
         let fence = &mut kept.applied.fence;
         self.fenced.write(slot, user.partition, &self.window.fences, fence);
         let profile = Profile {
-            head: head(user, self.window, self.schema_id),
+            head: head(user, self.window.as_of_ms, self.schema_id),
             codes: self.users.codes(slot),
             open: user.open.as_deref().unwrap_or_default(),
             state: &user.state,
@@ -226,10 +231,10 @@ impl Kept {
     }
 }
 
-fn head(user: &User, window: &WindowClose, schema: u64) -> Head {
+pub(super) fn head(user: &User, as_of_ms: i64, schema: u64) -> Head {
     Head {
         schema,
-        as_of_ms: window.as_of_ms,
+        as_of_ms,
         due_ms: user.due_ms,
         version: user.version,
         quarantined: user.quarantined,

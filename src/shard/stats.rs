@@ -47,6 +47,8 @@ pub struct WindowStats {
     pub tags: Vec<TagStats>,
     /// What became of the events since the last window.
     pub folded: FoldCounts,
+    /// Profiles that changed: packed, or to be packed when their users leave memory.
+    pub profiles: u64,
     /// Users that got their first profile.
     pub new_users: u64,
     /// Resident users.
@@ -57,7 +59,7 @@ pub struct WindowStats {
     pub activated_users: u64,
     /// Users that left memory since the last window.
     pub passivated_users: u64,
-    /// Bytes of the packed profiles.
+    /// Bytes of the profiles that were packed since the last window.
     pub packed_bytes: u64,
     /// Integer sums that do not fit 64 bits: NULL for that user.
     pub feature_overflows: u64,
@@ -98,6 +100,7 @@ impl WindowStats {
         self.dimension_missing += other.dimension_missing;
         self.feature_overflows += other.feature_overflows;
         self.quarantined += other.quarantined;
+        self.profiles += other.profiles;
         self.new_users += other.new_users;
         self.activated_users += other.activated_users;
         self.passivated_users += other.passivated_users;

@@ -71,6 +71,7 @@ fn shard_over(store: Arc<dyn Store>, resident_bytes_max: usize) -> Shard {
             batch_users_max: 64,
             replay: Arc::default(),
             publishing: None,
+            packs_late: false,
         },
     )
 }
@@ -158,7 +159,7 @@ fn users_of_a_window_stay_until_it_is_stored_and_come_back_as_they_were() {
 
     let write = WindowWrite { profiles: first.profiles, due: first.due, ..WindowWrite::default() };
     shard.shared.store.write_window(write).expect("a memory store does not fail");
-    shard.stored();
+    shard.stored().expect("a memory store does not fail");
     assert!(!shard.is_full() && shard.users().len() < 25, "{} stay", shard.users().len());
     assert!(shard.users().used_bytes() <= 4_000, "{} bytes", shard.users().used_bytes());
 

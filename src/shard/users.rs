@@ -34,6 +34,8 @@ pub struct User {
     pub open: Option<Box<[u8]>>,
     /// From when on the codes may be wrong without an event.
     pub due_ms: Option<i64>,
+    /// The instant that its profile is about, where that is not packed yet.
+    pub as_of_ms: i64,
     /// Writes of this user so far.
     pub version: u64,
     /// What is published of its changes; none where nothing ever was.
@@ -44,6 +46,8 @@ pub struct User {
     pub dirty: bool,
     /// The state is not that of the stored record: events came, or old days were rolled up.
     pub unsaved: bool,
+    /// Its profile is to be packed when it leaves memory.
+    pub unpacked: bool,
     /// Its state or a rule panicked.
     pub quarantined: bool,
     /// Everything that stands for it in the store is to be written anew, tag cells included.
@@ -112,11 +116,13 @@ impl UserTable {
             state: UserState::default(),
             open: None,
             due_ms: None,
+            as_of_ms: 0,
             version: 0,
             published: None,
             cause: Cause::Event,
             dirty: false,
             unsaved: false,
+            unpacked: false,
             quarantined: false,
             rewrite: false,
             partition: None,
@@ -262,6 +268,11 @@ impl UserTable {
     /// All users.
     pub fn iter(&self) -> impl Iterator<Item = &User> {
         self.by_uid.iter().map(|slot| self.get(*slot))
+    }
+
+    /// Where they are.
+    pub fn slots(&self) -> Vec<Slot> {
+        self.by_uid.iter().copied().collect()
     }
 
     /// The store's key of a user.

@@ -162,6 +162,11 @@ impl Store for MemoryStore {
         !self.is_shared
     }
 
+    fn is_volatile(&self) -> bool {
+        // A shared one stands for a store on other machines.
+        !self.is_shared
+    }
+
     fn wants_cells(&self) -> bool {
         self.is_shared && !self.leaves_out_cells.load(Ordering::Relaxed)
     }

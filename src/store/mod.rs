@@ -176,6 +176,12 @@ pub trait Store: Send + Sync {
         true
     }
 
+    /// Whether everything in it is gone with the process. Then it makes no difference to a crash when
+    /// something is written.
+    fn is_volatile(&self) -> bool {
+        false
+    }
+
     /// Whether [`WindowWrite::cells`] are written.
     fn wants_cells(&self) -> bool {
         false

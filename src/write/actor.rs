@@ -126,7 +126,7 @@ impl Handler<Part> for WriterActor {
             return;
         }
         let (write, stats) = assembly.finish(&mut self.folds);
-        let profiles = write.profiles.len() as u64;
+        let profiles = stats.profiles;
         let watch = Stopwatch::start();
         if !dry && let Err(error) = self.write(write, &positions, (window, &ruleset)) {
             self.status.fail(error);

@@ -66,6 +66,7 @@ pub fn options(
         prepare: Default::default(),
         patience: Default::default(),
         publish: Default::default(),
+        reads: Default::default(),
         slices: None,
     }
 }
