@@ -59,17 +59,30 @@ impl RowWriter {
     /// Writes the next cell; columns ascend.
     #[inline]
     pub(super) fn put(&mut self, column: usize, coding: Coding, cell: &Cell<'_>) {
-        let out = &mut self.out;
         match cell {
-            Cell::Null => return,
-            Cell::Text(text) => varint::put_bytes(out, text.as_bytes()),
-            Cell::Bits(bits) => match coding {
-                Coding::Float => out.extend_from_slice(&bits.to_le_bytes()),
-                Coding::Unsigned => varint::put_u64(out, bits.cast_unsigned()),
-                Coding::Text | Coding::Signed => varint::put_i64(out, *bits),
-            },
+            Cell::Null => {}
+            Cell::Text(text) => self.put_text(column, text.as_bytes()),
+            Cell::Bits(bits) => self.put_bits(column, coding, *bits),
+        }
+    }
+
+    /// Writes the next cell, which is no text, as [`RowWriter::put`] does.
+    #[inline]
+    pub(super) fn put_bits(&mut self, column: usize, coding: Coding, bits: i64) {
+        let out = &mut self.out;
+        match coding {
+            Coding::Float => out.extend_from_slice(&bits.to_le_bytes()),
+            Coding::Unsigned => varint::put_u64(out, bits.cast_unsigned()),
+            Coding::Text | Coding::Signed => varint::put_i64(out, bits),
         }
         out[column / 8] |= 1 << (column % 8);
+    }
+
+    /// Writes the next cell, which is text.
+    #[inline]
+    pub(super) fn put_text(&mut self, column: usize, text: &[u8]) {
+        varint::put_bytes(&mut self.out, text);
+        self.out[column / 8] |= 1 << (column % 8);
     }
 
     /// The row as it is stored.

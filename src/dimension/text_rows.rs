@@ -108,9 +108,16 @@ impl<'a> TextRows<'a> {
         writer.begin(self.codings.len());
         let columns = self.positions.columns.iter().zip(&self.spec.columns).zip(&self.codings);
         for (column, ((at, (name, kind)), coding)) in columns.enumerate() {
-            let cell = cells.get(kind, self.zone, range(*at));
-            let cell = cell.map_err(|what| (Some(name.as_str()), what))?;
-            writer.put(column, *coding, &cell);
+            let range = range(*at);
+            if let Some(bits) = cells.whole(kind, &range) {
+                writer.put_bits(column, *coding, bits);
+            } else if let Some(text) = cells.plain_text(kind, &range) {
+                writer.put_text(column, text);
+            } else {
+                let cell = cells.get(kind, self.zone, range);
+                let cell = cell.map_err(|what| (Some(name.as_str()), what))?;
+                writer.put(column, *coding, &cell);
+            }
         }
         let key = key_of_cell(self.kind, &key);
         let key = key.ok_or_else(|| (key_name, EMPTY_KEY.to_owned()))?;
@@ -126,14 +133,22 @@ pub(super) struct Cells<'t> {
 }
 
 impl<'t> Cells<'t> {
+    /// A plain number, as most cells are: read where it stands, eight bytes at a time, for behind a cut
+    /// cell there would be nothing.
     #[inline]
+    fn whole(&self, kind: &ColumnType, range: &Range<usize>) -> Option<i64> {
+        let (bits, end) = whole(kind, self.bytes, range.start)?;
+        (end == range.end).then_some(bits)
+    }
+
+    /// Text that has to be looked at no more.
+    #[inline]
+    fn plain_text(&self, kind: &ColumnType, range: &Range<usize>) -> Option<&'t [u8]> {
+        let is_plain = *kind == ColumnType::String && self.text.is_some() && !range.is_empty();
+        is_plain.then(|| &self.bytes[range.clone()])
+    }
+
     fn get(&self, kind: &ColumnType, zone: &Zone, range: Range<usize>) -> Result<Cell<'t>, String> {
-        // Read where it stands, eight bytes at a time: behind a cut cell there would be nothing.
-        if let Some((bits, end)) = whole(kind, self.bytes, range.start)
-            && end == range.end
-        {
-            return Ok(Cell::Bits(bits));
-        }
         let text = match self.text {
             Some(text) => &text[range],
             None => std::str::from_utf8(&self.bytes[range])

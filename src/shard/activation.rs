@@ -78,10 +78,10 @@ impl Shard {
         let user = self.users.get_mut(slot);
         user.state = state;
         user.open = Some(schema.open_bytes(&tags)).filter(|open| !open.is_empty());
-        user.due_ms = tags.head.due_ms;
+        user.set_due_ms(tags.head.due_ms);
         user.version = tags.head.version;
         user.closed = tags.head.closed;
-        user.partition = partition;
+        user.set_partition(partition);
         // One that was quarantined by an earlier process is tried again: a fix may have come.
         // Rows of an older schema are read as they are, as often as needed: no reason to write, but for
         // cells that others read.
@@ -124,11 +124,11 @@ impl Shard {
             if user.dirty {
                 continue;
             }
-            let Some(due_ms) = user.due_ms.filter(|due_ms| *due_ms <= window.as_of_ms) else {
+            let Some(due_ms) = user.due_ms().filter(|due_ms| *due_ms <= window.as_of_ms) else {
                 stats.stale_due += 1;
                 continue;
             };
-            let (key, partition) = (user.uid.to_key(), user.partition);
+            let (key, partition) = (user.uid.to_key(), user.partition());
             if !self.shared.store.owns_user(&key, partition) {
                 // Its entry was made before its partition was known.
                 let partition = self.shared.partition_of(partition, &key).unwrap_or(FILES);

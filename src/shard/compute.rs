@@ -13,7 +13,7 @@ use super::cells::Leftover;
 use super::fence::Fenced;
 use super::results::{Kept, Results};
 use super::users::{Slot, UserTable};
-use super::{Shared, WindowClose, WindowStats};
+use super::{Shared, WindowClose, WindowStats, hash_of};
 use crate::buffer_pool::BufferPool;
 use crate::catalog::model::DimensionKey;
 use crate::clock::Stopwatch;
@@ -115,7 +115,7 @@ impl Computer {
             work.stats.quarantined += 1;
             let user = work.users.get_mut(slot);
             user.quarantined = true;
-            work.shared.quarantine.add(user.hash);
+            work.shared.quarantine.add(hash_of(&user.uid));
             work.write_unchanged(slots, &mut self.kept);
             return;
         }

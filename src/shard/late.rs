@@ -37,7 +37,7 @@ impl Shard {
         let Shared { ruleset, texts, store, .. } = &self.shared;
         let user = self.users.get(slot);
         // A store with fences is read by others.
-        let applied = Applied { partition: user.partition, ..Applied::default() };
+        let applied = Applied { partition: user.partition(), ..Applied::default() };
         let profile = Profile {
             head: head(user, user.as_of_ms, ruleset.schema_in(store.as_ref()).0),
             codes: self.users.codes(slot),

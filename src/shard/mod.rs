@@ -39,7 +39,7 @@ use crate::engine::ruleset::Ruleset;
 use crate::event::block::{ShardRows, shard_of, uid_hash};
 use crate::event::quarantine::Quarantine;
 use crate::rule::AsOf;
-use crate::store::{Bytes, DuePack, ProfileCells, Store, Uid, UidKey};
+use crate::store::{Bytes, DueCursor, DuePack, ProfileCells, Store, Uid, UidKey};
 use crate::user::layout::hash64;
 use crate::user::state::Folded;
 use crate::user::texts::Texts;
@@ -330,13 +330,13 @@ impl Shard {
         }
         for slot in &self.slots {
             let user = self.users.get(*slot);
-            if user.partition.is_none() && user.version > 0 {
+            if user.partition().is_none() && user.version > 0 {
                 self.is_told |= self.shared.check_home(&user.uid, at.partition, self.is_told)?;
             }
             let user = self.users.get_mut(*slot);
-            if user.partition.is_none() {
-                user.partition = Some(at.partition);
-            } else if let Some(had) = user.partition.filter(|had| *had != at.partition) {
+            if user.partition().is_none() {
+                user.set_partition(Some(at.partition));
+            } else if let Some(had) = user.partition().filter(|had| *had != at.partition) {
                 let (uid, now) = (user.uid.to_string(), at.partition);
                 return Err(ProfileError::OtherPartition { uid, had, now });
             }
@@ -358,7 +358,9 @@ impl Shard {
         for row in rows {
             if row_at.is_multiple_of(AHEAD_ROWS) {
                 let ahead = self.slots.len().min(*row_at + AHEAD_ROWS);
-                self.users.touch_ends(&self.slots[*row_at..ahead]);
+                let rows = part.rows.chunks_exact(stream.width).skip(*row_at);
+                let id_word = stream.found_by();
+                self.users.touch_ends(&self.slots[*row_at..ahead], rows, id_word);
             }
             let slot = self.slots[*row_at];
             if let Some(at) = at
@@ -407,7 +409,7 @@ impl Shard {
     fn quarantine(&mut self, slot: Slot) {
         let user = self.users.get_mut(slot);
         user.quarantined = true;
-        self.shared.quarantine.add(user.hash);
+        self.shared.quarantine.add(hash_of(&user.uid));
         if !user.dirty {
             self.mark_dirty(slot);
         }
@@ -454,14 +456,11 @@ impl Shard {
         for (at, keys) in std::mem::take(&mut self.others_due) {
             due.entry(at).or_default().extend(keys);
         }
-        let packs = due.into_iter().map(|((due_ms, partition), keys)| DuePack {
-            cursor: crate::store::DueCursor {
-                due_ms,
-                window: window.window,
-                shard: self.index,
-                partition,
-            },
-            keys,
+        let packs = due.into_iter().map(|((due_ms, partition), mut keys)| {
+            let (window, shard) = (window.window, self.index);
+            // As the store has them: side by side with the other shards.
+            keys.sort_unstable();
+            DuePack { cursor: DueCursor { due_ms, window, shard, partition }, keys }
         });
         for slot in &slots {
             self.users.get_mut(*slot).dirty = false;

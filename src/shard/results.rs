@@ -64,7 +64,7 @@ impl Work<'_> {
         let texts = self.shared.texts.view();
         let edge_ms = self.shared.ruleset.plan.next_edge_ms(self.window.as_of_ms);
         for (row, slot) in slots.iter().enumerate() {
-            if row.is_multiple_of(AHEAD_USERS) {
+            if row.is_multiple_of(AHEAD_USERS) && !self.shared.packs_late {
                 // Since their features were computed, others have been.
                 self.users.touch(&slots[row..slots.len().min(row + AHEAD_USERS)]);
             }
@@ -160,18 +160,18 @@ impl Work<'_> {
     fn keep_due(&mut self, slot: Slot, due_ms: Option<i64>) -> bool {
         let user = self.users.get_mut(slot);
         // A due entry lives until its instant: one is enough for as long as it does not move.
-        if user.due_ms == due_ms {
+        if user.due_ms() == due_ms {
             return false;
         }
         if let Some(due_ms) = due_ms {
             let key = user.uid.to_key();
             let partition = match self.is_shared {
-                true => self.shared.partition_of(user.partition, &key).unwrap_or(FILES),
+                true => self.shared.partition_of(user.partition(), &key).unwrap_or(FILES),
                 false => 0,
             };
             self.results.due.entry((due_ms, partition)).or_default().push(key);
         }
-        user.due_ms = due_ms;
+        user.set_due_ms(due_ms);
         true
     }
 
@@ -201,9 +201,9 @@ impl Work<'_> {
             return;
         }
         let user = self.users.get(slot);
-        kept.applied.partition = user.partition;
+        kept.applied.partition = user.partition();
         let fence = &mut kept.applied.fence;
-        self.fenced.write(slot, user.partition, &self.window.fences, fence);
+        self.fenced.write(slot, user.partition(), &self.window.fences, fence);
         let profile = Profile {
             head: head(user, self.window.as_of_ms, self.schema_id),
             codes: self.users.codes(slot),
@@ -235,7 +235,7 @@ pub(super) fn head(user: &User, as_of_ms: i64, schema: u64) -> Head {
     Head {
         schema,
         as_of_ms,
-        due_ms: user.due_ms,
+        due_ms: user.due_ms(),
         version: user.version,
         quarantined: user.quarantined,
         closed: user.closed,

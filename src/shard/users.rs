@@ -5,7 +5,8 @@
 
 use hashbrown::HashTable;
 
-use crate::store::{Uid, UidKey};
+use super::hash_of;
+use crate::store::{FILES, Uid, UidKey};
 use crate::user::state::UserState;
 use crate::write::publish::outbox::{Cause, Numbered};
 
@@ -19,27 +20,34 @@ const SPARE_PIECES: usize = 2;
 const SPARE_SHARE: usize = 8;
 
 /// What a user takes in the index, at most of the time.
-const INDEX_BYTES: usize = 8;
+const INDEX_BYTES: usize = 14;
 
-/// One resident user.
+/// In the place of an instant: time alone changes nothing.
+const NEVER_DUE: i64 = i64::MAX;
+
+/// One resident user: what folding an event needs stands in the first of two cache lines, but for the
+/// marks.
 #[derive(Debug, Clone)]
+#[repr(C, align(64))]
 pub struct User {
     /// Whose.
     pub uid: Uid,
-    /// Hash of the uid.
-    pub hash: u64,
     /// Events and settled tiles.
     pub state: UserState,
     /// Packed values of the open tags as last computed; none where the catalogue has no open tag.
     pub open: Option<Box<[u8]>>,
     /// From when on the codes may be wrong without an event.
-    pub due_ms: Option<i64>,
+    due_ms: i64,
     /// The instant that its profile is about, where that is not packed yet.
     pub as_of_ms: i64,
     /// Writes of this user so far.
     pub version: u64,
     /// What is published of its changes; none where nothing ever was.
     pub published: Option<Box<Numbered>>,
+    /// The partition number of its events; [`FILES`]: there is none.
+    partition: u32,
+    /// What [`UserTable::used_bytes`] has counted for the memory behind this struct.
+    counted_bytes: u32,
     /// Why it is computed next.
     pub cause: Cause,
     /// In the dirty set.
@@ -52,13 +60,11 @@ pub struct User {
     pub quarantined: bool,
     /// Everything that stands for it in the store is to be written anew, tag cells included.
     pub rewrite: bool,
-    /// The partition number of its events; none: they came from files.
-    pub partition: Option<u32>,
-    /// What [`UserTable::used_bytes`] has counted for the memory behind this struct.
-    counted_bytes: u32,
     /// The account was closed when it was last computed.
     pub closed: bool,
 }
+
+const _: () = assert!(size_of::<User>() == 128, "two cache lines");
 
 /// Slot of a user in its shard.
 pub type Slot = u32;
@@ -75,9 +81,29 @@ pub struct UserTable {
     free: Vec<Slot>,
     /// While the last piece is being emptied: its slots that are free already.
     closing: Option<Vec<Slot>>,
-    by_uid: HashTable<Slot>,
+    by_uid: HashTable<Entry>,
     /// Memory behind the structs, as counted last for each user.
     heap_bytes: usize,
+}
+
+/// A user in the index, with what it needs to find another place for it.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// Half of the uid's hash.
+    hash: u32,
+    slot: Slot,
+}
+
+impl Entry {
+    fn new(hash: u64, slot: Slot) -> Self {
+        Self { hash: (hash >> 32) as u32, slot }
+    }
+
+    /// The hash that the index goes by: shards are chosen by the other half.
+    #[inline]
+    fn spread(self) -> u64 {
+        u64::from(self.hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
 }
 
 fn place(slot: Slot) -> (usize, usize) {
@@ -96,26 +122,28 @@ impl UserTable {
     /// The slot of a numeric uid.
     #[inline]
     pub fn find_number(&self, hash: u64, uid: u64) -> Option<Slot> {
-        let found = self.by_uid.find(hash, |s| {
-            let user = self.get(*s);
-            user.hash == hash && user.uid == Uid::U64(uid)
-        });
-        found.copied()
+        self.find_by(hash, |user| user.uid == Uid::U64(uid))
     }
 
     /// The slot of a uid.
     pub fn find(&self, hash: u64, uid: &Uid) -> Option<Slot> {
-        self.by_uid.find(hash, |s| self.get(*s).uid == *uid).copied()
+        self.find_by(hash, |user| user.uid == *uid)
+    }
+
+    #[inline]
+    fn find_by(&self, hash: u64, is_it: impl Fn(&User) -> bool) -> Option<Slot> {
+        let wanted = Entry::new(hash, 0);
+        let is_it = |entry: &Entry| entry.hash == wanted.hash && is_it(self.get(entry.slot));
+        self.by_uid.find(wanted.spread(), is_it).map(|entry| entry.slot)
     }
 
     /// Adds a user that is not there.
     pub fn insert(&mut self, hash: u64, uid: Uid) -> Slot {
         let user = User {
             uid,
-            hash,
             state: UserState::default(),
             open: None,
-            due_ms: None,
+            due_ms: NEVER_DUE,
             as_of_ms: 0,
             version: 0,
             published: None,
@@ -125,7 +153,7 @@ impl UserTable {
             unpacked: false,
             quarantined: false,
             rewrite: false,
-            partition: None,
+            partition: FILES,
             counted_bytes: 0,
             closed: false,
         };
@@ -140,12 +168,8 @@ impl UserTable {
             }
             None => self.append(user),
         };
-        let users = &self.users;
-        let hash_of = |s: &Slot| {
-            let (piece, at) = place(*s);
-            users[piece][at].hash
-        };
-        self.by_uid.insert_unique(hash, slot, hash_of);
+        let entry = Entry::new(hash, slot);
+        self.by_uid.insert_unique(entry.spread(), entry, |entry| entry.spread());
         self.count(slot);
         slot
     }
@@ -163,8 +187,8 @@ impl UserTable {
 
     /// Forgets a user; its slot will be another's.
     pub fn remove(&mut self, slot: Slot) {
-        let hash = self.get(slot).hash;
-        if let Ok(entry) = self.by_uid.find_entry(hash, |s| *s == slot) {
+        let wanted = Entry::new(hash_of(&self.get(slot).uid), slot);
+        if let Ok(entry) = self.by_uid.find_entry(wanted.spread(), |entry| entry.slot == slot) {
             entry.remove();
             let user = self.get_mut(slot);
             user.state = UserState::default();
@@ -226,18 +250,30 @@ impl UserTable {
     /// other are under way together, where reading user after user would wait for each.
     #[inline]
     pub fn touch(&self, slots: &[Slot]) {
-        let lengths = slots.iter().map(|slot| self.get(*slot).state.words().len());
-        std::hint::black_box(lengths.sum::<usize>());
+        let users = slots.iter().map(|slot| self.get(*slot));
+        let lines = users.map(|user| user.state.words().len() ^ user.counted_bytes as usize);
+        std::hint::black_box(lines.fold(0, |sum, of_user| sum ^ of_user));
         // A word of each cache line.
         let lines = slots.iter().flat_map(|slot| self.get(*slot).state.words().iter().step_by(8));
         std::hint::black_box(lines.fold(0, |sum: u64, word| sum ^ word));
     }
 
-    /// The same for users who are about to get an event: where it will stand.
+    /// The same for users who are about to get an event: where it will stand, and where its id is
+    /// looked for.
     #[inline]
-    pub fn touch_ends(&self, slots: &[Slot]) {
-        let ends = slots.iter().filter_map(|slot| self.get(*slot).state.words().last());
-        std::hint::black_box(ends.fold(0, |sum: u64, word| sum ^ word));
+    pub fn touch_ends<'a>(
+        &self,
+        slots: &[Slot],
+        rows: impl Iterator<Item = &'a [u64]>,
+        id_word: Option<usize>,
+    ) {
+        let users = slots.iter().map(|slot| self.get(*slot));
+        let touched = users.zip(rows).map(|(user, row)| {
+            let end = user.state.words().last().copied().unwrap_or_default();
+            let is_known = id_word.is_some_and(|word| user.state.touch_id(row[word]));
+            end ^ u64::from(user.counted_bytes) ^ u64::from(is_known)
+        });
+        std::hint::black_box(touched.fold(0, |sum: u64, word| sum ^ word));
     }
 
     /// A user's packed codes; all 0 before the first time they are computed.
@@ -267,12 +303,12 @@ impl UserTable {
 
     /// All users.
     pub fn iter(&self) -> impl Iterator<Item = &User> {
-        self.by_uid.iter().map(|slot| self.get(*slot))
+        self.by_uid.iter().map(|entry| self.get(entry.slot))
     }
 
     /// Where they are.
     pub fn slots(&self) -> Vec<Slot> {
-        self.by_uid.iter().copied().collect()
+        self.by_uid.iter().map(|entry| entry.slot).collect()
     }
 
     /// The store's key of a user.
@@ -333,11 +369,31 @@ impl UserTable {
         // What lies behind the last slot of a piece has never been touched.
         self.heap_bytes
             + self.slots * (size_of::<User>() + self.code_bytes)
-            + self.by_uid.capacity() * 5
+            + self.by_uid.allocation_size()
     }
 }
 
 impl User {
+    /// From when on the codes may be wrong without an event.
+    pub fn due_ms(&self) -> Option<i64> {
+        (self.due_ms != NEVER_DUE).then_some(self.due_ms)
+    }
+
+    /// The partition number of its events; none: they came from files.
+    pub fn partition(&self) -> Option<u32> {
+        (self.partition != FILES).then_some(self.partition)
+    }
+
+    /// Its events come in another partition from now on.
+    pub fn set_partition(&mut self, partition: Option<u32>) {
+        self.partition = partition.unwrap_or(FILES);
+    }
+
+    /// Changes that instant.
+    pub fn set_due_ms(&mut self, due_ms: Option<i64>) {
+        self.due_ms = due_ms.unwrap_or(NEVER_DUE);
+    }
+
     /// Memory behind this struct.
     fn heap_bytes(&self) -> usize {
         let uid = if let Uid::Str(text) = &self.uid { text.len() } else { 0 };
@@ -353,12 +409,13 @@ fn saturated(bytes: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::block::uid_hash;
 
     #[test]
     fn memory_of_users_that_left_is_given_back() {
         let users = 20 * PIECE_USERS as u64;
         let mut table = UserTable::new(8);
-        let slots: Vec<Slot> = (0..users).map(|u| table.insert(u, Uid::U64(u))).collect();
+        let slots: Vec<Slot> = (0..users).map(|u| table.insert(uid_hash(u), Uid::U64(u))).collect();
         let (full, last) = (table.bytes(), slots.len() - 1);
         assert_eq!(table.closing(), None, "nothing is free");
         slots[PIECE_USERS..last].iter().for_each(|slot| table.remove(*slot));
@@ -370,7 +427,8 @@ mod tests {
         }
         assert_eq!(table.len(), PIECE_USERS);
         assert!(table.bytes() < full / 4, "{} of {full} bytes", table.bytes());
-        let again: Vec<Slot> = (0..users).map(|u| table.insert(!u, Uid::U64(!u))).collect();
+        let again: Vec<Slot> =
+            (0..users).map(|u| table.insert(uid_hash(!u), Uid::U64(!u))).collect();
         assert_eq!(table.len(), PIECE_USERS + again.len());
         assert!(again.iter().all(|slot| slots[..PIECE_USERS].binary_search(slot).is_err()));
     }
@@ -379,13 +437,13 @@ mod tests {
     fn a_piece_that_is_being_emptied_is_used_when_there_is_no_other_room() {
         let users = 8 * PIECE_USERS as u64;
         let mut table = UserTable::new(8);
-        let slots: Vec<Slot> = (0..users).map(|u| table.insert(u, Uid::U64(u))).collect();
+        let slots: Vec<Slot> = (0..users).map(|u| table.insert(uid_hash(u), Uid::U64(u))).collect();
         slots[..slots.len() / 2].iter().for_each(|slot| table.remove(*slot));
         assert!(table.closing().is_some() && !table.release());
         table.remove(slots[slots.len() - 2]);
         let bytes = table.bytes();
         for u in 0..=users / 2 {
-            table.insert(!u, Uid::U64(!u));
+            table.insert(uid_hash(!u), Uid::U64(!u));
         }
         assert_eq!((table.len(), table.bytes()), (slots.len(), bytes), "all places are taken");
         assert_eq!(table.closing(), None);

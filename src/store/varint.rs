@@ -5,7 +5,13 @@
 
 /// Appends an unsigned number, 1 to 10 bytes.
 #[expect(clippy::cast_possible_truncation, reason = "the masked low 7 bits are what is wanted")]
+#[inline]
 pub fn put_u64(out: &mut Vec<u8>, mut value: u64) {
+    if (0x80..0x4000).contains(&value) {
+        // At once: with those of one byte nearly all there are.
+        out.extend_from_slice(&[(value as u8) | 0x80, (value >> 7) as u8]);
+        return;
+    }
     while value >= 0x80 {
         out.push((value as u8) | 0x80);
         value >>= 7;
@@ -38,6 +44,7 @@ pub fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
 }
 
 /// Appends a signed number: small magnitudes take few bytes.
+#[inline]
 pub fn put_i64(out: &mut Vec<u8>, value: i64) {
     put_u64(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
 }
@@ -50,6 +57,7 @@ pub fn take_i64(bytes: &mut &[u8]) -> Option<i64> {
 }
 
 /// Appends a length and the bytes.
+#[inline]
 pub fn put_bytes(out: &mut Vec<u8>, value: &[u8]) {
     put_u64(out, value.len() as u64);
     out.extend_from_slice(value);

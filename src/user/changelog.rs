@@ -103,11 +103,12 @@ impl UserState {
             return self.fold_version(row, offset, changelog);
         }
         let key = row[changelog.key_word];
-        let bound = self.partly.as_ref().and_then(|p| p.bound(stream.stream));
+        let bound = self.partly().and_then(|p| p.bound(stream.stream));
         if bound.is_some_and(|bound| key >= bound) {
             return Folded::LeftOut;
         }
-        if self.rows_count() < changelog.rows_max
+        // So few words cannot be as many rows.
+        if self.rows.len() < changelog.rows_max * stream.width
             || self.rows_of(stream.stream, layout) < changelog.rows_max
         {
             self.append(row, Some(changelog.key_word), layout);
@@ -156,7 +157,7 @@ impl UserState {
             }
             offset += have.len();
         }
-        let first = self.partly.get_or_insert_default().leave_out(stream.stream, greatest.0);
+        let first = self.partly_mut().leave_out(stream.stream, greatest.0);
         let (old, Some(offset)) = greatest else { return Folded::Crowded { first } };
         self.forget_id(old, offset);
         self.rows[offset..offset + row.len()].copy_from_slice(row);

@@ -6,17 +6,35 @@ use super::steps::Run;
 use crate::user::layout::ValueKind;
 use crate::user::sample::{self, hash_of};
 
-/// Values looked at all at once, without a branch for each; more are sorted.
-const SMALL_MAX: usize = 16;
+/// Places of a table of values: 1 KB, of which half is used at most. More values are sorted.
+const PLACES: usize = 64;
+const TABLE_MAX: usize = PLACES / 2;
+
+/// A value with its youngest bucket; of an earlier user, where the turn is another one.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    value: u64,
+    turn: u32,
+    bucket: u8,
+}
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct DistinctSet {
-    small: [u64; SMALL_MAX],
-    buckets: [u8; SMALL_MAX],
+    table: [Known; PLACES],
+    turn: u32,
+    /// Where the values stand.
+    taken: [usize; TABLE_MAX],
     len: usize,
     /// What did not fit, repeats included.
     more: Vec<(u64, u8)>,
+}
+
+impl Default for DistinctSet {
+    fn default() -> Self {
+        let table = [Known::default(); PLACES];
+        Self { table, turn: 1, taken: [0; TABLE_MAX], len: 0, more: Vec::new() }
+    }
 }
 
 impl DistinctSet {
@@ -27,20 +45,41 @@ impl DistinctSet {
             self.more.push((value, bucket));
             return;
         }
-        let mut found = 0_u32;
-        for (at, have) in self.small.iter().enumerate() {
-            found |= u32::from(*have == value) << at;
+        // Fibonacci hashing: neighbours are spread.
+        let hash = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut at = (hash >> 58) as usize % PLACES;
+        loop {
+            let known = &mut self.table[at];
+            if known.turn != self.turn {
+                break;
+            }
+            if known.value == value {
+                known.bucket = known.bucket.min(bucket);
+                return;
+            }
+            at = (at + 1) % PLACES;
         }
-        found &= (1 << self.len) - 1;
-        let at = if found == 0 { self.len } else { found.trailing_zeros() as usize };
-        match self.buckets.get_mut(at) {
-            Some(have) => {
-                *have = if found == 0 { bucket } else { (*have).min(bucket) };
-                self.small[at] = value;
-                self.len += usize::from(found == 0);
+        match self.taken.get_mut(self.len) {
+            Some(taken) => {
+                *taken = at;
+                self.table[at] = Known { value, turn: self.turn, bucket };
+                self.len += 1;
             }
             None => self.more.push((value, bucket)),
         }
+    }
+
+    /// The values of the table, with their buckets.
+    fn known(&self) -> impl Iterator<Item = (u64, u8)> {
+        let known = self.taken[..self.len].iter().map(|at| self.table[*at]);
+        known.map(|known| (known.value, known.bucket))
+    }
+
+    /// Puts them with the others.
+    fn join(&mut self) {
+        let mut more = std::mem::take(&mut self.more);
+        more.extend(self.known());
+        self.more = more;
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -56,10 +95,9 @@ impl DistinctSet {
             let cell =
                 |bucket: u8| program.cell_of[partial.step.table + usize::from(bucket)] as usize;
             if self.more.is_empty() {
-                self.buckets[..self.len].iter().for_each(|bucket| add(cell(*bucket), 1));
+                self.known().for_each(|(_, bucket)| add(cell(bucket), 1));
             } else {
-                let small = self.small.iter().copied().zip(self.buckets).take(self.len);
-                self.more.extend(small);
+                self.join();
                 self.more.sort_unstable();
                 self.more.dedup_by_key(|pair| pair.0);
                 self.more.iter().for_each(|pair| add(cell(pair.1), 1));
@@ -78,13 +116,17 @@ impl DistinctSet {
         }
         self.more.clear();
         self.len = 0;
+        self.turn = self.turn.wrapping_add(1);
+        if self.turn == 0 {
+            *self = Self { more: std::mem::take(&mut self.more), ..Self::default() };
+        }
     }
 
     /// [`Self::count`] where spans may have more values than are counted exactly.
     #[cold]
     fn count_many(&mut self, run: &Run<'_>, mut add: impl FnMut(usize, i64)) {
         let partial = run.partial;
-        self.more.extend(self.small.iter().copied().zip(self.buckets).take(self.len));
+        self.join();
         self.more.sort_unstable();
         let kind = partial.value.unwrap_or(ValueKind::Hash);
         let (mut words, mut counted, mut before) = (Vec::new(), 0, 0);

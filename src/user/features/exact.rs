@@ -80,7 +80,7 @@ pub(super) fn estimated(
     let Some(least) = partials().filter(|p| sampled(p)).map(|p| p.values_max).min() else {
         return Vec::new();
     };
-    if state.rows_count() + settled <= least {
+    if state.rows(layout).count() + settled <= least {
         return Vec::new();
     }
     let cells = cells(state, layout, as_of, texts);

@@ -102,12 +102,13 @@ impl FeatureBatch {
             self.finish_group(texts);
         }
         let mut due = Due::NEVER;
-        let mut rest = state.words();
+        let (mut rest, mut summands) = (state.words(), 0);
         while let Some(first) = rest.first() {
             let stream = row_stream(*first);
             let program = &self.programs.all[stream];
             let (row, tail) = rest.split_at(program.width);
             rest = tail;
+            summands += 1;
             if let Some(bucket) = bucket_of(program, row_day(row[1]), as_of.day, &mut due.day) {
                 self.lanes.add_row(program, stream, row, bucket);
             }
@@ -126,7 +127,7 @@ impl FeatureBatch {
         if !self.programs.rolling.is_empty() {
             self.push_rolling(state, hop_of(as_of.ms), &mut due.hop, texts);
         }
-        if !self.lanes.end_user(state.rows_count() + tiles.len()) {
+        if !self.lanes.end_user(summands + tiles.len()) {
             let features = exact::features(state, &self.layout, as_of, texts);
             self.exact.push((self.rows, features));
         }
