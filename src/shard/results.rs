@@ -70,8 +70,10 @@ impl Work<'_> {
             }
             self.remember(*slot, kept);
             let mut changed = self.keep_codes(*slot, computed.tags.codes_of(row));
-            open::pack(&computed.tags.open, row, &mut kept.open);
-            changed |= self.keep_open(*slot, &kept.open);
+            if !computed.tags.open.is_empty() {
+                open::pack(&computed.tags.open, row, &mut kept.open);
+                changed |= self.keep_open(*slot, &kept.open);
+            }
             let of_tags = Due { day: computed.tags.due_days[row], hop: computed.tags.due_hop };
             let due = computed.due[row].min(of_tags);
             let due_ms = due.at_ms(|day| kept.start_of_day_ms(day, self.shared));
