@@ -7,10 +7,10 @@ mod support;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tagloom::dimension::{LoadOptions, TableSpec};
-use tagloom::engine::Clock;
+use tagloom::engine::{Clock, EngineError, Options, Reads};
 use tagloom::store::intercepted::{Call, Intercepted};
 use tagloom::store::memory::MemoryStore;
 use tagloom::store::{ClockMode, Store};
@@ -104,6 +104,37 @@ fn a_shard_that_dies_is_started_again_and_nothing_counts_twice() {
     for (uid, tags) in labels {
         assert_eq!(tags["spent_cents"], "17", "user {uid}");
     }
+}
+
+#[test]
+fn a_shard_that_dies_with_profiles_that_are_nowhere_else_ends_the_run() {
+    let ruleset = support::ruleset(&CATALOG);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("buy.jsonl");
+    let identity = support::identity(&ruleset, ClockMode::Event);
+    let reads = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&reads);
+    let gate = move |call| {
+        assert!(
+            call != Call::Profiles || seen.fetch_add(1, Ordering::SeqCst) > 0,
+            "a panic made by a test"
+        );
+        Ok(())
+    };
+    let inner = Arc::new(MemoryStore::new(identity, 100));
+    let store: Arc<dyn Store> = Arc::new(Intercepted::new(inner, gate));
+    let run = |reads| {
+        let source = support::json_file(&path, &[0]);
+        let options = support::options(&ruleset, &store, Clock::Event, vec![source]);
+        tagloom::engine::run(Options { reads, shards: 1, ..options }, &mut |_| {})
+    };
+    write_lines(&path, 1..500, 10);
+    run(Reads::Meanwhile).unwrap();
+    write_lines(&path, 1..500, 7);
+    // Started again it would go on without what was in memory.
+    let ended = run(Reads::AtTheEnd);
+    assert!(matches!(ended, Err(EngineError::ActorGone("shard"))), "{ended:?}");
+    assert_eq!(reads.load(Ordering::SeqCst), 1, "nobody tried again");
 }
 
 #[test]

@@ -62,6 +62,10 @@ impl Store for Intercepted {
         self.store.identity()
     }
 
+    fn is_volatile(&self) -> bool {
+        self.is_atomic() && self.store.is_volatile()
+    }
+
     fn is_atomic(&self) -> bool {
         self.users_a_piece.is_none() && self.store.is_atomic()
     }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::changelog::Partly;
 use super::history::HistoryId;
-use super::layout::{StateLayout, StreamLayout, ValueKind, row_stream};
+use super::layout::{StateLayout, StreamLayout, ValueKind};
 use super::settled::{Cell, Period, Settled, Tile, text_code};
 use super::state::UserState;
 use super::stored::StoredLayout;
@@ -403,7 +403,7 @@ impl<'a> TagsOnly<'a> {
         texts: &Texts,
     ) -> Result<UserState, SnapshotError> {
         let record: StateRecord<'_> = postcard::from_bytes(self.state)?;
-        let codes: Vec<u32> = record.texts.iter().map(|t| texts.intern(t)).collect();
+        let codes = texts.intern_all(&record.texts);
         let code = |index: u64| {
             usize::try_from(index)
                 .ok()
@@ -412,18 +412,19 @@ impl<'a> TagsOnly<'a> {
                 .ok_or_else(|| SnapshotError::Damaged("text index out of range".into()))
         };
         let words = self.words(record.rows)?;
-        let mut rows = Vec::with_capacity(words.len());
-        let mut rest = words.as_slice();
-        while let Some(first) = rest.first() {
-            let from = stored
-                .streams
-                .get(row_stream(*first))
-                .filter(|s| s.width <= rest.len())
-                .ok_or_else(|| SnapshotError::Damaged("row of an unknown stream".into()))?;
-            let (row, tail) = rest.split_at(from.width);
-            rest = tail;
-            from.bring(row, layout, &code, &mut rows)?;
-        }
+        let rows = if stored.is_present() {
+            stored.bring_all(words, layout, &code)?
+        } else {
+            let mut rows = Vec::with_capacity(words.len());
+            let mut rest = words.as_slice();
+            while let Some(first) = rest.first() {
+                let from = stored.stream_of(*first, rest.len())?;
+                let (row, tail) = rest.split_at(from.width);
+                rest = tail;
+                from.bring(row, layout, &code, &mut rows)?;
+            }
+            rows
+        };
         let mut settled = self.settled(record.tiles, stored, layout, &code)?;
         settled.ids_forgotten_until = record.ids_forgotten_until;
         settled.history_ids = stored.bring_ids(record.history_ids, layout);
@@ -476,6 +477,7 @@ impl<'a> TagsOnly<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::layout::row_stream;
     use super::super::schema::Schema;
     use super::super::stored_rows::tests::{layout, row};
     use super::*;

@@ -6,7 +6,7 @@
 
 use super::history::HistoryId;
 use super::layout::{
-    Filter, StateLayout, StreamLayout, ValueKind, flag_at, flag_set, row_time, set_flag,
+    Filter, StateLayout, StreamLayout, ValueKind, flag_at, flag_set, row_stream, row_time, set_flag,
 };
 use super::schema::{Schema, StreamSchema, ValueSchema};
 use super::snapshot::SnapshotError;
@@ -151,6 +151,41 @@ impl StoredLayout {
     /// Whether rows were written with the present layout.
     pub fn is_present(&self) -> bool {
         self.same
+    }
+
+    /// The stream of a row that begins with this word, when there are so many words.
+    pub(super) fn stream_of(
+        &self,
+        first: u64,
+        words: usize,
+    ) -> Result<&StoredStream, SnapshotError> {
+        let stream = self.streams.get(row_stream(first)).filter(|s| s.width <= words);
+        stream.ok_or_else(|| SnapshotError::Damaged("row of an unknown stream".into()))
+    }
+
+    /// Rows of the present layout, where they stand: their texts get the codes that they have now.
+    pub(super) fn bring_all(
+        &self,
+        mut rows: Vec<u64>,
+        layout: &StateLayout,
+        code: &impl Fn(u64) -> Result<u32, SnapshotError>,
+    ) -> Result<Vec<u64>, SnapshotError> {
+        let mut rest = rows.as_mut_slice();
+        while let Some(first) = rest.first() {
+            let from = self.stream_of(*first, rest.len())?;
+            let (row, tail) = rest.split_at_mut(from.width);
+            rest = tail;
+            let present = &layout.streams[row_stream(row[0])];
+            // Texts take half a word.
+            for value in &present.values[present.first_half..] {
+                if value.kind == ValueKind::Text && !flag_set(row, value.null_flag) {
+                    let shift = if value.upper { 32 } else { 0 };
+                    let now = code(row[value.word] >> shift & 0xffff_ffff)?;
+                    set_value(row, value.word, value.upper, true, now.into());
+                }
+            }
+        }
+        Ok(rows)
     }
 }
 

@@ -49,6 +49,17 @@ impl Texts {
         code
     }
 
+    /// The codes of several texts: they are mostly known, and then looked for at once.
+    pub fn intern_all(&self, texts: &[&str]) -> Vec<u32> {
+        let known: Vec<Option<u32>> = {
+            let interned = self.interned.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let find = |text: &&str| interned.find(self.hasher.hash_one(*text), text);
+            texts.iter().map(find).collect()
+        };
+        let all = known.into_iter().zip(texts);
+        all.map(|(code, text)| code.unwrap_or_else(|| self.intern(text))).collect()
+    }
+
     /// A view to read texts by code.
     pub fn view(&self) -> TextsView<'_> {
         TextsView(self.interned.read().unwrap_or_else(std::sync::PoisonError::into_inner))
