@@ -20,7 +20,7 @@ const SPARE_PIECES: usize = 2;
 const SPARE_SHARE: usize = 8;
 
 /// What a user takes in the index, at most of the time.
-const INDEX_BYTES: usize = 14;
+const INDEX_BYTES: usize = 8;
 
 /// In the place of an instant: time alone changes nothing.
 const NEVER_DUE: i64 = i64::MAX;
@@ -81,29 +81,9 @@ pub struct UserTable {
     free: Vec<Slot>,
     /// While the last piece is being emptied: its slots that are free already.
     closing: Option<Vec<Slot>>,
-    by_uid: HashTable<Entry>,
+    by_uid: HashTable<Slot>,
     /// Memory behind the structs, as counted last for each user.
     heap_bytes: usize,
-}
-
-/// A user in the index, with what it needs to find another place for it.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    /// Half of the uid's hash.
-    hash: u32,
-    slot: Slot,
-}
-
-impl Entry {
-    fn new(hash: u64, slot: Slot) -> Self {
-        Self { hash: (hash >> 32) as u32, slot }
-    }
-
-    /// The hash that the index goes by: shards are chosen by the other half.
-    #[inline]
-    fn spread(self) -> u64 {
-        u64::from(self.hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
 }
 
 fn place(slot: Slot) -> (usize, usize) {
@@ -122,19 +102,12 @@ impl UserTable {
     /// The slot of a numeric uid.
     #[inline]
     pub fn find_number(&self, hash: u64, uid: u64) -> Option<Slot> {
-        self.find_by(hash, |user| user.uid == Uid::U64(uid))
+        self.by_uid.find(hash, |slot| self.get(*slot).uid == Uid::U64(uid)).copied()
     }
 
     /// The slot of a uid.
     pub fn find(&self, hash: u64, uid: &Uid) -> Option<Slot> {
-        self.find_by(hash, |user| user.uid == *uid)
-    }
-
-    #[inline]
-    fn find_by(&self, hash: u64, is_it: impl Fn(&User) -> bool) -> Option<Slot> {
-        let wanted = Entry::new(hash, 0);
-        let is_it = |entry: &Entry| entry.hash == wanted.hash && is_it(self.get(entry.slot));
-        self.by_uid.find(wanted.spread(), is_it).map(|entry| entry.slot)
+        self.by_uid.find(hash, |slot| self.get(*slot).uid == *uid).copied()
     }
 
     /// Adds a user that is not there.
@@ -168,8 +141,12 @@ impl UserTable {
             }
             None => self.append(user),
         };
-        let entry = Entry::new(hash, slot);
-        self.by_uid.insert_unique(entry.spread(), entry, |entry| entry.spread());
+        let users = &self.users;
+        let hash_of = |slot: &Slot| {
+            let (piece, at) = place(*slot);
+            hash_of(&users[piece][at].uid)
+        };
+        self.by_uid.insert_unique(hash, slot, hash_of);
         self.count(slot);
         slot
     }
@@ -187,8 +164,8 @@ impl UserTable {
 
     /// Forgets a user; its slot will be another's.
     pub fn remove(&mut self, slot: Slot) {
-        let wanted = Entry::new(hash_of(&self.get(slot).uid), slot);
-        if let Ok(entry) = self.by_uid.find_entry(wanted.spread(), |entry| entry.slot == slot) {
+        let hash = hash_of(&self.get(slot).uid);
+        if let Ok(entry) = self.by_uid.find_entry(hash, |found| *found == slot) {
             entry.remove();
             let user = self.get_mut(slot);
             user.state = UserState::default();
@@ -303,12 +280,12 @@ impl UserTable {
 
     /// All users.
     pub fn iter(&self) -> impl Iterator<Item = &User> {
-        self.by_uid.iter().map(|entry| self.get(entry.slot))
+        self.by_uid.iter().map(|slot| self.get(*slot))
     }
 
     /// Where they are.
     pub fn slots(&self) -> Vec<Slot> {
-        self.by_uid.iter().map(|entry| entry.slot).collect()
+        self.by_uid.iter().copied().collect()
     }
 
     /// The store's key of a user.
