@@ -28,7 +28,7 @@ const NOBODY: Short = (0, usize::MAX, 0);
 #[derive(Debug)]
 pub(crate) struct Interner {
     values: Vec<Box<str>>,
-    /// Those met last, by some bits of a hash: half the time of a look into the table.
+    /// Those met last, by some bits of a hash: one look instead of a search in the table.
     recent: Box<[Short; RECENT]>,
     /// Most words of most tables, found without looking elsewhere.
     short: HashTable<Short>,
