@@ -18,18 +18,10 @@ pub(crate) fn hash_number(value: u64) -> u64 {
 /// A text of up to 8 bytes as a number ([`word_of`]), its length and its code.
 type Short = (u64, usize, u32);
 
-/// Short texts that are found by one look: 3 KB.
-const RECENT: usize = 128;
-
-/// No short text has this length.
-const NOBODY: Short = (0, usize::MAX, 0);
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Interner {
     values: Vec<Box<str>>,
-    /// Those met last, by some bits of a hash: one look instead of a search in the table.
-    recent: Box<[Short; RECENT]>,
     /// Most words of most tables, found without looking elsewhere.
     short: HashTable<Short>,
     long: HashTable<u32>,
@@ -40,9 +32,7 @@ pub(crate) struct Interner {
 impl Default for Interner {
     fn default() -> Self {
         let seed = RandomState::new().hash_one(0);
-        let (recent, short, long) =
-            (Box::new([NOBODY; RECENT]), HashTable::new(), HashTable::new());
-        Self { values: Vec::new(), recent, short, long, seed }
+        Self { values: Vec::new(), short: HashTable::new(), long: HashTable::new(), seed }
     }
 }
 
@@ -55,7 +45,6 @@ impl Interner {
     /// Forgets all.
     pub(crate) fn clear(&mut self) {
         self.values.clear();
-        *self.recent = [NOBODY; RECENT];
         self.short.clear();
         self.long.clear();
     }
@@ -65,18 +54,6 @@ impl Interner {
     pub(crate) fn code(&mut self, text: &[u8]) -> Option<u32> {
         let len = text.len();
         let Some(word) = word_of(text) else { return self.long_code(text) };
-        let place = (word ^ self.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57;
-        let (known, known_len, code) = self.recent[place as usize % RECENT];
-        if known == word && known_len == len {
-            return Some(code);
-        }
-        let code = self.short_code(word, text)?;
-        self.recent[place as usize % RECENT] = (word, len, code);
-        Some(code)
-    }
-
-    fn short_code(&mut self, word: u64, text: &[u8]) -> Option<u32> {
-        let len = text.len();
         let seed = self.seed;
         let hash = |word: u64, len: usize| hash_number(word.wrapping_add(len as u64) ^ seed);
         let known = |entry: &Short| entry.0 == word && entry.1 == len;

@@ -18,16 +18,6 @@ pub(super) enum Piece {
     Other(Vec<u8>),
 }
 
-impl Piece {
-    /// Its bytes.
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Plain(text) => text.len(),
-            Self::Other(bytes) => bytes.len(),
-        }
-    }
-}
-
 /// A file that is read piece by piece.
 pub(super) struct Pieces<R> {
     input: R,

@@ -114,11 +114,7 @@ fn plain(
             }
         };
         let other = round.pop_if(|piece| matches!(piece, Piece::Other(_)));
-        let all = parse_all(&rows, &round);
-        if sink.rows() == 0 {
-            sink.expect(expected_rows(&all, &round, meter.bytes_total));
-        }
-        for parsed in all {
+        for parsed in parse_all(&rows, &round) {
             let lines = parsed.lines;
             take(parsed, line, sink, meter)?;
             line += lines;
@@ -132,14 +128,6 @@ fn plain(
             return Ok(());
         }
     }
-}
-
-/// Rows of a file of this size, if the others are like these.
-fn expected_rows(parsed: &[Parsed], pieces: &[Piece], bytes_total: u64) -> usize {
-    let rows: usize = parsed.iter().map(|parsed| parsed.rows.len()).sum();
-    let bytes: usize = pieces.iter().map(Piece::len).sum();
-    let times = bytes_total / (bytes as u64).max(1);
-    rows.saturating_mul(usize::try_from(times).unwrap_or(usize::MAX).saturating_add(1))
 }
 
 /// Parses pieces side by side, one on this thread.

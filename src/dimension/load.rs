@@ -242,12 +242,6 @@ impl Sink<'_> {
         self.push(key, row)
     }
 
-    /// So many rows are to come, about.
-    pub(super) fn expect(&mut self, rows: usize) {
-        let most = self.options.chunk_bytes_max / (2 * size_of::<DimRow>());
-        self.chunk.reserve_exact(rows.min(most));
-    }
-
     /// Takes a row that is ready to be stored.
     pub(super) fn push(&mut self, key: Bytes, row: Bytes) -> Result<(), LoadError> {
         self.ascending &= self.written == 0 || key > self.last_key;

@@ -149,6 +149,9 @@ impl<'t> Cells<'t> {
     }
 
     fn get(&self, kind: &ColumnType, zone: &Zone, range: Range<usize>) -> Result<Cell<'t>, String> {
+        if let Some(bits) = self.whole(kind, &range) {
+            return Ok(Cell::Bits(bits));
+        }
         let text = match self.text {
             Some(text) => &text[range],
             None => std::str::from_utf8(&self.bytes[range])

@@ -73,9 +73,6 @@ pub(crate) fn each_place(bytes: &[u8], range: Range<usize>, byte: u8, mut each: 
 /// Behind blanks, of which there are mostly none. A line break is none.
 #[inline]
 pub(super) fn behind_blanks(bytes: &[u8], mut at: usize) -> usize {
-    if bytes.get(at).is_some_and(|byte| *byte > b' ') {
-        return at;
-    }
     while matches!(bytes.get(at), Some(b' ' | b'\t' | b'\r')) {
         at += 1;
     }

@@ -5,11 +5,11 @@
 //! the process and that nobody reads meanwhile: there a user in memory is its own profile, and packing
 //! it window by window would only keep it twice.
 
-use super::results::head;
+use super::results::{head, profile};
 use super::users::Slot;
 use super::{Shard, Shared};
 use crate::store::{Bytes, UidKey, WindowWrite};
-use crate::user::snapshot::{Applied, Packer, Profile};
+use crate::user::snapshot::{Applied, Packer};
 use crate::write::profile::ProfileError;
 
 /// Records on their way to the store.
@@ -29,26 +29,23 @@ impl Late {
 }
 
 impl Shard {
-    /// Packs a user whose record is not that of its last window.
-    pub(super) fn pack(&mut self, slot: Slot) {
-        if !std::mem::take(&mut self.users.get_mut(slot).unpacked) {
-            return;
-        }
+    /// Packs users whose records are not those of their last windows.
+    pub(super) fn pack(&mut self, slots: &[Slot]) {
         let Shared { ruleset, texts, store, .. } = &self.shared;
-        let user = self.users.get(slot);
-        // A store with fences is read by others.
-        let applied = Applied { partition: user.partition(), ..Applied::default() };
-        let profile = Profile {
-            head: head(user, user.as_of_ms, ruleset.schema_in(store.as_ref()).0),
-            codes: self.users.codes(slot),
-            open: user.open.as_deref().unwrap_or_default(),
-            state: &user.state,
-            applied: &applied,
-            outbox: &[],
-        };
-        let record = self.late.packer.pack(&profile, &ruleset.layout, &texts.view());
-        self.late.bytes += record.len() as u64;
-        self.late.records.push((user.uid.to_key(), record.into()));
+        let (schema_id, texts) = (ruleset.schema_in(store.as_ref()).0, texts.view());
+        for slot in slots {
+            if !std::mem::take(&mut self.users.get_mut(*slot).unpacked) {
+                continue;
+            }
+            let user = self.users.get(*slot);
+            // A store with fences is read by others.
+            let applied = Applied { partition: user.partition(), ..Applied::default() };
+            let head = head(user, user.as_of_ms, schema_id);
+            let profile = profile(&self.users, *slot, head, &applied, &[]);
+            let record = self.late.packer.pack(&profile, &ruleset.layout, &texts);
+            self.late.bytes += record.len() as u64;
+            self.late.records.push((user.uid.to_key(), record.into()));
+        }
     }
 
     /// Stores what was packed.
@@ -62,9 +59,7 @@ impl Shard {
 
     /// Packs and stores everybody: somebody is going to read the store. Gives the bytes.
     pub fn pack_everybody(&mut self) -> Result<u64, ProfileError> {
-        for slot in self.users.slots() {
-            self.pack(slot);
-        }
+        self.pack(&self.users.slots());
         self.put_away()?;
         Ok(self.late.take_bytes())
     }

@@ -258,7 +258,9 @@ impl Shard {
 
     /// A user moves out.
     fn leave(&mut self, slot: Slot) {
-        self.pack(slot);
+        if self.shared.packs_late {
+            self.pack(&[slot]);
+        }
         self.fenced.forget(slot);
         self.leftover.forget(slot);
         self.users.remove(slot);
@@ -358,9 +360,7 @@ impl Shard {
         for row in rows {
             if row_at.is_multiple_of(AHEAD_ROWS) {
                 let ahead = self.slots.len().min(*row_at + AHEAD_ROWS);
-                let rows = part.rows.chunks_exact(stream.width).skip(*row_at);
-                let id_word = stream.found_by();
-                self.users.touch_ends(&self.slots[*row_at..ahead], rows, id_word);
+                self.users.touch_ends(&self.slots[*row_at..ahead]);
             }
             let slot = self.slots[*row_at];
             if let Some(at) = at

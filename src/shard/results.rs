@@ -11,7 +11,7 @@ use super::Shared;
 use super::cells::Values;
 use super::changes::Public;
 use super::compute::{AHEAD_USERS, Computed, Work, lap};
-use super::users::{Slot, User};
+use super::users::{Slot, User, UserTable};
 use crate::clock::{Day, Stopwatch, earlier};
 use crate::engine::ruleset::Ruleset;
 use crate::store::{Bytes, FILES, ProfileCells, UidKey};
@@ -207,14 +207,8 @@ impl Work<'_> {
         kept.applied.partition = user.partition();
         let fence = &mut kept.applied.fence;
         self.fenced.write(slot, user.partition(), &self.window.fences, fence);
-        let profile = Profile {
-            head: head(user, self.window.as_of_ms, self.schema_id),
-            codes: self.users.codes(slot),
-            open: user.open.as_deref().unwrap_or_default(),
-            state: &user.state,
-            applied: &kept.applied,
-            outbox: &kept.outbox,
-        };
+        let head = head(user, self.window.as_of_ms, self.schema_id);
+        let profile = profile(self.users, slot, head, &kept.applied, &kept.outbox);
         let record = kept.packer.pack(&profile, &self.shared.ruleset.layout, texts);
         self.results.profiles.push((user.uid.to_key(), record.into()));
     }
@@ -232,6 +226,19 @@ impl Kept {
         let zone = &shared.ruleset.catalog.zone;
         *self.starts_ms.entry(day).or_insert_with(|| zone.day_start_ms(day))
     }
+}
+
+/// What a user's record is packed from.
+pub(super) fn profile<'a>(
+    users: &'a UserTable,
+    slot: Slot,
+    head: Head,
+    applied: &'a Applied,
+    outbox: &'a [u8],
+) -> Profile<'a> {
+    let user = users.get(slot);
+    let open = user.open.as_deref().unwrap_or_default();
+    Profile { head, codes: users.codes(slot), open, state: &user.state, applied, outbox }
 }
 
 pub(super) fn head(user: &User, as_of_ms: i64, schema: u64) -> Head {

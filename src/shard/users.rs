@@ -25,8 +25,8 @@ const INDEX_BYTES: usize = 8;
 /// In the place of an instant: time alone changes nothing.
 const NEVER_DUE: i64 = i64::MAX;
 
-/// One resident user: what folding an event needs stands in the first of two cache lines, but for the
-/// marks.
+/// One resident user: what folding an event needs stands in the first of two cache lines, but for its
+/// flags.
 #[derive(Debug, Clone)]
 #[repr(C, align(64))]
 pub struct User {
@@ -235,22 +235,13 @@ impl UserTable {
         std::hint::black_box(lines.fold(0, |sum: u64, word| sum ^ word));
     }
 
-    /// The same for users who are about to get an event: where it will stand, and where its id is
-    /// looked for.
+    /// The same for users who are about to get an event: where it will stand.
     #[inline]
-    pub fn touch_ends<'a>(
-        &self,
-        slots: &[Slot],
-        rows: impl Iterator<Item = &'a [u64]>,
-        id_word: Option<usize>,
-    ) {
+    pub fn touch_ends(&self, slots: &[Slot]) {
         let users = slots.iter().map(|slot| self.get(*slot));
-        let touched = users.zip(rows).map(|(user, row)| {
-            let end = user.state.words().last().copied().unwrap_or_default();
-            let is_known = id_word.is_some_and(|word| user.state.touch_id(row[word]));
-            end ^ u64::from(user.counted_bytes) ^ u64::from(is_known)
-        });
-        std::hint::black_box(touched.fold(0, |sum: u64, word| sum ^ word));
+        let end = |user: &User| user.state.words().last().copied().unwrap_or_default();
+        let ends = users.map(|user| end(user) ^ u64::from(user.counted_bytes));
+        std::hint::black_box(ends.fold(0, |sum: u64, word| sum ^ word));
     }
 
     /// A user's packed codes; all 0 before the first time they are computed.

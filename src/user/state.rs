@@ -189,12 +189,6 @@ impl UserState {
         Some(before / size_of::<u64>())
     }
 
-    /// Looks where an event id would be found, if that is elsewhere than with the rows.
-    #[inline]
-    pub fn touch_id(&self, id: u64) -> bool {
-        self.index().is_some_and(|index| index.find(id, |_| true).is_some())
-    }
-
     fn find<'a>(
         &'a self,
         row: &[u64],

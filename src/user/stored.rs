@@ -175,15 +175,7 @@ impl StoredLayout {
             let from = self.stream_of(*first, rest.len())?;
             let (row, tail) = rest.split_at_mut(from.width);
             rest = tail;
-            let present = &layout.streams[row_stream(row[0])];
-            // Texts take half a word.
-            for value in &present.values[present.first_half..] {
-                if value.kind == ValueKind::Text && !flag_set(row, value.null_flag) {
-                    let shift = if value.upper { 32 } else { 0 };
-                    let now = code(row[value.word] >> shift & 0xffff_ffff)?;
-                    set_value(row, value.word, value.upper, true, now.into());
-                }
-            }
+            recode(row, &layout.streams[row_stream(row[0])], code)?;
         }
         Ok(rows)
     }
@@ -203,25 +195,25 @@ impl StoredStream {
         let start = out.len();
         if self.same {
             out.extend_from_slice(row);
-        } else {
-            out.resize(start + to.width, 0);
-            let new = &mut out[start..];
-            new[0] = (row[0] & !0xff) | u64::from(to.stream);
-            new[1] = row[1] & 0xff_ffff;
-            if let (Some(from), Some(into)) = (self.id_word, to.id_word) {
-                new[into] = row[from];
-            }
-            if let (Some((key, version)), Some(into)) = (self.changelog, &to.changelog) {
-                new[into.key_word] = row[key];
-                new[into.version_word] = row[version];
-            }
-            for value in &to.values {
-                set_flag(new, value.null_flag);
-            }
-            for (from, into) in &self.filters {
-                if from.is_set(row) {
-                    set_flag(new, *into);
-                }
+            return recode(&mut out[start..], to, code);
+        }
+        out.resize(start + to.width, 0);
+        let new = &mut out[start..];
+        new[0] = (row[0] & !0xff) | u64::from(to.stream);
+        new[1] = row[1] & 0xff_ffff;
+        if let (Some(from), Some(into)) = (self.id_word, to.id_word) {
+            new[into] = row[from];
+        }
+        if let (Some((key, version)), Some(into)) = (self.changelog, &to.changelog) {
+            new[into.key_word] = row[key];
+            new[into.version_word] = row[version];
+        }
+        for value in &to.values {
+            set_flag(new, value.null_flag);
+        }
+        for (from, into) in &self.filters {
+            if from.is_set(row) {
+                set_flag(new, *into);
             }
         }
         for (from, into) in &self.values {
@@ -237,12 +229,28 @@ impl StoredStream {
             if from.kind == ValueKind::Text {
                 word = u64::from(code(word)?);
             }
-            let new = &mut out[start..];
             set_value(new, value.word, value.upper, half, word);
             clear_flag(new, value.null_flag);
         }
         Ok(())
     }
+}
+
+/// Gives the texts of a row of the present layout the codes that they have now.
+fn recode(
+    row: &mut [u64],
+    stream: &StreamLayout,
+    code: &impl Fn(u64) -> Result<u32, SnapshotError>,
+) -> Result<(), SnapshotError> {
+    // Texts take half a word.
+    for value in &stream.values[stream.first_half..] {
+        if value.kind == ValueKind::Text && !flag_set(row, value.null_flag) {
+            let shift = if value.upper { 32 } else { 0 };
+            let now = code(row[value.word] >> shift & 0xffff_ffff)?;
+            set_value(row, value.word, value.upper, true, now.into());
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn clear_flag(row: &mut [u64], flag: usize) {

@@ -8,6 +8,9 @@ use std::sync::{Arc, RwLock, RwLockReadGuard};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+/// No text has this code: fewer fit in memory.
+const UNKNOWN: u32 = u32::MAX;
+
 #[derive(Debug, Default)]
 struct Interned {
     texts: Vec<Arc<str>>,
@@ -51,13 +54,15 @@ impl Texts {
 
     /// The codes of several texts: they are mostly known, and then looked for at once.
     pub fn intern_all(&self, texts: &[&str]) -> Vec<u32> {
-        let known: Vec<Option<u32>> = {
+        let mut codes: Vec<u32> = {
             let interned = self.interned.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             let find = |text: &&str| interned.find(self.hasher.hash_one(*text), text);
-            texts.iter().map(find).collect()
+            texts.iter().map(|text| find(text).unwrap_or(UNKNOWN)).collect()
         };
-        let all = known.into_iter().zip(texts);
-        all.map(|(code, text)| code.unwrap_or_else(|| self.intern(text))).collect()
+        for (code, text) in codes.iter_mut().zip(texts).filter(|(code, _)| **code == UNKNOWN) {
+            *code = self.intern(text);
+        }
+        codes
     }
 
     /// A view to read texts by code.

@@ -27,10 +27,6 @@ use super::{
 use rejects::Rejects;
 pub use snapshot::{Manifest, Progress, SnapshotFile};
 
-/// Sorted runs of profiles that are written one after another as they are: as many as shards of most
-/// machines.
-const RUNS_MAX: usize = 64;
-
 const HEADER_KEY: &str = "\0header";
 const TERM_KEY: &str = "\0term";
 
@@ -289,12 +285,9 @@ impl Store for FjallStore {
         let WindowWrite {
             mut profiles, removed, due, due_done, meta, rejects, rejects_done, ..
         } = window;
-        // Neighbours are inserted into the memtable where its nodes are in the CPU's caches; those of
-        // each shard are sorted already. Stable: the last one of a key wins.
-        let ends = profiles.windows(2).filter(|pair| pair[0].0 > pair[1].0).take(RUNS_MAX);
-        if ends.count() == RUNS_MAX {
-            profiles.sort_by(|a, b| a.0.cmp(&b.0));
-        }
+        // Neighbours are inserted into the memtable where its nodes are in the CPU's caches. Stable:
+        // the last one of a key wins.
+        profiles.sort_by(|a, b| a.0.cmp(&b.0));
         let small = due.len() + due_done.len() + meta.len() + 2 * rejects.len() + 2;
         let mut batch = self.batch(profiles.len() + removed.len() + rejects_done.len() + small);
         // A batch is one sequence number: fjall keeps the last write of a key, as we promise.
